@@ -1,0 +1,53 @@
+# One road in: `make run` and `make test` set up everything they need.
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(shell command -v uv 2>/dev/null)
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint ui deploy lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/.ready ## make the pinned environment (.venv)
+
+# Bytecode is compiled at installation: it halves the time of the first `import tensorflow`.
+$(VENV)/.ready: requirements.lock pyproject.toml
+ifdef UV
+	test -x $(PY) || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+else
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+endif
+	touch $@
+
+run: setup ## retrain on the embedded digits: train, prove, publish
+	$(VENV)/bin/layerflow retrain
+
+test: setup ## the whole test suite
+	$(PY) -m pytest
+
+lint: setup ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200)
+	$(VENV)/bin/prefect server start
+
+deploy: setup ## create the work pool and the deployments of prefect.yaml
+	$(VENV)/bin/prefect work-pool inspect layerflow >/dev/null 2>&1 \
+	  || $(VENV)/bin/prefect work-pool create layerflow --type process
+	$(VENV)/bin/prefect --no-prompt deploy --all
+
+lock: ## pin the environment anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --quiet --upgrade --group dev --output-file requirements.lock pyproject.toml
+
+clean: ## remove the environment and caches (never the store)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,46 @@
+"""The flow `retrain`: from a dataset's name to a published, proved model."""
+
+from prefect import flow
+
+from layerflow.config import RetrainConfig
+from layerflow.records import Retrained
+from tasks import (
+    build_model,
+    evaluate_model,
+    export_model,
+    load_data,
+    promote_model,
+    train_model,
+    verify_export,
+)
+from tasks.policy import result_storage
+
+
+@flow(
+    name="retrain",
+    flow_run_name="retrain-{config.model.name}-on-{config.data.name}",
+    description="Load, build, train, evaluate, export, verify in a fresh process, and publish what is proved.",
+    result_storage=result_storage(),
+)
+def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008  (frozen)
+    """Retrain one image classifier. Steps whose inputs and code are unchanged are `Cached`."""
+    data = load_data(config.data)
+    model = build_model(config.model, data, config.training.seed)
+    trained = train_model(config.training, model, data)
+    evaluation = evaluate_model(trained, data)
+    export = export_model(trained, data)
+    verification = verify_export(export, evaluation, data)
+    decision = promote_model(config, data, model, trained, evaluation, export, verification, return_state=True)
+    return Retrained(
+        data=data,
+        model=model,
+        trained=trained,
+        evaluation=evaluation,
+        export=export,
+        verification=verification,
+        promotion=decision.result(),
+    )
+
+
+if __name__ == "__main__":
+    retrain()

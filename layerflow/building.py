@@ -1,0 +1,35 @@
+"""Making a network for the data's shape."""
+
+import io
+import logging
+from pathlib import Path
+
+import keras
+
+from layerflow import store
+from layerflow.config import ModelConfig
+from layerflow.devices import enable_memory_growth
+from layerflow.models import make_model
+from layerflow.records import DatasetRef, ModelRef
+
+log = logging.getLogger(__name__)
+
+
+def build(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> ModelRef:
+    """Construct and build the network for the data's image shape and classes, and write ``model.keras``.
+
+    ``seed`` decides the first weights.
+    """
+    enable_memory_growth()
+    keras.utils.set_random_seed(seed)
+    network = make_model(config, classes=len(data.classes))
+    network.build((None, *data.image_shape))
+    network.save(folder / "model.keras")
+    summary = io.StringIO()
+    network.summary(print_fn=lambda line, line_break=True: summary.write(f"{line}\n"))
+    log.info("%s of %d parameters\n%s", config.name, network.count_params(), summary.getvalue())
+    return ModelRef(
+        name=config.name,
+        digest=store.sha256(folder / "model.keras"),
+        parameters=network.count_params(),
+    )

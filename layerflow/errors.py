@@ -1,0 +1,97 @@
+"""Every error that layerflow raises on purpose: one sentence of what was expected, what came, what to do."""
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+
+class LayerflowError(Exception):
+    """An error with a name and a sentence. It does not heal by itself and is never retried."""
+
+    exit_status = 1
+
+
+class UserError(LayerflowError):
+    """What was asked for can't be done as asked; the sentence says what can."""
+
+    exit_status = 2
+
+
+class ConfigError(UserError):
+    """A setting is unknown, of the wrong type or out of bounds."""
+
+
+class DatasetError(UserError):
+    """The dataset is unknown, or is no set of labelled images of one shape."""
+
+
+class MirrorError(UserError):
+    """The mirror lacks a file or holds a damaged one."""
+
+
+class StoreError(UserError):
+    """The store can't be written."""
+
+
+class NotAnExportError(UserError):
+    """The folder is no model exported by layerflow."""
+
+
+class DamagedError(LayerflowError):
+    """An artifact's bytes are not the bytes that were stored; it was set aside."""
+
+
+class NonFiniteLossError(LayerflowError):
+    """The training loss became infinite or not a number."""
+
+
+class OutOfMemoryError(LayerflowError):
+    """The device has too little memory for the batch."""
+
+
+class DeviceError(LayerflowError):
+    """A device can't be set up as it must be, because TensorFlow is already running on it."""
+
+
+class VerificationError(LayerflowError):
+    """The exported model failed a check in the fresh process: it must not be served."""
+
+
+class UnreachableError(OSError):
+    """The network can't be reached now. Heals by itself, so it is retried."""
+
+    exit_status = 1
+
+
+#: A full disk, a full quota, a read-only or forbidden place: trying again changes nothing.
+_LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+
+def heals(error: BaseException) -> bool:
+    """Whether trying again can help: the network, a lock, storage that stumbled."""
+    if isinstance(error, LayerflowError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno not in _LASTING
+    # By name: asking for the class would import TensorFlow into processes that never needed it.
+    return type(error).__name__ == "UnavailableError" and type(error).__module__.startswith("tensorflow")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean …?)`` with the nearest known words, or nothing where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def config_sentence(error: ValidationError) -> str:
+    """Say a pydantic error in one line: each field, what was expected, what came."""
+    parts = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        expected = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            expected = "no such setting exists"
+        parts.append(f"{field}: {expected[0].lower()}{expected[1:]}. Received: {item['input']!r}")
+    return "; ".join(parts)

@@ -1,0 +1,57 @@
+"""How good a trained model is on the test split, over every example."""
+
+import logging
+from pathlib import Path
+
+import keras
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+import layerflow.models  # noqa: F401  (makes saved models of ours loadable)
+from layerflow import store
+from layerflow.data import images_and_labels
+from layerflow.devices import enable_memory_growth
+from layerflow.inference import cross_entropy, make_predictor, softmax
+from layerflow.records import ClassScore, DatasetRef, Evaluation, TrainedRef
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
+    """Score every test example once, and write ``predictions.npy``: ``float32`` probabilities ``(examples, classes)``.
+
+    The interval of the accuracy is Wilson's, at 95 %; a class that no example has, or that was never predicted,
+    scores 0.
+
+    References:
+        Wilson, Probable inference, the law of succession, and statistical inference (1927).
+    """
+    enable_memory_growth()
+    network = keras.models.load_model(store.path(trained.keras), compile=False)
+    images, labels = images_and_labels(data, "test")
+    logits = make_predictor(network)(images)
+    np.save(folder / "predictions.npy", softmax(logits), allow_pickle=False)
+    predicted, names = logits.argmax(axis=-1), range(len(data.classes))
+    correct = int((predicted == labels).sum())
+    interval = binomtest(correct, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
+    scores = zip(*precision_recall_fscore_support(labels, predicted, labels=names, zero_division=0), strict=True)
+    evaluation = Evaluation(
+        accuracy=correct / len(labels),
+        accuracy_low=interval.low,
+        accuracy_high=interval.high,
+        loss=cross_entropy(logits, labels),
+        test_examples=len(labels),
+        test_digest=data.test_digest,
+        per_class=tuple(
+            ClassScore(name=name, precision=precision, recall=recall, f1=f1, examples=int(examples))
+            for name, (precision, recall, f1, examples) in zip(data.classes, scores, strict=True)
+        ),
+        confusion=tuple(tuple(row) for row in confusion_matrix(labels, predicted, labels=names).tolist()),
+        predictions_digest=store.sha256(folder / "predictions.npy"),
+    )
+    log.info(
+        "accuracy %.4f (%.4f to %.4f) on %d test examples",
+        *(evaluation.accuracy, evaluation.accuracy_low, evaluation.accuracy_high, evaluation.test_examples),
+    )
+    return evaluation

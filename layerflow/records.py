@@ -1,0 +1,173 @@
+"""What passes between the steps: small frozen records of paths, counts, digests and figures.
+
+Paths are relative to the store, so that a store can be moved; ``store.path(...)`` makes them absolute. Imports
+neither TensorFlow nor Prefect.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A step's result. ``folder`` is the step's own folder in the store, and is set by the store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: str = ""
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What decides the key of the steps after this one: the digest, or every field that is no path."""
+        digest = getattr(self, "digest", None)
+        return {"digest": digest} if digest else self.model_dump(mode="json", exclude={"folder"})
+
+
+class DatasetRef(Record):
+    """Prepared ``uint8`` images and ``int32`` labels, as memory-mappable ``<split>_images.npy`` and ``_labels.npy``."""
+
+    name: str
+    version: str
+    digest: str
+    test_digest: str
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+    split_rule: str
+
+
+class ModelRef(Record):
+    """A built, untrained model, saved as ``.keras``."""
+
+    name: str
+    digest: str
+    parameters: int
+
+    @property
+    def keras(self) -> str:
+        """The ``.keras`` file."""
+        return f"{self.folder}/model.keras"
+
+
+class Epoch(BaseModel):
+    """One epoch's figures; ``seconds`` is that of training and validation together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    epoch: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+class TrainedRef(Record):
+    """A trained model, saved as ``.keras`` with the weights of its best epoch."""
+
+    model: str
+    digest: str
+    epochs: int
+    best_epoch: int
+    steps: int
+    history: tuple[Epoch, ...]
+
+    @property
+    def keras(self) -> str:
+        """The ``.keras`` file."""
+        return f"{self.folder}/model.keras"
+
+
+class ClassScore(BaseModel):
+    """How well one class was told from the others."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    examples: int
+
+
+class Evaluation(Record):
+    """Exact figures over every test example. The probabilities are kept on disk."""
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    loss: float
+    test_examples: int
+    test_digest: str
+    per_class: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    predictions_digest: str
+
+    @property
+    def predictions(self) -> str:
+        """The ``.npy`` file of probabilities."""
+        return f"{self.folder}/predictions.npy"
+
+
+class ExportRef(Record):
+    """A SavedModel with its golden examples; ``files`` gives the SHA-256 of each file."""
+
+    digest: str
+    files: dict[str, str]
+
+    @property
+    def saved_model(self) -> str:
+        """The SavedModel's folder."""
+        return f"{self.folder}/saved_model"
+
+
+class Check(BaseModel):
+    """One thing that verification saw to be true."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    detail: str
+
+
+class Verification(Record):
+    """What a fresh process that knows nothing of this code found in the export."""
+
+    export_digest: str
+    checks: tuple[Check, ...]
+    test_examples: int
+    test_accuracy: float
+    max_difference: float
+    load_seconds: float
+    latency_p50_ms: float
+    latency_p99_ms: float
+    tensorflow: str
+
+
+class Promotion(Record):
+    """The decision, and where the model is. ``version`` is the one in service after it, if any."""
+
+    status: Literal["promoted", "kept", "unchanged"]
+    reason: str
+    name: str
+    version: int | None
+    published: str | None
+    accuracy: float
+    test_examples: int
+    champion_version: int | None
+    champion_accuracy: float | None
+    receipt: str
+
+
+class Retrained(BaseModel):
+    """All that one run of the flow `retrain` made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    data: DatasetRef
+    model: ModelRef
+    trained: TrainedRef
+    evaluation: Evaluation
+    export: ExportRef
+    verification: Verification
+    promotion: Promotion

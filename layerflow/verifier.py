@@ -1,0 +1,181 @@
+"""Reload verification, run as a script in a process of its own that has only TensorFlow and NumPy.
+
+Usage: ``python -I -S verifier.py REQUEST.json``, with the request's ``search_path`` as the only place to import from.
+Prints one JSON object: either ``{"refused": reason}`` or the figures. Imports nothing of this project, and proves that
+it could not: a model that needs its training code to be loaded is no model to serve.
+"""
+
+import hashlib
+import importlib.util
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+request = json.loads(Path(sys.argv[1]).read_text())
+sys.path += request["search_path"]
+
+import numpy as np  # noqa: E402  (the search path comes first)
+import tensorflow as tf  # noqa: E402
+
+#: Room for what float32 rounding does when other kernels multiply in another order (seen: 1e-6).
+TOLERANCE = 1e-4
+#: Largest batch that is tried; also the batch in which the test split is scored.
+LARGE = 1000
+#: Calls of one image each for the latency: the 99th percentile then has two beyond it.
+CALLS = 200
+
+
+class RefusedError(Exception):
+    """The model must not be served, and why."""
+
+
+def require(condition, reason):
+    if not condition:
+        raise RefusedError(reason)
+
+
+def check_isolation():
+    found = [name for name in request["must_not_import"] if importlib.util.find_spec(name)]
+    require(not found, f"this process could import {', '.join(found)}, so it proves nothing about a server that can't")
+    return "no code of the project can be imported"
+
+
+def check_digests(folder):
+    sums = folder / request["digests"]
+    listed = dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines())
+    present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    present.discard(request["digests"])
+    require(not (lost := listed.keys() - present), f"{min(lost, default='')} is missing")
+    require(not (foreign := present - listed.keys()), f"{min(foreign, default='')} does not belong to the model")
+    for name, digest in listed.items():
+        received = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        require(received == digest, f"{name} was changed: expected SHA-256 {digest}, received {received}")
+    expected = request.get("export_digest")
+    if expected:
+        require(hashlib.sha256(sums.read_bytes()).hexdigest() == expected, "its list of digests is not the exported one")
+    return f"{len(listed)} files have their SHA-256"
+
+
+def load_signature(folder):
+    began = time.perf_counter()
+    try:
+        model = tf.saved_model.load(str(folder))
+    except Exception as error:  # noqa: BLE001  (whatever TensorFlow raises, the answer is the same: refused)
+        raise RefusedError(f"tf.saved_model.load fails: {str(error).splitlines()[0]}") from error
+    require("serving_default" in model.signatures, f"signature serving_default is missing: {list(model.signatures)}")
+    return model, model.signatures["serving_default"], time.perf_counter() - began
+
+
+def check_contract(signature, contract):
+    shape = (None, *contract["image_shape"])
+    wanted = {"images": tf.TensorSpec(shape, tf.uint8)}
+    classes = len(contract["classes"])
+    given = {
+        "probabilities": tf.TensorSpec((None, classes), tf.float32),
+        "class_id": tf.TensorSpec((None,), tf.int64),
+    }
+    inputs = signature.structured_input_signature[1]
+    for kind, expected, received in (("input", wanted, inputs), ("output", given, signature.structured_outputs)):
+        require(
+            expected.keys() == received.keys(),
+            f"the signature's {kind}s must be {sorted(expected)}, received {sorted(received)}",
+        )
+        for name, spec in expected.items():
+            same = received[name].dtype == spec.dtype and received[name].shape.is_compatible_with(spec.shape)
+            require(same, f"{kind} {name} must be {spec.dtype.name} {spec.shape}, received {received[name]}")
+    return f"images uint8 {shape} to probabilities float32 and class_id int64 of {classes} classes"
+
+
+def answer(signature, images):
+    """Probabilities and class ids, with what must hold for any answer."""
+    result = signature(images=tf.constant(images))
+    probabilities, class_id = result["probabilities"].numpy(), result["class_id"].numpy()
+    require(len(probabilities) == len(images) == len(class_id), "answers and images differ in number")
+    require(bool(np.isfinite(probabilities).all()), "a probability is not a finite number")
+    require(bool(np.abs(probabilities.sum(axis=-1) - 1).max() < TOLERANCE), "probabilities do not sum to 1")
+    require(bool((class_id == probabilities.argmax(axis=-1)).all()), "class_id is not the most probable class")
+    return probabilities
+
+
+def compare(expected, received, what):
+    """The largest difference between two sets of probabilities, refused above the tolerance."""
+    require(expected.shape == received.shape, f"{what}: expected shape {expected.shape}, received {received.shape}")
+    difference = float(np.abs(expected - received).max())
+    require(
+        difference <= TOLERANCE,
+        f"{what}: answers differ by {difference:.2g} from those of the trained model, where {TOLERANCE} is allowed",
+    )
+    return difference
+
+
+def check_golden(signature, golden):
+    difference = compare(golden["probabilities"], answer(signature, golden["images"]), "golden examples")
+    return f"{len(golden['images'])} golden examples answer the same (largest difference {difference:.1e})"
+
+
+def check_batches(signature, golden):
+    images, sizes = golden["images"], (1, 7, LARGE)
+    for size in sizes:
+        rows = np.arange(size) % len(images)
+        compare(golden["probabilities"][rows], answer(signature, images[rows]), f"batch of {size}")
+    return f"batches of {', '.join(map(str, sizes))} answer the same"
+
+
+def score_test(signature):
+    """Score every test example with the model that ships; its answers must be the evaluation's."""
+    images = np.load(request["test_images"], mmap_mode="r", allow_pickle=False)
+    labels = np.load(request["test_labels"], allow_pickle=False)
+    expected = np.load(request["predictions"], allow_pickle=False)
+    parts = [answer(signature, images[start : start + LARGE]) for start in range(0, len(images), LARGE)]
+    received = np.concatenate(parts)
+    difference = compare(expected, received, "test split")
+    # Two classes within the tolerance of each other are a tie that rounding may break either way.
+    top = np.sort(expected, axis=-1)
+    clear = top[:, -1] - top[:, -2] > 2 * TOLERANCE
+    same = expected.argmax(axis=-1) == received.argmax(axis=-1)
+    require(bool(same[clear].all()), "test split: a predicted class is not the evaluation's")
+    detail = f"all {len(labels)} test examples answer as in the evaluation (largest difference {difference:.1e})"
+    accuracy = float((received.argmax(axis=-1) == labels).mean())
+    return detail, {"test_examples": len(labels), "test_accuracy": accuracy, "max_difference": difference}
+
+
+def measure_latency(signature, image):
+    image = tf.constant(image)
+    seconds = []
+    for _ in range(CALLS):
+        began = time.perf_counter()
+        signature(images=image)["probabilities"].numpy()
+        seconds.append(time.perf_counter() - began)
+    p50, p99 = (float(value) * 1000 for value in np.percentile(seconds, [50, 99]))
+    return {"latency_p50_ms": p50, "latency_p99_ms": p99}
+
+
+def verify():
+    folder = Path(request["saved_model"])
+    checks = {"isolation": check_isolation(), "digests": check_digests(folder)}
+    extra = (folder / request["digests"]).parent
+    contract = json.loads((extra / "contract.json").read_text())
+    with np.load(extra / "golden.npz", allow_pickle=False) as archive:
+        golden = dict(archive)
+    _model, signature, load_seconds = load_signature(folder)
+    checks["contract"] = check_contract(signature, contract)
+    checks["golden"] = check_golden(signature, golden)
+    checks["batches"] = check_batches(signature, golden)
+    figures = {"load_seconds": load_seconds, "tensorflow": tf.__version__}
+    if "test_images" in request:
+        checks["test_split"], scored = score_test(signature)
+        figures |= scored
+    figures |= measure_latency(signature, golden["images"][:1])
+    require(all(math.isfinite(value) for value in figures.values() if isinstance(value, float)), "a figure is missing")
+    checks["isolation"] = check_isolation()  # still so, now that the model is loaded
+    return {"checks": checks, **figures}
+
+
+if __name__ == "__main__":
+    try:
+        report = verify()
+    except RefusedError as refusal:
+        report = {"refused": str(refusal)}
+    print(json.dumps(report))

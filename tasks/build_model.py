@@ -1,0 +1,15 @@
+"""Step 2: a network for the data's shape."""
+
+from pathlib import Path
+
+from layerflow.config import ModelConfig
+from layerflow.records import DatasetRef, ModelRef
+from tasks.policy import step
+
+
+@step("build_model", run_name="build-{config.name}-for-{data.name}", tags=("model",))
+def build_model(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> ModelRef:
+    """Construct the network from its own layers, build it for the data's shape, and save it untrained."""
+    from layerflow.building import build
+
+    return build(config, data, seed, folder)

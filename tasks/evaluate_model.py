@@ -1,0 +1,14 @@
+"""Step 4: how good it is, on images it never saw."""
+
+from pathlib import Path
+
+from layerflow.records import DatasetRef, Evaluation, TrainedRef
+from tasks.policy import step
+
+
+@step("evaluate_model", run_name="evaluate-{trained.model}-on-{data.name}", tags=("evaluation", "gpu"))
+def evaluate_model(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
+    """Score every test example: accuracy with its interval, loss, per-class figures, confusion matrix."""
+    from layerflow.evaluation import evaluate
+
+    return evaluate(trained, data, folder)

@@ -1,0 +1,14 @@
+"""Step 5: a SavedModel for service."""
+
+from pathlib import Path
+
+from layerflow.records import DatasetRef, ExportRef, TrainedRef
+from tasks.policy import step
+
+
+@step("export_model", run_name="export-{trained.model}-of-{data.name}", tags=("export",))
+def export_model(trained: TrainedRef, data: DatasetRef, folder: Path) -> ExportRef:
+    """Export the model with its preprocessing, golden examples and the digest of every file."""
+    from layerflow.export import export
+
+    return export(trained, data, folder)

@@ -1,0 +1,193 @@
+"""How every step runs: what is cached, what is retried, and what is said when it fails.
+
+| kind | examples | what happens |
+|---|---|---|
+| heals by itself | network, `OSError`, `tf.errors.UnavailableError`, a lock held | retried, back-off with jitter |
+| does not heal | wrong config, unknown dataset, wrong checksum, NaN loss, out of memory, disk full | fails at once |
+
+The table is ``layerflow.errors.heals``. A step's result lives with its artifact, in the store; the path of Prefect's
+record is the cache key, so that the same inputs and the same code are `Cached`, and a deleted folder is made again.
+"""
+
+import functools
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+
+from layerflow import store
+from layerflow.code import code_digest
+from layerflow.config import DataConfig
+from layerflow.errors import LayerflowError, heals
+from layerflow.records import Record
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=Record)
+
+#: Seconds before each retry: long enough for a connection to come back, short enough that a machine that has none
+#: hears so within half a minute.
+RETRY_DELAYS = [1, 3, 9]
+
+
+def result_storage() -> Path:
+    """Where the flow's tasks keep Prefect's records of their results: the store, beside the artifacts."""
+    return store.root()
+
+
+def step(name: str, run_name: str, *, resumes: bool = False, tags: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """Make a Prefect task of a function whose last parameter, ``folder``, is where it puts what it makes.
+
+    Callers do not pass ``folder``: the store gives it, and the step's record is what the task returns.
+
+    Args:
+        name: Name of the task, and of its folder in the store.
+        run_name: Template of the task run's name, such as ``train-{model.name}-on-{data.name}``.
+        resumes: Whether the function goes on from what a dead run left in ``folder``.
+        tags: Tags of the task's runs.
+    """
+
+    def decorate(work: Callable[..., R]) -> Task[..., R]:
+        kind = inspect.signature(work).return_annotation
+
+        @functools.wraps(work)
+        def in_store(*args: Any, **kwargs: Any) -> R:
+            inputs = inspect.signature(in_store).bind(*args, **kwargs).arguments
+            for value in inputs.values():
+                if isinstance(value, Record):
+                    store.check(store.path(value.folder))
+            key = key_of(work, inputs)
+            return store.make(name, key, kind, lambda folder: work(**inputs, folder=folder), resumes)
+
+        parameters = [each for each in inspect.signature(work).parameters.values() if each.name != "folder"]
+        in_store.__signature__ = inspect.Signature(parameters, return_annotation=kind)  # type: ignore[attr-defined]
+        return as_task(in_store, name, run_name, tags, StoreCache(step=name, work=work))
+
+    return decorate
+
+
+def as_task(
+    work: Callable[P, R], name: str, run_name: str, tags: tuple[str, ...], cache: CachePolicy = NO_CACHE
+) -> Task[P, R]:
+    """Make a Prefect task of ``work`` with the policy that all steps share."""
+    return task(
+        work,
+        name=name,
+        task_run_name=run_name,
+        tags=["layerflow", *tags],
+        retries=len(RETRY_DELAYS),
+        retry_delay_seconds=RETRY_DELAYS,
+        retry_jitter_factor=0.3,
+        retry_condition_fn=_can_heal,
+        cache_policy=cache,
+        persist_result=cache is not NO_CACHE,
+        result_serializer="json",
+        cache_result_in_memory=False,  # the record on disk is the truth: someone may delete it
+        on_completion=[_note],
+        on_failure=[_forget_failure],
+    )
+
+
+@dataclass
+class StoreCache(CachePolicy):
+    """Prefect's record of a step's result lies in the step's folder: ``<store>/<step>/<key>/result.json``."""
+
+    step: str = ""
+    work: Callable[..., Any] | None = None
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str:
+        """The path of the record, absolute: it must not matter when ``LAYERFLOW_STORE`` was set."""
+        folder = store.folder_of(self.step, key_of(self.work, inputs))
+        store.sound(folder)  # a damaged artifact is set aside here, and so is not found
+        return str(folder / "result.json")
+
+
+def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any]) -> str:
+    """Digest of the inputs and of the code that the step runs."""
+    content = [code_digest(Path(inspect.getfile(inspect.unwrap(work)))), *map(_identity, inputs.values())]  # type: ignore[arg-type]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.identity
+    if isinstance(value, DataConfig):  # where the raw files come from does not change what they are
+        return value.model_dump(mode="json", exclude={"mirror"})
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+def _can_heal(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, BaseException) and heals(error)
+
+
+def _forget_failure(task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
+    """Remove the file in which Prefect persists the exception: its state says it all."""
+    metadata = getattr(state.data, "metadata", None)
+    if metadata and metadata.storage_key:
+        Path(metadata.storage_key).unlink(missing_ok=True)
+
+
+_steps: ContextVar[dict[str, dict[str, Any]] | None] = ContextVar("steps", default=None)
+
+
+@contextmanager
+def steps_noted() -> Iterator[dict[str, dict[str, Any]]]:
+    """Collect the state and the seconds of each step that completes in this context, by the step's name."""
+    steps: dict[str, dict[str, Any]] = {}
+    token = _steps.set(steps)
+    try:
+        yield steps
+    finally:
+        _steps.reset(token)
+
+
+def _note(task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
+    steps = _steps.get()
+    if steps is not None:
+        began = run.start_time or run.expected_start_time or state.timestamp
+        seconds = max(0.0, (state.timestamp - began).total_seconds())
+        steps[task.name] = {"state": state.name, "seconds": round(seconds, 3)}
+
+
+_note.log_on_run = False  # type: ignore[attr-defined]  # Prefect would log two lines for it
+_forget_failure.log_on_run = False  # type: ignore[attr-defined]
+
+
+class _ToRunLogger(logging.Handler):
+    """Hands what ``layerflow`` logs to the logger of the task run, so that it stands in the UI."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            get_run_logger().log(record.levelno, record.getMessage())
+        except MissingContextError:
+            logging.getLogger("prefect").log(record.levelno, record.getMessage())
+
+
+def _one_sentence(record: logging.LogRecord) -> bool:
+    """Drop the traceback of an error that says in one sentence what is to be done."""
+    if record.exc_info and isinstance(record.exc_info[1], LayerflowError):
+        record.exc_info = None
+    return True
+
+
+_ours = logging.getLogger("layerflow")
+_ours.setLevel(logging.INFO)
+_ours.addHandler(_ToRunLogger())
+_ours.propagate = False
+for _logger in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_logger).addFilter(_one_sentence)

@@ -1,0 +1,35 @@
+"""Step 7: the decision. Never cached: what is in service is looked at every time."""
+
+from prefect.runtime import flow_run
+from prefect.states import Completed, State
+
+from layerflow.config import RetrainConfig
+from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, Promotion, TrainedRef, Verification
+from tasks.policy import as_task
+
+
+def _promote_model(
+    config: RetrainConfig,
+    data: DatasetRef,
+    model: ModelRef,
+    trained: TrainedRef,
+    evaluation: Evaluation,
+    export: ExportRef,
+    verification: Verification,
+) -> State[Promotion]:
+    """Publish the model as the next version if it may be, keep the champion otherwise; leave a receipt either way."""
+    from layerflow.promotion import Challenger, promote
+
+    challenger = Challenger(data, model, trained, evaluation, export, verification)
+    promotion = promote(config, challenger, flow_run.name or "")
+    # Nothing was done for a model that is in service already: the UI says so in the word it has for that.
+    state_name = "Cached" if promotion.status == "unchanged" else None
+    return Completed(name=state_name, message=f"{promotion.status}: {promotion.reason}", data=promotion)
+
+
+promote_model = as_task(
+    _promote_model,
+    name="promote_model",
+    run_name="promote-{model.name}-on-{data.name}",
+    tags=("registry",),
+)
