@@ -21,6 +21,7 @@ from tasks.policy import result_storage
     flow_run_name="retrain-{config.model.name}-on-{config.data.name}",
     description="Load, build, train, evaluate, export, verify in a fresh process, and publish what is proved.",
     result_storage=result_storage(),
+    persist_result=False,  # the steps' own records are kept; a copy of them would be one more file a run
 )
 def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008  (frozen)
     """Retrain one image classifier. Steps whose inputs and code are unchanged are `Cached`."""

@@ -71,7 +71,7 @@ class ModelConfig(_Group):
 class TrainingConfig(_Group):
     """How the network learns."""
 
-    epochs: int = Field(30, ge=1, le=100_000, description="Most passes over the training images.")
+    epochs: int = Field(50, ge=1, le=100_000, description="Most passes over the training images.")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="Images in one step of the optimizer.")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Step size of Adam (Kingma and Ba, 2015).")
     patience: int = Field(

@@ -14,9 +14,7 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -95,7 +93,6 @@ def as_task(
         persist_result=cache is not NO_CACHE,
         result_serializer="json",
         cache_result_in_memory=False,  # the record on disk is the truth: someone may delete it
-        on_completion=[_note],
         on_failure=[_forget_failure],
     )
 
@@ -122,6 +119,15 @@ def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def is_cached(step: Task[..., Any], *inputs: Any) -> bool:
+    """Whether a call of ``step`` with these inputs would be `Cached`; it runs nothing."""
+    cache = step.cache_policy
+    if not isinstance(cache, StoreCache):
+        return False
+    arguments = inspect.signature(step.fn).bind(*inputs).arguments
+    return (store.folder_of(cache.step, key_of(cache.work, arguments)) / "result.json").exists()
+
+
 def _identity(value: Any) -> Any:
     if isinstance(value, Record):
         return value.identity
@@ -140,32 +146,6 @@ def _forget_failure(task: Task[..., Any], run: TaskRun, state: State[Any]) -> No
     metadata = getattr(state.data, "metadata", None)
     if metadata and metadata.storage_key:
         Path(metadata.storage_key).unlink(missing_ok=True)
-
-
-_steps: ContextVar[dict[str, dict[str, Any]] | None] = ContextVar("steps", default=None)
-
-
-@contextmanager
-def steps_noted() -> Iterator[dict[str, dict[str, Any]]]:
-    """Collect the state and the seconds of each step that completes in this context, by the step's name."""
-    steps: dict[str, dict[str, Any]] = {}
-    token = _steps.set(steps)
-    try:
-        yield steps
-    finally:
-        _steps.reset(token)
-
-
-def _note(task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
-    steps = _steps.get()
-    if steps is not None:
-        began = run.start_time or run.expected_start_time or state.timestamp
-        seconds = max(0.0, (state.timestamp - began).total_seconds())
-        steps[task.name] = {"state": state.name, "seconds": round(seconds, 3)}
-
-
-_note.log_on_run = False  # type: ignore[attr-defined]  # Prefect would log two lines for it
-_forget_failure.log_on_run = False  # type: ignore[attr-defined]
 
 
 class _ToRunLogger(logging.Handler):

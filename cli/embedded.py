@@ -1,0 +1,98 @@
+"""A Prefect server for one run, where none is configured: it starts while this process imports TensorFlow.
+
+Run as a script, this file is that server: Prefect's own, which also ends when the process that started it is gone.
+"""
+
+import atexit
+import contextlib
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+#: Seconds for the first start on a slow disk, which makes the database (seen: 3 to 10).
+_STARTUP_SECONDS = 120
+#: What a server of one run has no use for: schedules and their late runs are the business of a lasting one.
+_OFF = ("SCHEDULER", "LATE_RUNS", "PAUSE_EXPIRATIONS", "FOREMAN", "CANCELLATION_CLEANUP")
+
+
+class Server:
+    """The embedded server, being started."""
+
+    def __init__(self) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        settings = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _OFF}
+        settings |= {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__)), "--host", "127.0.0.1", "--port", str(self.port)],
+            env={**os.environ, **settings},
+            stdin=subprocess.PIPE,  # closed by the system when this process ends, however it ends
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the run, which then still has to report its state
+        )
+
+    def wait(self) -> None:
+        """Return when the server answers.
+
+        Raises:
+            RuntimeError: If it ended or did not answer in time.
+        """
+        deadline = time.monotonic() + _STARTUP_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
+                return
+            time.sleep(0.05)
+        raise RuntimeError(
+            "The embedded Prefect server did not start; `prefect server start` says why, and with PREFECT_API_URL "
+            "set the run uses the server that it names."
+        )
+
+    def stop(self) -> None:
+        """End the server and wait until it has written what it knows."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_unless_configured() -> Server | None:
+    """Start an embedded server, or nothing where Prefect's settings name a server already.
+
+    It ends with this process: after Prefect's own threads, which still have logs and events to send.
+    """
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url:
+        return None
+    embedded = Server()
+    atexit.register(embedded.stop)
+    return embedded
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.argv = ["prefect", "server", "start", *sys.argv[1:]]
+    runpy.run_module("prefect", run_name="__main__")

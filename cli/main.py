@@ -1,0 +1,121 @@
+"""The command `layerflow`."""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+
+from layerflow.config import RetrainConfig
+from layerflow.errors import ConfigError, LayerflowError, UnreachableError, config_sentence
+
+# Flags keep the names of the config's fields, underscores and all; dashes work too.
+_settings = Parameter(name_transform=lambda name: name, negative=())
+app = App(
+    name="layerflow",
+    help="Retrain image classifiers made of your own Keras layers, and ship only what is proved.",
+    default_parameter=_settings,
+    help_on_error=False,
+)
+
+
+@app.command
+def retrain(
+    *,
+    settings: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),  # noqa: B008  (frozen)
+    config: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """Run the flow `retrain` once: load, build, train, evaluate, export, verify, publish.
+
+    Parameters
+    ----------
+    config
+        YAML file with the same fields; flags win over it.
+    as_json
+        Print one JSON object on stdout; everything else goes to stderr.
+    """
+    from cli.run import run_retrain
+    from cli.show import retrained_as_json, show_retrained
+
+    settings = _over_file(config, settings) if config else settings
+    # TFDS prints its progress; stdout is for the answer alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        outcome = run_retrain(settings)
+    if as_json:
+        print(json.dumps(retrained_as_json(outcome), indent=2))
+    else:
+        show_retrained(outcome)
+
+
+@app.command
+def verify(folder: Path, /) -> None:
+    """Verify an exported model in a fresh process: digests, signature, golden examples, batch sizes, latency.
+
+    Parameters
+    ----------
+    folder
+        A SavedModel that layerflow exported, such as store/models/mlp-digits/1.
+    """
+    from cli.show import show_verification
+    from layerflow.verification import inspect
+
+    show_verification(folder, inspect(folder))
+
+
+@app.command
+def models() -> None:
+    """List the published versions, newest first."""
+    from cli.show import show_models
+
+    show_models()
+
+
+def _over_file(file: Path, flags: RetrainConfig) -> RetrainConfig:
+    """The settings of a YAML file, with those that were given as flags laid over them."""
+    try:
+        content = yaml.safe_load(file.read_text()) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"--config must name a YAML file that can be read. Received: {file} ({reason}).") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} must be YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} must hold a mapping such as `training: {{epochs: 5}}`. Received: {content!r}")
+    for group, given in flags.model_dump(exclude_unset=True).items():
+        below = content.get(group) or {}
+        content[group] = {**below, **given} if isinstance(below, dict) else below
+    return RetrainConfig.model_validate(content)
+
+
+def main() -> None:
+    """Run the command and leave with 0, 2 for an error of the user's, or 1 for anything else."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except ValidationError as error:
+        _leave(2, config_sentence(error))
+    except CycloptsError as error:
+        cause = error.__cause__
+        _leave(2, config_sentence(cause) if isinstance(cause, ValidationError) else _one_line(error))
+    except (LayerflowError, UnreachableError) as error:
+        _leave(error.exit_status, str(error))
+    except BrokenPipeError:  # the reader of our output has gone: not our error, and nothing left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _one_line(error: Any) -> str:
+    return " ".join(str(error).split())
+
+
+def _leave(status: int, sentence: str) -> None:
+    print(f"layerflow: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

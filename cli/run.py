@@ -1,0 +1,107 @@
+"""Running the flow from the command line."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from cli.embedded import start_unless_configured
+from layerflow import store
+from layerflow.config import RetrainConfig
+from layerflow.records import Retrained
+
+#: Seconds for the last states to reach the server's database (seen: 0.1 to 1).
+_SETTLE_SECONDS = 15
+
+
+class Outcome(NamedTuple):
+    """What a run made, and how its steps went: ``{step: {"state": str, "seconds": float}}``."""
+
+    result: Retrained
+    flow_run: str
+    steps: dict[str, dict[str, Any]]
+
+
+def run_retrain(config: RetrainConfig) -> Outcome:
+    """Run the flow once, on the Prefect server that is configured or else on an embedded one."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    store.ensure_writable()
+    embedded = start_unless_configured()
+    _prepare(config)
+    if embedded is None:
+        return _run(config)
+    embedded.wait()
+    with temporary_settings(updates={PREFECT_API_URL: embedded.url}):
+        return _run(config)
+
+
+def _prepare(config: RetrainConfig) -> None:
+    """While the server starts: say what is wrong with the data's name or mirror, and import TensorFlow if it is needed."""
+    from tasks import load_data
+    from tasks.policy import is_cached
+
+    if is_cached(load_data, config.data):
+        return
+    with _quiet_stderr():
+        import tensorflow  # noqa: F401
+
+        from layerflow.data import check
+        from layerflow.devices import enable_memory_growth
+
+        enable_memory_growth()
+    check(config.data)
+
+
+def _run(config: RetrainConfig) -> Outcome:
+    from flows.retrain import retrain
+
+    state = retrain(config, return_state=True)
+    result = state.result()
+    return Outcome(result, *_read_steps(state.state_details.flow_run_id))
+
+
+def _read_steps(flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The flow run's name and its task runs, in the order they ran, once the server has recorded their last states."""
+    import tasks
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    with get_client(sync_client=True) as client:
+        name = client.read_flow_run(flow_run_id).name
+        while True:
+            runs = client.read_task_runs(flow_run_filter=chosen)
+            if len(runs) == len(Retrained.model_fields) and all(run.state and run.state.is_final() for run in runs):
+                break
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+    names = {step.task_key: step.name for step in (getattr(tasks, name) for name in tasks.__all__)}
+    runs.sort(key=lambda run: run.start_time or run.expected_start_time)
+    return name, {
+        names[run.task_key]: {"state": run.state_name, "seconds": round(run.total_run_time.total_seconds(), 3)}
+        for run in runs
+    }
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep back what TensorFlow's C++ code prints while it is imported, whatever its log level; shown if it fails."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(saved, kept.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
