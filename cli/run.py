@@ -29,18 +29,24 @@ def run_retrain(config: RetrainConfig) -> Outcome:
     """Run the flow once, on the Prefect server that is configured or else on an embedded one."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    import tasks
+
     store.ensure_writable()
     embedded = start_unless_configured()
     _prepare(config)
     if embedded is None:
         return _run(config)
+    for name in tasks.__all__:
+        # Every tagged task asks the server for a slot, and SQLite, busy with the events of the task before, answers
+        # "locked": Prefect then waits 2 seconds, a few times a run.
+        getattr(tasks, name).tags = set()
     embedded.wait()
     with temporary_settings(updates={PREFECT_API_URL: embedded.url}):
         return _run(config)
 
 
 def _prepare(config: RetrainConfig) -> None:
-    """While the server starts: say what is wrong with the data's name or mirror, and import TensorFlow if it is needed."""
+    """While the server starts: check the data's name and mirror, and import TensorFlow if it is needed."""
     from tasks import load_data
     from tasks.policy import is_cached
 
@@ -66,9 +72,10 @@ def _run(config: RetrainConfig) -> Outcome:
 
 def _read_steps(flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
     """The flow run's name and its task runs, in the order they ran, once the server has recorded their last states."""
-    import tasks
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    import tasks
 
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     deadline = time.monotonic() + _SETTLE_SECONDS
@@ -82,9 +89,12 @@ def _read_steps(flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
                 break
             time.sleep(0.05)
     names = {step.task_key: step.name for step in (getattr(tasks, name) for name in tasks.__all__)}
-    runs.sort(key=lambda run: run.start_time or run.expected_start_time)
+    runs.sort(key=lambda run: str(run.start_time))
     return name, {
-        names[run.task_key]: {"state": run.state_name, "seconds": round(run.total_run_time.total_seconds(), 3)}
+        names[run.task_key]: {
+            "state": run.state_name,
+            "seconds": round(run.total_run_time.total_seconds(), 3),
+        }
         for run in runs
     }
 

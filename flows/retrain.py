@@ -39,7 +39,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
         evaluation=evaluation,
         export=export,
         verification=verification,
-        promotion=decision.result(),
+        promotion=decision.result(),  # type: ignore[attr-defined]  # Prefect's types forget return_state
     )
 
 

@@ -19,9 +19,10 @@ _DIGEST_BYTES = 32
 def save(file: Path, arrays: dict[str, np.ndarray], state: dict[str, Any]) -> None:
     """Replace ``file`` by a checkpoint of ``arrays`` and ``state`` (JSON), headed by its SHA-256."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays, state=np.frombuffer(json.dumps(state).encode(), np.uint8))
-    content = buffer.getvalue()
-    store.write_atomically(file, hashlib.sha256(content).digest() + content)
+    content: dict[str, Any] = {**arrays, "state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
+    np.savez(buffer, **content)
+    archive = buffer.getvalue()
+    store.write_atomically(file, hashlib.sha256(archive).digest() + archive)
 
 
 def restore(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

@@ -26,13 +26,15 @@ def code_digest(start: Path) -> str:
     The versions of the libraries that these modules import are part of it (tensorflow, keras, TFDS, scikit-learn);
     comments and formatting are not.
     """
-    finder = ModuleFinder(path=[str(_ROOT)])
+    # Without `tasks`: the step's file names what it runs, and its package would bring in the other steps.
+    finder = ModuleFinder(path=[str(_ROOT)], excludes=["tasks"])
     finder.run_script(str(start))
     digest = hashlib.sha256()
     for module, package in _LIBRARIES.items():
         if module in finder.badmodules:  # imported, and not ours
             digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
-    for file in sorted(Path(module.__file__) for module in finder.modules.values() if module.__file__):
+    files = [getattr(module, "__file__", None) for module in finder.modules.values()]
+    for file in sorted(Path(name) for name in files if name):
         if any(file.is_relative_to(room) for room in _ROOMS):
             source = ast.dump(ast.parse(file.read_bytes()))
             digest.update(f"{file.relative_to(_ROOT).as_posix()} {source}\n".encode())

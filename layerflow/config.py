@@ -75,7 +75,9 @@ class TrainingConfig(_Group):
     batch_size: int = Field(32, ge=1, le=1_000_000, description="Images in one step of the optimizer.")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Step size of Adam (Kingma and Ba, 2015).")
     patience: int = Field(
-        5, ge=1, description="Stop after this many epochs without a lower validation loss; the best weights are kept."
+        5,
+        ge=1,
+        description="Stop after this many epochs without a lower validation loss; the best weights are kept.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Decides the first weights and the order of the images.")
 
@@ -83,7 +85,9 @@ class TrainingConfig(_Group):
 class GateConfig(_Group):
     """What a model must reach before it is published."""
 
-    min_accuracy: float = Field(0.0, ge=0, le=1, description="Lowest accuracy on the test images that may be published.")
+    min_accuracy: float = Field(
+        0.0, ge=0, le=1, description="Lowest accuracy on the test images that may be published."
+    )
 
 
 class RegistryConfig(_Group):

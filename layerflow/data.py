@@ -42,8 +42,8 @@ def load(config: DataConfig, folder: Path) -> DatasetRef:
         MirrorError: If the mirror lacks a file or holds a damaged one.
         UnreachableError: If the files must be downloaded and the network can't be reached.
     """
-    builder = find_builder(config)
-    _prepare(builder, config, folder)
+    _prepare(find_builder(config), config, folder)
+    builder = find_builder(config)  # anew: one made before another process prepared the dataset knows no splits
     image, label = _image_and_label(builder)
     splits = builder.info.splits
     names = {"train": "train", "test": "test" if "test" in splits else "validation"}
@@ -85,7 +85,10 @@ def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
             f"data.name must be `digits` or the name of a TensorFlow Datasets dataset. "
             f"Received: {config.name!r}{did_you_mean(name, known)}."
         ) from error
-    except (AssertionError, ValueError) as error:  # TFDS's words for a version or configuration it does not have
+    except (
+        AssertionError,
+        ValueError,
+    ) as error:  # TFDS's words for a version or configuration it does not have
         reason = str(error).strip().splitlines()[0]
         raise DatasetError(f"TensorFlow Datasets can't build {config.name!r}: {reason}") from error
     _image_and_label(builder)
@@ -229,7 +232,10 @@ def _hold_back_validation(folder: Path, fraction: float) -> None:
         )
     for split, chosen in (("validation", validates), ("rest", ~validates)):
         part = open_memmap(
-            folder / f"{split}_images.npy", mode="w+", dtype=np.uint8, shape=(int(chosen.sum()), *images.shape[1:])
+            folder / f"{split}_images.npy",
+            mode="w+",
+            dtype=np.uint8,
+            shape=(int(chosen.sum()), *images.shape[1:]),
         )
         for rows, batch in _batches(np.flatnonzero(chosen)):
             part[rows] = images[batch]

@@ -42,10 +42,19 @@ def export(trained: TrainedRef, data: DatasetRef, folder: Path) -> ExportRef:
     images = np.array(images_and_labels(data, "test")[0][:_GOLDEN])
     probabilities = softmax(make_predictor(network)(images))
     np.savez(extra / "golden.npz", images=images, probabilities=probabilities)
-    contract = {"image_shape": data.image_shape, "classes": data.classes, "dataset": data.name, "model": trained.model}
+    contract = {
+        "image_shape": data.image_shape,
+        "classes": data.classes,
+        "dataset": data.name,
+        "model": trained.model,
+    }
     (extra / "contract.json").write_text(json.dumps(contract, indent=2))
     files = write_digests(target)
-    log.info("SavedModel of %d files and %d bytes", len(files), sum((target / name).stat().st_size for name in files))
+    log.info(
+        "SavedModel of %d files and %d bytes",
+        len(files),
+        sum((target / name).stat().st_size for name in files),
+    )
     return ExportRef(digest=files[DIGESTS], files=files)
 
 

@@ -11,7 +11,7 @@ _BATCH = 1000
 
 
 def make_predictor(network: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from ``uint8`` images to ``float32`` logits ``(examples, classes)``, compiled once per shape."""
+    """Return a function from ``uint8`` images to ``float32`` logits ``(examples, classes)``."""
 
     @tf.function(jit_compile=True)
     def logits(images: tf.Tensor) -> tf.Tensor:

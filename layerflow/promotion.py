@@ -12,11 +12,29 @@ from layerflow import registry, store
 from layerflow.code import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError
-from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, Promotion, TrainedRef, Verification
+from layerflow.records import (
+    DatasetRef,
+    Evaluation,
+    ExportRef,
+    ModelRef,
+    Promotion,
+    Status,
+    TrainedRef,
+    Verification,
+)
 
 log = logging.getLogger(__name__)
 
 _LIBRARIES = ("layerflow", "tensorflow", "keras", "numpy", "tensorflow-datasets", "prefect")
+
+
+class Decision(NamedTuple):
+    """What was decided and why. ``version`` is the one in service after it."""
+
+    status: Status
+    reason: str
+    version: int | None
+    champion: int | None
 
 
 class Challenger(NamedTuple):
@@ -45,33 +63,37 @@ def promote(config: RetrainConfig, challenger: Challenger, flow_run: str) -> Pro
     with store.locked(f"models-{name}"):
         champion = next(iter(registry.versions(name)), None)
         theirs = registry.receipt_of(name, champion) if champion else None
-        if champion and theirs and theirs["export"]["digest"] == export.digest:
-            status, reason, version = "unchanged", f"version {champion} is this very model", champion
+        decision = _decide(config, challenger, champion, theirs)
+        if decision.status == "unchanged":
             receipt_file = registry.home(name) / str(champion) / registry.RECEIPT
+        elif decision.status == "kept":
+            receipt_file = _file_receipt(name, _receipt(config, challenger, flow_run, decision))
         else:
-            refusal = _refusal(config, evaluation, champion, theirs)
-            status, version = ("kept", champion) if refusal else ("promoted", (champion or 0) + 1)
-            reason = refusal or _merit(evaluation, champion, theirs)
-            decision = {"status": status, "reason": reason, "champion_version": champion}
-            receipt = _receipt(config, challenger, flow_run, decision, None if refusal else version)
-            if refusal:
-                receipt_file = _file_receipt(name, receipt)
-            else:
-                receipt_file = registry.publish(name, version or 1, export, receipt) / registry.RECEIPT
-        promotion = Promotion(
-            status=status,
-            reason=reason,
-            name=name,
-            version=version,
-            published=_relative(registry.home(name) / str(version)) if version else None,
-            accuracy=evaluation.accuracy,
-            test_examples=evaluation.test_examples,
-            champion_version=champion,
-            champion_accuracy=theirs["evaluation"]["accuracy"] if theirs else None,
-            receipt=_relative(receipt_file),
-        )
-    log.info("%s: %s", promotion.status, promotion.reason)
-    return promotion
+            receipt = _receipt(config, challenger, flow_run, decision)
+            receipt_file = registry.publish(name, decision.version or 1, export, receipt) / registry.RECEIPT
+    log.info("%s: %s", decision.status, decision.reason)
+    return Promotion(
+        status=decision.status,
+        reason=decision.reason,
+        name=name,
+        version=decision.version,
+        published=_relative(registry.home(name) / str(decision.version)) if decision.version else None,
+        accuracy=evaluation.accuracy,
+        test_examples=evaluation.test_examples,
+        champion_version=champion,
+        champion_accuracy=theirs["evaluation"]["accuracy"] if theirs else None,
+        receipt=_relative(receipt_file),
+    )
+
+
+def _decide(
+    config: RetrainConfig, challenger: Challenger, champion: int | None, theirs: dict[str, Any] | None
+) -> Decision:
+    if champion and theirs and theirs["export"]["digest"] == challenger.export.digest:
+        return Decision("unchanged", f"version {champion} is this very model", champion, champion)
+    if refusal := _refusal(config, challenger.evaluation, champion, theirs):
+        return Decision("kept", refusal, champion, champion)
+    return Decision("promoted", _merit(challenger.evaluation, champion, theirs), (champion or 0) + 1, champion)
 
 
 def _refusal(
@@ -88,7 +110,8 @@ def _refusal(
     if theirs["evaluation"]["test_digest"] != evaluation.test_digest:
         return f"champion {champion} was scored on other test examples"
     if not evaluation.accuracy >= theirs["evaluation"]["accuracy"]:
-        return f"accuracy {evaluation.accuracy:.4f} is below the {theirs['evaluation']['accuracy']:.4f} of champion {champion}"
+        their_accuracy = theirs["evaluation"]["accuracy"]
+        return f"accuracy {evaluation.accuracy:.4f} is below the {their_accuracy:.4f} of champion {champion}"
     return None
 
 
@@ -98,14 +121,12 @@ def _merit(evaluation: Evaluation, champion: int | None, theirs: dict[str, Any] 
     return f"accuracy {evaluation.accuracy:.4f} against {theirs['evaluation']['accuracy']:.4f} of champion {champion}"
 
 
-def _receipt(
-    config: RetrainConfig, challenger: Challenger, flow_run: str, decision: dict[str, Any], version: int | None
-) -> dict[str, Any]:
+def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str, decision: Decision) -> dict[str, Any]:
     """Everything needed to know, years later, how this model came about."""
     records = {name: record.model_dump(mode="json") for name, record in challenger._asdict().items()}
     return {
         "name": config.registry_name,
-        "version": version,
+        "version": decision.version if decision.status == "promoted" else None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "flow_run": flow_run,
         "config": config.model_dump(mode="json"),
@@ -117,13 +138,13 @@ def _receipt(
         },
         "history": records["trained"].pop("history"),
         **records,
-        "decision": decision,
+        "decision": decision._asdict(),
     }
 
 
 def _file_receipt(name: str, receipt: dict[str, Any]) -> Path:
     """Keep the receipt of a model that was not published, among those of its name."""
-    champion = receipt["decision"]["champion_version"]
+    champion = receipt["decision"]["champion"]
     file = store.root() / "receipts" / name / f"{receipt['export']['digest'][:16]}-against-{champion}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     store.write_atomically(file, json.dumps(receipt, indent=2).encode())

@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+Status = Literal["promoted", "kept", "unchanged"]
+
 
 class Record(BaseModel):
     """A step's result. ``folder`` is the step's own folder in the store, and is set by the store."""
@@ -147,7 +149,7 @@ class Verification(Record):
 class Promotion(Record):
     """The decision, and where the model is. ``version`` is the one in service after it, if any."""
 
-    status: Literal["promoted", "kept", "unchanged"]
+    status: Status
     reason: str
     name: str
     version: int | None

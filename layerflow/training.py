@@ -23,7 +23,7 @@ from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
 
 log = logging.getLogger(__name__)
 
-#: Runs steps ``first`` up to ``last`` of epoch ``number``; returns the sum of losses, the correct answers, the steps done.
+#: Runs steps ``first`` up to ``last`` of epoch ``number``; returns the summed loss, the correct answers, the last step.
 EpochFunction = Callable[[int, int, int], tuple[float, float, int]]
 
 
@@ -156,11 +156,13 @@ def compile_epoch(
             chosen = tf.slice(order, [index * batch_size], [batch_size])
             return index + 1, *step(chosen, losses, correct)
 
-        index, losses, correct = tf.while_loop(
-            lambda index, losses, _: (index < tf.minimum(last, full)) & tf.math.is_finite(losses),
-            body,
-            (first, tf.constant(0.0), tf.constant(0.0)),
-        )
+        index, losses, correct = first, tf.constant(0.0), tf.constant(0.0)
+        if full:
+            index, losses, correct = tf.while_loop(
+                lambda index, losses, _: (index < tf.minimum(last, full)) & tf.math.is_finite(losses),
+                body,
+                (index, losses, correct),
+            )
         if rest:
             losses, correct = tf.cond(
                 (last > full) & tf.math.is_finite(losses),

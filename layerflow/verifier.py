@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 request = json.loads(Path(sys.argv[1]).read_text())
 sys.path += request["search_path"]
@@ -31,18 +32,21 @@ class RefusedError(Exception):
     """The model must not be served, and why."""
 
 
-def require(condition, reason):
+def require(condition: bool, reason: str) -> None:
     if not condition:
         raise RefusedError(reason)
 
 
-def check_isolation():
+def check_isolation() -> str:
     found = [name for name in request["must_not_import"] if importlib.util.find_spec(name)]
-    require(not found, f"this process could import {', '.join(found)}, so it proves nothing about a server that can't")
+    require(
+        not found,
+        f"this process could import {', '.join(found)}, so it proves nothing about a server that can't",
+    )
     return "no code of the project can be imported"
 
 
-def check_digests(folder):
+def check_digests(folder: Path) -> str:
     sums = folder / request["digests"]
     listed = dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines())
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
@@ -54,21 +58,27 @@ def check_digests(folder):
         require(received == digest, f"{name} was changed: expected SHA-256 {digest}, received {received}")
     expected = request.get("export_digest")
     if expected:
-        require(hashlib.sha256(sums.read_bytes()).hexdigest() == expected, "its list of digests is not the exported one")
+        require(
+            hashlib.sha256(sums.read_bytes()).hexdigest() == expected,
+            "its list of digests is not the exported one",
+        )
     return f"{len(listed)} files have their SHA-256"
 
 
-def load_signature(folder):
+def load_signature(folder: Path) -> tuple[Any, Any, float]:
     began = time.perf_counter()
     try:
         model = tf.saved_model.load(str(folder))
-    except Exception as error:  # noqa: BLE001  (whatever TensorFlow raises, the answer is the same: refused)
+    except Exception as error:
         raise RefusedError(f"tf.saved_model.load fails: {str(error).splitlines()[0]}") from error
-    require("serving_default" in model.signatures, f"signature serving_default is missing: {list(model.signatures)}")
+    require(
+        "serving_default" in model.signatures,
+        f"signature serving_default is missing: {list(model.signatures)}",
+    )
     return model, model.signatures["serving_default"], time.perf_counter() - began
 
 
-def check_contract(signature, contract):
+def check_contract(signature: Any, contract: dict[str, Any]) -> str:
     shape = (None, *contract["image_shape"])
     wanted = {"images": tf.TensorSpec(shape, tf.uint8)}
     classes = len(contract["classes"])
@@ -77,7 +87,10 @@ def check_contract(signature, contract):
         "class_id": tf.TensorSpec((None,), tf.int64),
     }
     inputs = signature.structured_input_signature[1]
-    for kind, expected, received in (("input", wanted, inputs), ("output", given, signature.structured_outputs)):
+    for kind, expected, received in (
+        ("input", wanted, inputs),
+        ("output", given, signature.structured_outputs),
+    ):
         require(
             expected.keys() == received.keys(),
             f"the signature's {kind}s must be {sorted(expected)}, received {sorted(received)}",
@@ -88,7 +101,7 @@ def check_contract(signature, contract):
     return f"images uint8 {shape} to probabilities float32 and class_id int64 of {classes} classes"
 
 
-def answer(signature, images):
+def answer(signature: Any, images: np.ndarray) -> np.ndarray:
     """Probabilities and class ids, with what must hold for any answer."""
     result = signature(images=tf.constant(images))
     probabilities, class_id = result["probabilities"].numpy(), result["class_id"].numpy()
@@ -96,12 +109,15 @@ def answer(signature, images):
     require(bool(np.isfinite(probabilities).all()), "a probability is not a finite number")
     require(bool(np.abs(probabilities.sum(axis=-1) - 1).max() < TOLERANCE), "probabilities do not sum to 1")
     require(bool((class_id == probabilities.argmax(axis=-1)).all()), "class_id is not the most probable class")
-    return probabilities
+    return np.asarray(probabilities)
 
 
-def compare(expected, received, what):
+def compare(expected: np.ndarray, received: np.ndarray, what: str) -> float:
     """The largest difference between two sets of probabilities, refused above the tolerance."""
-    require(expected.shape == received.shape, f"{what}: expected shape {expected.shape}, received {received.shape}")
+    require(
+        expected.shape == received.shape,
+        f"{what}: expected shape {expected.shape}, received {received.shape}",
+    )
     difference = float(np.abs(expected - received).max())
     require(
         difference <= TOLERANCE,
@@ -110,12 +126,12 @@ def compare(expected, received, what):
     return difference
 
 
-def check_golden(signature, golden):
+def check_golden(signature: Any, golden: dict[str, np.ndarray]) -> str:
     difference = compare(golden["probabilities"], answer(signature, golden["images"]), "golden examples")
     return f"{len(golden['images'])} golden examples answer the same (largest difference {difference:.1e})"
 
 
-def check_batches(signature, golden):
+def check_batches(signature: Any, golden: dict[str, np.ndarray]) -> str:
     images, sizes = golden["images"], (1, 7, LARGE)
     for size in sizes:
         rows = np.arange(size) % len(images)
@@ -123,7 +139,7 @@ def check_batches(signature, golden):
     return f"batches of {', '.join(map(str, sizes))} answer the same"
 
 
-def score_test(signature):
+def score_test(signature: Any) -> tuple[str, dict[str, Any]]:
     """Score every test example with the model that ships; its answers must be the evaluation's."""
     images = np.load(request["test_images"], mmap_mode="r", allow_pickle=False)
     labels = np.load(request["test_labels"], allow_pickle=False)
@@ -141,18 +157,18 @@ def score_test(signature):
     return detail, {"test_examples": len(labels), "test_accuracy": accuracy, "max_difference": difference}
 
 
-def measure_latency(signature, image):
-    image = tf.constant(image)
+def measure_latency(signature: Any, image: np.ndarray) -> dict[str, float]:
+    tensor = tf.constant(image)
     seconds = []
     for _ in range(CALLS):
         began = time.perf_counter()
-        signature(images=image)["probabilities"].numpy()
+        signature(images=tensor)["probabilities"].numpy()
         seconds.append(time.perf_counter() - began)
     p50, p99 = (float(value) * 1000 for value in np.percentile(seconds, [50, 99]))
     return {"latency_p50_ms": p50, "latency_p99_ms": p99}
 
 
-def verify():
+def verify() -> dict[str, Any]:
     folder = Path(request["saved_model"])
     checks = {"isolation": check_isolation(), "digests": check_digests(folder)}
     extra = (folder / request["digests"]).parent
@@ -163,12 +179,15 @@ def verify():
     checks["contract"] = check_contract(signature, contract)
     checks["golden"] = check_golden(signature, golden)
     checks["batches"] = check_batches(signature, golden)
-    figures = {"load_seconds": load_seconds, "tensorflow": tf.__version__}
+    figures: dict[str, Any] = {"load_seconds": load_seconds, "tensorflow": tf.__version__}
     if "test_images" in request:
         checks["test_split"], scored = score_test(signature)
         figures |= scored
     figures |= measure_latency(signature, golden["images"][:1])
-    require(all(math.isfinite(value) for value in figures.values() if isinstance(value, float)), "a figure is missing")
+    require(
+        all(math.isfinite(value) for value in figures.values() if isinstance(value, float)),
+        "a figure is missing",
+    )
     checks["isolation"] = check_isolation()  # still so, now that the model is loaded
     return {"checks": checks, **figures}
 

@@ -33,11 +33,12 @@ from layerflow.errors import LayerflowError, heals
 from layerflow.records import Record
 
 P = ParamSpec("P")
+T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
 #: Seconds before each retry: long enough for a connection to come back, short enough that a machine that has none
 #: hears so within half a minute.
-RETRY_DELAYS = [1, 3, 9]
+RETRY_DELAYS = [1.0, 3.0, 9.0]
 
 
 def result_storage() -> Path:
@@ -77,11 +78,10 @@ def step(name: str, run_name: str, *, resumes: bool = False, tags: tuple[str, ..
 
 
 def as_task(
-    work: Callable[P, R], name: str, run_name: str, tags: tuple[str, ...], cache: CachePolicy = NO_CACHE
-) -> Task[P, R]:
+    work: Callable[P, T], name: str, run_name: str, tags: tuple[str, ...], cache: CachePolicy = NO_CACHE
+) -> Task[P, T]:
     """Make a Prefect task of ``work`` with the policy that all steps share."""
     return task(
-        work,
         name=name,
         task_run_name=run_name,
         tags=["layerflow", *tags],
@@ -94,7 +94,7 @@ def as_task(
         result_serializer="json",
         cache_result_in_memory=False,  # the record on disk is the truth: someone may delete it
         on_failure=[_forget_failure],
-    )
+    )(work)
 
 
 @dataclass

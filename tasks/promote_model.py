@@ -1,5 +1,8 @@
 """Step 7: the decision. Never cached: what is in service is looked at every time."""
 
+from typing import cast
+
+from prefect import Task
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
@@ -27,9 +30,7 @@ def _promote_model(
     return Completed(name=state_name, message=f"{promotion.status}: {promotion.reason}", data=promotion)
 
 
-promote_model = as_task(
-    _promote_model,
-    name="promote_model",
-    run_name="promote-{model.name}-on-{data.name}",
-    tags=("registry",),
+promote_model = cast(  # Prefect unwraps a state that a task returns; its types do not say so
+    "Task[..., Promotion]",
+    as_task(_promote_model, name="promote_model", run_name="promote-{model.name}-on-{data.name}", tags=("registry",)),
 )

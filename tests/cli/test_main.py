@@ -1,0 +1,197 @@
+"""The command line as people use it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYERFLOW = Path(sys.executable).with_name("layerflow")
+
+
+def layerflow(*arguments: str, store: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(LAYERFLOW), *arguments],
+        env={**os.environ, "LAYERFLOW_STORE": str(store), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A store in which `layerflow retrain --json` ran once, and what it printed."""
+    store = tmp_path_factory.mktemp("cli") / "store"
+    done = layerflow("retrain", "--json", store=store)
+    assert done.returncode == 0, done.stderr
+    return store, json.loads(done.stdout)
+
+
+def test_retrain_prints_one_json_object_that_says_what_was_done(trained: tuple[Path, dict[str, Any]]) -> None:
+    store, answer = trained
+    assert list(answer) == [
+        *("status", "version", "accuracy", "test_examples", "export", "keras", "receipt", "flow_run", "steps")
+    ]
+    assert (answer["status"], answer["version"], answer["test_examples"]) == ("promoted", 1, 360)
+    assert answer["accuracy"] >= 0.95
+    assert (Path(answer["export"]) / "saved_model.pb").is_file()
+    assert Path(answer["keras"]).suffix == ".keras"
+    assert json.loads(Path(answer["receipt"]).read_text())["version"] == 1
+    assert list(answer["steps"]) == [
+        *("load_data", "build_model", "train_model", "evaluate_model", "export_model", "verify_export"),
+        "promote_model",
+    ]
+    for step in answer["steps"].values():
+        assert step["state"] == "Completed"
+        assert step["seconds"] >= 0
+
+
+def test_the_second_time_everything_is_cached_and_the_table_says_unchanged(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
+    store, _ = trained
+    done = layerflow("retrain", store=store)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Cached") == 7
+    assert "unchanged" in done.stdout
+    assert f"version 1: {store}/models/mlp-digits/1" in done.stdout
+    assert "95 % interval" in done.stdout
+    assert "all 360 test examples answer as in the evaluation" in done.stdout
+
+
+def test_flags_win_over_the_config_file(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    store, _ = trained
+    file = tmp_path / "config.yaml"
+    file.write_text("training:\n  epochs: 3\n  batch_size: 64\nmodel: {hidden: [8]}\ngate: {min_accuracy: 0.99}\n")
+    done = layerflow(
+        *("retrain", "--json", "--config", str(file), "--training.epochs", "2", "--model.hidden", "[16,4]"),
+        *("--training.learning-rate", "0.002"),
+        store=store,
+    )
+    answer = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (answer["status"], answer["version"]) == ("kept", 1)
+    receipt = json.loads(Path(answer["receipt"]).read_text())
+    assert receipt["config"]["training"]["epochs"] == 2
+    assert receipt["config"]["training"]["batch_size"] == 64
+    assert receipt["config"]["training"]["learning_rate"] == 0.002
+    assert receipt["config"]["model"]["hidden"] == [16, 4]
+    assert "below gate.min_accuracy 0.99" in receipt["decision"]["reason"]
+
+
+def test_models_lists_what_is_published(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    store, answer = trained
+    done = layerflow("models", store=store)
+    assert done.returncode == 0
+    line = next(line for line in done.stdout.splitlines() if "mlp-digits" in line)
+    for word in ("1", "digits", f"{answer['accuracy']:.4f}", "champion"):
+        assert word in line
+    nothing = layerflow("models", store=tmp_path / "empty")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "no model is published" in nothing.stderr
+
+
+def test_verify_takes_any_exported_model(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    store, answer = trained
+    for folder in (answer["export"], f"{store}/models/mlp-digits/1"):
+        done = layerflow("verify", folder, store=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "golden examples answer the same" in done.stdout
+
+
+def test_verify_of_a_damaged_model_is_refused_in_one_line(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(trained[1]["export"], tmp_path / "copy")
+    (Path(copy) / "fingerprint.pb").write_bytes(b"")
+    done = layerflow("verify", str(copy), store=tmp_path)
+    assert done.returncode == 1
+    assert "fingerprint.pb was changed" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+BAD_INPUT = {
+    "unknown dataset": (["--data.name", "mnsit"], "did you mean mnist"),
+    "no images": (["--data.name", "titanic"], "must hold one image and one class label"),
+    "unknown model": (["--model.name", "mpl"], "did you mean mlp"),
+    "epochs 0": (["--training.epochs", "0"], "training.epochs: input should be greater than or equal to 1"),
+    "epochs -1": (["--training.epochs", "-1"], "training.epochs"),
+    "batch size 0": (["--training.batch_size", "0"], "training.batch_size"),
+    "learning rate": (["--training.learning_rate", "fast"], "learning_rate: input should be a valid number"),
+    "unknown flag": (["--training.epoch", "3"], "--training.epoch"),
+    "path in a name": (["--registry.name", "../../etc"], "registry.name"),
+    "path in a dataset": (["--data.name", "../mnist"], "data.name"),
+    "mirror lacks it": (["--data.name", "mnist", "--data.mirror", "/nonexistent"], "which is not there"),
+    "no config file": (["--config", "/nonexistent.yaml"], "must name a YAML file that can be read"),
+    "stray word": (["mnist"], "mnist"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_sentence_and_status_2(case: str, tmp_path: Path) -> None:
+    arguments, reason = BAD_INPUT[case]
+    done = layerflow("retrain", *arguments, store=tmp_path / "store")
+    assert done.returncode == 2, done.stderr
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("training: {epoch: 3}", "training.epoch: no such setting exists"),
+        ("training: [", "must be YAML"),
+        ("- 3", "must hold a mapping"),
+        ("training: 3", "training: input should be"),
+        ("colour: blue", "colour: no such setting exists"),
+        (b"\xff\xfe\x00", "must"),
+    ],
+)
+def test_a_wrong_config_file_is_one_sentence_and_status_2(content: str | bytes, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = layerflow("retrain", "--config", str(file), store=tmp_path / "store")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_store_that_can_not_be_written_is_one_sentence_and_status_2(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = layerflow("retrain", store=tmp_path / "file")
+    assert done.returncode == 2
+    assert "must be a folder that can be written" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("folder", [".", "/nonexistent"])
+def test_verify_of_what_is_no_export_is_one_sentence_and_status_2(folder: str, tmp_path: Path) -> None:
+    done = layerflow("verify", folder, store=tmp_path)
+    assert done.returncode == 2
+    assert "must be the folder of a SavedModel that layerflow exported" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_names_every_setting(tmp_path: Path) -> None:
+    done = layerflow("retrain", "--help", store=tmp_path, COLUMNS="120")
+    assert done.returncode == 0
+    for flag in ("--data.name", "--data.mirror", "--model.hidden", "--training.batch_size", "--gate.min_accuracy"):
+        assert flag in done.stdout
+
+
+def test_real_mnist_and_fashion_mnist_are_promoted(mirror: str, tmp_path: Path) -> None:
+    floors = {"mnist": 0.970, "fashion_mnist": 0.85}
+    for name, floor in floors.items():
+        arguments = ("retrain", "--data.name", name, "--training.epochs", "5", "--json")
+        done = layerflow(*arguments, store=tmp_path / "store", LAYERFLOW_MIRROR=mirror)
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        assert (answer["status"], answer["version"], answer["test_examples"]) == ("promoted", 1, 10_000)
+        assert answer["accuracy"] >= floor

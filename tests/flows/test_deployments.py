@@ -1,0 +1,109 @@
+"""The real thing: a Prefect server, the deployments of prefect.yaml, a worker, a run."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from layerflow.config import RetrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+
+
+@pytest.fixture(scope="module")
+def lasting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """`prefect server start` on a free port, and the environment that reaches it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect")
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "LAYERFLOW_STORE": str(home / "store"),
+    }
+    with (home / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [PREFECT, "server", "start", "--port", str(port)], env=environment, stdout=log, stderr=log
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline, (home / "server.log").read_text()
+                    assert server.poll() is None, (home / "server.log").read_text()
+                    time.sleep(0.2)
+            yield environment
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(timeout=60)
+
+
+def prefect(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PREFECT, "--no-prompt", *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_deployments_are_made_and_a_worker_runs_one_to_its_end(lasting_server: dict[str, str], tmp_path: Path) -> None:
+    made = prefect("work-pool", "create", "layerflow", "--type", "process", environment=lasting_server)
+    assert made.returncode == 0, made.stderr
+    deployed = prefect("deploy", "--all", environment=lasting_server)
+    assert deployed.returncode == 0, deployed.stderr
+    assert "retrain/retrain-digits" in deployed.stdout
+    assert "retrain/retrain-mnist" in deployed.stdout
+    with (tmp_path / "worker.log").open("w") as log:
+        worker = subprocess.Popen(
+            [PREFECT, "worker", "start", "--pool", "layerflow"],
+            env=lasting_server,
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            ran = prefect("deployment", "run", "retrain/retrain-digits", "--watch", environment=lasting_server)
+        finally:
+            worker.send_signal(signal.SIGTERM)
+            worker.wait(timeout=60)
+    assert ran.returncode == 0, (tmp_path / "worker.log").read_text()
+    assert "Completed" in ran.stdout
+    assert (Path(lasting_server["LAYERFLOW_STORE"]) / "models" / "mlp-digits" / "1" / "saved_model.pb").is_file()
+
+
+def test_every_deployment_has_a_valid_config_a_schedule_and_one_run_at_a_time() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert [deployment["name"] for deployment in deployments] == ["retrain-digits", "retrain-mnist"]
+    for deployment in deployments:
+        RetrainConfig.model_validate(deployment["parameters"]["config"])
+        assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+        assert deployment["schedules"][0]["timezone"]
+        assert deployment["work_pool"]["name"] == "layerflow"
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    for name in filter(None, tracked.stdout.split("\0")):
+        file = ROOT / name
+        if file.is_file() and file.suffix in (".py", ".yaml", ".toml", ".md", ".lock", ""):
+            assert str(ROOT) not in file.read_text(errors="replace"), name

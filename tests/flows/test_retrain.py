@@ -1,0 +1,195 @@
+"""The flow under a real Prefect server."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tasks
+from flows.retrain import retrain
+from layerflow import store, training
+from layerflow.config import RetrainConfig, TrainingConfig
+from layerflow.errors import ConfigError
+from layerflow.records import ModelRef, Retrained
+from tasks import policy
+
+STEPS = [
+    "load_data",
+    "build_model",
+    "train_model",
+    "evaluate_model",
+    "export_model",
+    "verify_export",
+    "promote_model",
+]
+
+
+def task_runs(flow_run_id: Any) -> dict[str, Any]:
+    """The task runs of a flow run by the task's name, once the server has recorded their last states."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    deadline = time.monotonic() + 30
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < deadline:
+            found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
+            if len(found) == len(STEPS) and all(run.state and run.state.is_final() for run in found):
+                break
+            time.sleep(0.1)
+    names = {getattr(tasks, step).task_key: step for step in STEPS}
+    return {names[run.task_key]: run for run in found}
+
+
+def test_seven_steps_end_with_a_published_verified_model(first_run: Retrained) -> None:
+    assert first_run.promotion.status in ("promoted", "unchanged")
+    assert first_run.evaluation.accuracy >= 0.95
+    assert first_run.verification.test_accuracy == first_run.evaluation.accuracy
+
+
+def test_the_same_again_is_cached_in_every_step_and_trains_nothing(
+    first_run: Retrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise AssertionError("a training step ran")
+
+    monkeypatch.setattr(training, "compile_epoch", fail)
+    state = retrain(RetrainConfig(), return_state=True)
+    again = state.result()
+    runs = task_runs(state.state_details.flow_run_id)
+    assert {name: run.state_name for name, run in runs.items()} == dict.fromkeys(STEPS, "Cached")
+    assert again.promotion.status == "unchanged"
+    assert again.trained == first_run.trained
+
+
+def test_runs_are_named_for_what_they_do_and_steps_are_described(first_run: Retrained) -> None:
+    state = retrain(RetrainConfig(), return_state=True)
+    runs = task_runs(state.state_details.flow_run_id)
+    assert runs["train_model"].name == "train-mlp-on-digits"
+    for name in STEPS:
+        assert getattr(tasks, name).description
+    assert retrain.description
+
+
+def test_steps_are_tagged() -> None:
+    assert policy.step("load_data", run_name="load", tags=("data",))(failing_step([]).fn).tags == {"layerflow", "data"}
+
+
+def test_another_seed_trains_anew_and_loads_nothing_anew(first_run: Retrained) -> None:
+    state = retrain(RetrainConfig(training=TrainingConfig(seed=1, epochs=2)), return_state=True)
+    runs = task_runs(state.state_details.flow_run_id)
+    assert runs["load_data"].state_name == "Cached"
+    assert runs["train_model"].state_name == "Completed"
+    assert state.result().promotion.status == "kept"
+    assert state.result().promotion.version == first_run.promotion.version
+
+
+def test_a_deleted_artifact_is_made_again_and_what_follows_stays_cached(first_run: Retrained) -> None:
+    shutil.rmtree(store.path(first_run.evaluation.folder))
+    state = retrain(RetrainConfig(), return_state=True)
+    runs = task_runs(state.state_details.flow_run_id)
+    assert runs["evaluate_model"].state_name == "Completed"
+    assert runs["train_model"].state_name == "Cached"
+    assert runs["verify_export"].state_name == "Cached", "the same evaluation leads to the same verification"
+
+
+def test_a_damaged_artifact_is_made_again_in_the_same_run(first_run: Retrained) -> None:
+    predictions = store.path(first_run.evaluation.predictions)
+    content = bytearray(predictions.read_bytes())
+    content[-1] ^= 1
+    predictions.write_bytes(content)
+    state = retrain(RetrainConfig(), return_state=True)
+    assert task_runs(state.state_details.flow_run_id)["evaluate_model"].state_name == "Completed"
+    assert store.sha256(predictions) == first_run.evaluation.predictions_digest
+
+
+def test_results_are_json_beside_the_artifact(first_run: Retrained) -> None:
+    record = json.loads((store.path(first_run.trained.folder) / "result.json").read_text())
+    assert json.loads(record["result"])["data"]["digest"] == first_run.trained.digest
+    assert [entry.name for entry in store.root().iterdir() if entry.is_file()] == []
+
+
+def failing_step(errors: list[Exception]) -> Any:
+    """A step with the policy of all steps, whose work raises these errors one after another and then succeeds."""
+
+    @policy.step("test_step", run_name="test-step")
+    def work(number: int, folder: Path) -> ModelRef:
+        """Fail, then succeed."""
+        if errors:
+            raise errors.pop(0)
+        return ModelRef(name="m", digest="d", parameters=number)
+
+    return work
+
+
+def run_in_flow(step: Any, number: int, name: str) -> Any:
+    from prefect import flow
+
+    @flow(name=name, result_storage=policy.result_storage(), persist_result=False)
+    def small() -> Any:
+        return step(number)
+
+    return small(return_state=True)
+
+
+def test_what_heals_is_retried_until_it_succeeds(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[Exception] = [ConnectionError("reset"), TimeoutError("slow")]
+    began = time.monotonic()
+    state = run_in_flow(failing_step(errors), 1, "heals")
+    assert state.is_completed()
+    assert errors == []
+    assert time.monotonic() - began > 1, "it waits between tries"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConfigError("`x` must be 1. Received: 2"), ValueError("a defect"), OSError(28, "No space left on device")],
+    ids=["config", "defect", "disk full"],
+)
+def test_what_does_not_heal_is_tried_once(server: None, error: Exception) -> None:
+    errors = [error, error]
+    state = run_in_flow(failing_step(errors), 2, "lasting")
+    assert state.is_failed()
+    assert len(errors) == 1
+
+
+def test_an_error_of_the_users_is_logged_without_a_traceback(server: None, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("prefect").propagate = True
+    run_in_flow(failing_step([ConfigError("`x` must be 1. Received: 2")]), 3, "sentence")
+    assert "`x` must be 1. Received: 2" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_training_killed_in_the_middle_is_resumed_by_the_next_run(tmp_path: Path) -> None:
+    script = """
+import os, signal
+from layerflow import checkpoint
+saved = 0
+original = checkpoint.save
+def save(*args):
+    global saved
+    original(*args)
+    saved += 1
+    if saved == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+if os.environ.get("DIE"):
+    checkpoint.save = save
+from cli.run import run_retrain
+from layerflow.config import RetrainConfig, TrainingConfig
+print("EPOCHS", run_retrain(RetrainConfig(training=TrainingConfig(epochs=8))).result.trained.epochs)
+"""
+    environment = {**os.environ, "LAYERFLOW_STORE": str(tmp_path / "store"), "PREFECT_HOME": str(tmp_path / "prefect")}
+    command = [sys.executable, "-c", script]
+    dying = {**environment, "DIE": "1"}
+    died = subprocess.run(command, env=dying, capture_output=True, text=True, timeout=120, check=False)
+    assert died.returncode == -signal.SIGKILL
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "resuming after epoch 4 of 8" in done.stderr
+    assert "EPOCHS 8" in done.stdout

@@ -1,0 +1,62 @@
+"""The settings: bounds, names, and the sentence that a wrong one gets."""
+
+import pytest
+from pydantic import ValidationError
+
+from layerflow.config import RetrainConfig
+from layerflow.errors import config_sentence
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "value"),
+    [
+        ("training", "epochs", 0),
+        ("training", "epochs", -1),
+        ("training", "batch_size", 0),
+        ("training", "learning_rate", "fast"),
+        ("training", "learning_rate", float("nan")),
+        ("training", "seed", -1),
+        ("data", "validation_fraction", 1.0),
+        ("data", "name", "../mnist"),
+        ("data", "name", ""),
+        ("model", "name", "mpl"),
+        ("model", "hidden", [0]),
+        ("registry", "name", "../../etc"),
+        ("registry", "name", ".hidden"),
+        ("gate", "min_accuracy", 1.5),
+        ("training", "unknown", 1),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it_and_what_came(group: str, field: str, value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({group: {field: value}})
+    sentence = config_sentence(caught.value)
+    assert f"{group}.{field}" in sentence
+    assert f"Received: {value!r}" in sentence or "Received: 0" in sentence
+    assert "\n" not in sentence
+
+
+def test_an_unknown_model_gets_near_matches() -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({"model": {"name": "mpl"}})
+    assert "did you mean mlp" in config_sentence(caught.value)
+
+
+def test_every_field_has_a_default_and_a_description() -> None:
+    config = RetrainConfig()
+    for group in RetrainConfig.model_fields:
+        for name, field in type(getattr(config, group)).model_fields.items():
+            assert field.description, f"{group}.{name}"
+            assert not field.is_required(), f"{group}.{name}"
+
+
+def test_the_published_name_is_model_and_dataset_unless_given() -> None:
+    assert RetrainConfig().registry_name == "mlp-digits"
+    versioned = RetrainConfig.model_validate({"data": {"name": "emnist/letters:3.1.0"}})
+    assert versioned.registry_name == "mlp-emnist-letters"
+    assert RetrainConfig.model_validate({"registry": {"name": "mine"}}).registry_name == "mine"
+
+
+def test_the_config_can_not_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        RetrainConfig().training.epochs = 3  # type: ignore[misc]
