@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
 
 
 def test_retrain_prints_one_json_object_that_says_what_was_done(trained: tuple[Path, dict[str, Any]]) -> None:
-    store, answer = trained
+    _, answer = trained
     assert list(answer) == [
         *("status", "version", "accuracy", "test_examples", "export", "keras", "receipt", "flow_run", "steps")
     ]

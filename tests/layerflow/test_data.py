@@ -84,7 +84,7 @@ def test_a_mirror_that_lacks_a_file_or_holds_a_damaged_one_is_named(empty_store:
     (tmp_path / "mnist").mkdir()
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (tmp_path / "mnist" / f"{name}-ubyte.gz").write_bytes(b"no images")
-    with pytest.raises(MirrorError, match="is damaged: expected SHA-256 [0-9a-f]{64}, received [0-9a-f]{64}"):
+    with pytest.raises(MirrorError, match=r"is damaged: expected SHA-256 [0-9a-f]{64}, received [0-9a-f]{64}"):
         data.check(config)
 
 
@@ -93,7 +93,7 @@ def test_without_network_it_fails_at_once_with_the_remedy(empty_store: Path, mon
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "create_connection", refuse)
-    with pytest.raises(UnreachableError, match="can't be reached .* set data.mirror"):
+    with pytest.raises(UnreachableError, match=r"can't be reached .* set data.mirror"):
         data.check(DataConfig(name="mnist"))
 
 

@@ -78,7 +78,7 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert losses(1, 1) != losses(2, 1)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a process that dies."""
 
 
@@ -96,7 +96,7 @@ def test_interrupted_and_resumed_training_is_bit_identical_to_uninterrupted(
         nonlocal saves
         saves += 1
         if saves in (3, 5):
-            raise Killed
+            raise KilledError
         original(file, arrays, state)
 
     original = checkpoint.save
@@ -104,7 +104,7 @@ def test_interrupted_and_resumed_training_is_bit_identical_to_uninterrupted(
     monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     caplog.set_level(logging.INFO, logger="layerflow")
     for _ in range(2):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train(model, digits, tmp_path / "broken", epochs=6)
     resumed = train(model, digits, tmp_path / "broken", epochs=6)
     assert "resuming after epoch 2 of 6" in caplog.text

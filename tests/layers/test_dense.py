@@ -86,7 +86,7 @@ def test_config_is_the_same_before_and_after_build_and_makes_an_equal_layer() ->
 
 @pytest.mark.parametrize("units", [0, -1, 2.5, "7", True, None])
 def test_units_that_are_no_positive_integer_are_refused(units: object) -> None:
-    with pytest.raises(ValueError, match="`units` must be a positive integer. Received"):
+    with pytest.raises(ValueError, match="`units` must be a positive integer"):
         Dense(units)
 
 
