@@ -106,6 +106,10 @@ def main() -> None:
         _leave(error.exit_status, str(error))
     except BrokenPipeError:  # the reader of our output has gone: not our error, and nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a file system that went away: the run can go on once that is mended
+        _leave(1, f"the system refused a file: {_one_line(error)}. Mend that and run the same command again.")
+    except KeyboardInterrupt:
+        _leave(130, "interrupted; the same command goes on where this run stopped.")
 
 
 def _one_line(error: Any) -> str:
