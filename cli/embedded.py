@@ -6,6 +6,7 @@ Run as a script, this file is that server: Prefect's own, which also ends when t
 import atexit
 import contextlib
 import os
+import re
 import runpy
 import signal
 import socket
@@ -21,6 +22,9 @@ from pathlib import Path
 _STARTUP_SECONDS = 120
 #: What a server of one run has no use for: schedules and their late runs are the business of a lasting one.
 _OFF = ("SCHEDULER", "LATE_RUNS", "PAUSE_EXPIRATIONS", "FOREMAN", "CANCELLATION_CLEANUP")
+
+#: `PREFECT_API_URL = …` of a profile or .env file, `[api]`, `[tool.prefect.api]`, `api.url = …` of a TOML file.
+_SPEAKS_OF_AN_API = re.compile(r"prefect_api_url|^\s*\[?[\w.]*\bapi\b", re.IGNORECASE | re.MULTILINE)
 
 
 class Server:
@@ -72,13 +76,26 @@ def start_unless_configured() -> Server | None:
 
     It ends with this process: after Prefect's own threads, which still have logs and events to send.
     """
-    from prefect.settings import get_current_settings
+    if _may_be_configured():
+        from prefect.settings import get_current_settings
 
-    if get_current_settings().api.url:
-        return None
+        if get_current_settings().api.url:
+            return None
     embedded = Server()
     atexit.register(embedded.stop)
     return embedded
+
+
+def _may_be_configured() -> bool:
+    """Whether any place that Prefect's settings come from speaks of an API.
+
+    Asking Prefect costs its import, a second in which the server could be starting already.
+    """
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    files = [profiles, Path(".env"), Path("prefect.toml"), Path("pyproject.toml")]
+    texts = [file.read_text(errors="replace") for file in files if file.is_file()]
+    return "PREFECT_API_URL" in os.environ or any(_SPEAKS_OF_AN_API.search(text) for text in texts)
 
 
 def _free_port() -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from cli.embedded import start_unless_configured
 from layerflow import store
 from layerflow.config import RetrainConfig
-from layerflow.records import Retrained
+from layerflow.records import DatasetRef, Retrained
 
 #: Seconds for the last states to reach the server's database (seen: 0.1 to 1).
 _SETTLE_SECONDS = 15
@@ -27,39 +27,58 @@ class Outcome(NamedTuple):
 
 def run_retrain(config: RetrainConfig) -> Outcome:
     """Run the flow once, on the Prefect server that is configured or else on an embedded one."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    import tasks
-
     store.ensure_writable()
     embedded = start_unless_configured()
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
     _prepare(config)
     if embedded is None:
         return _run(config)
+    import tasks
+
     for name in tasks.__all__:
         # Every tagged task asks the server for a slot, and SQLite, busy with the events of the task before, answers
         # "locked": Prefect then waits 2 seconds, a few times a run.
         getattr(tasks, name).tags = set()
     embedded.wait()
-    with temporary_settings(updates={PREFECT_API_URL: embedded.url}):
+    # No heartbeats: nobody watches a server of one run, and the end of their thread costs up to a second.
+    with temporary_settings(updates={PREFECT_API_URL: embedded.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         return _run(config)
 
 
 def _prepare(config: RetrainConfig) -> None:
-    """While the server starts: check the data's name and mirror, and import TensorFlow if it is needed."""
-    from tasks import load_data
-    from tasks.policy import is_cached
+    """While the server starts: check the data's name and mirror, and import TensorFlow, where they will be needed."""
+    import tasks
+    from tasks.policy import cached
 
-    if is_cached(load_data, config.data):
+    data = cached(tasks.load_data, config.data, config.devices)
+    if data and _is_exported(config, data):
         return
     with _quiet_stderr():
         import tensorflow  # noqa: F401
 
         from layerflow.data import check
-        from layerflow.devices import enable_memory_growth
+        from layerflow.devices import set_up
+        from layerflow.verification import start_early
 
-        enable_memory_growth()
-    check(config.data)
+        set_up(config.devices_for_model)
+        if data is None:
+            check(config.data)
+    start_early()
+
+
+def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
+    """Whether every step that needs TensorFlow is done already."""
+    import tasks
+    from tasks.policy import cached
+
+    devices = config.devices
+    model = cached(tasks.build_model, config.model, data, config.training.seed, devices)
+    trained = model and cached(tasks.train_model, config.training, model, data, devices)
+    if trained is None:
+        return False
+    steps = (tasks.evaluate_model, tasks.export_model)
+    return all(cached(step, trained, data, devices) for step in steps)
 
 
 def _run(config: RetrainConfig) -> Outcome:
@@ -75,8 +94,6 @@ def _read_steps(flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    import tasks
-
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     deadline = time.monotonic() + _SETTLE_SECONDS
     with get_client(sync_client=True) as client:
@@ -88,6 +105,8 @@ def _read_steps(flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
+    import tasks
+
     names = {step.task_key: step.name for step in (getattr(tasks, name) for name in tasks.__all__)}
     runs.sort(key=lambda run: str(run.start_time))
     return name, {

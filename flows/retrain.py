@@ -25,11 +25,12 @@ from tasks.policy import result_storage
 )
 def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008  (frozen)
     """Retrain one image classifier. Steps whose inputs and code are unchanged are `Cached`."""
-    data = load_data(config.data)
-    model = build_model(config.model, data, config.training.seed)
-    trained = train_model(config.training, model, data)
-    evaluation = evaluate_model(trained, data)
-    export = export_model(trained, data)
+    devices = config.devices_for_model
+    data = load_data(config.data, devices)
+    model = build_model(config.model, data, config.training.seed, devices)
+    trained = train_model(config.training, model, data, devices)
+    evaluation = evaluate_model(trained, data, devices)
+    export = export_model(trained, data, devices)
     verification = verify_export(export, evaluation, data)
     decision = promote_model(config, data, model, trained, evaluation, export, verification, return_state=True)
     return Retrained(

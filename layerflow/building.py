@@ -8,7 +8,6 @@ import keras
 
 from layerflow import store
 from layerflow.config import ModelConfig
-from layerflow.devices import enable_memory_growth
 from layerflow.models import make_model
 from layerflow.records import DatasetRef, ModelRef
 
@@ -20,7 +19,6 @@ def build(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> Mod
 
     ``seed`` decides the first weights.
     """
-    enable_memory_growth()
     keras.utils.set_random_seed(seed)
     network = make_model(config, classes=len(data.classes))
     network.build((None, *data.image_shape))

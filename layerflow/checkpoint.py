@@ -1,4 +1,4 @@
-"""What a training needs to go on as if it had never stopped: one file, whole or not there."""
+"""What a training needs to go on as if it had never stopped, in two slots of which one is always whole."""
 
 import hashlib
 import io
@@ -13,25 +13,49 @@ from layerflow import store
 
 log = logging.getLogger(__name__)
 
+_SLOTS = ("a.ckpt", "b.ckpt")
 _DIGEST_BYTES = 32
 
 
-def save(file: Path, arrays: dict[str, np.ndarray], state: dict[str, Any]) -> None:
-    """Replace ``file`` by a checkpoint of ``arrays`` and ``state`` (JSON), headed by its SHA-256."""
-    buffer = io.BytesIO()
-    content: dict[str, Any] = {**arrays, "state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
-    np.savez(buffer, **content)
-    archive = buffer.getvalue()
-    store.write_atomically(file, hashlib.sha256(archive).digest() + archive)
+class Checkpoint:
+    """The checkpoint in ``folder``. Each slot is one file, replaced atomically and headed by its SHA-256.
+
+    Attributes:
+        found: The arrays and the state that were there, the newest that is whole, or nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        slots = [(_read(folder / name), folder / name) for name in _SLOTS]
+        # The newer one last; an empty or damaged one before both, to be written first.
+        slots.sort(key=lambda slot: slot[0][1]["age"] if slot[0] else -1)
+        self.found = slots[-1][0]
+        self._age = self.found[1]["age"] if self.found else 0
+        self._files = [file for _, file in slots]
+
+    def save(self, arrays: dict[str, np.ndarray], state: dict[str, Any]) -> None:
+        """Write into the older slot; the newer stays as it is until this one is whole and on the disk.
+
+        Args:
+            arrays: Arrays by name.
+            state: What JSON can hold.
+        """
+        self._age += 1
+        buffer = io.BytesIO()
+        text = json.dumps({**state, "age": self._age})
+        content: dict[str, Any] = {**arrays, "state": np.frombuffer(text.encode(), np.uint8)}
+        np.savez(buffer, **content)
+        archive = buffer.getvalue()
+        store.write_atomically(self._files[0], hashlib.sha256(archive).digest() + archive)
+        self._files.reverse()
 
 
-def restore(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Return the arrays and the state of ``file``, or nothing where there is none or its bytes are damaged."""
+def _read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     if not file.exists():
         return None
-    content = file.read_bytes()
+    content = memoryview(file.read_bytes())
     if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES]:
-        log.warning("the checkpoint %s is damaged: training starts again from the beginning", file.name)
+        log.warning("checkpoint %s is damaged and is not used", file)
         return None
     with np.load(io.BytesIO(content[_DIGEST_BYTES:]), allow_pickle=False) as archive:
         arrays = dict(archive)

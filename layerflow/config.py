@@ -4,15 +4,17 @@ It is the form that the Prefect UI renders, the flags that the command line take
 ``--config`` reads; every field has a default, bounds and a description. Imports neither TensorFlow nor Prefect.
 """
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 
 from layerflow.errors import did_you_mean
 
 MODELS = ("mlp",)
+_WITHOUT_CONVOLUTIONS = ("mlp",)
 
 
 def _known_model(name: str) -> str:
@@ -24,6 +26,20 @@ def _known_model(name: str) -> str:
 def _one_list(value: Any) -> Any:
     """Take ``[[128, 64]]`` as ``[128, 64]``: the command line hands over ``--model.hidden '[128, 64]'`` so."""
     return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) else value
+
+
+def _name_or_form(value: Any) -> Any:
+    """Take a JSON object in text as the object: that is how the command line can give one."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"a name or a JSON object ({error})") from error
+    return value
+
+
+#: A Keras class by name, or Keras' own serialised form of one.
+_KerasForm = Annotated[str | dict[str, Any], BeforeValidator(_name_or_form)]
 
 
 class _Group(BaseModel):
@@ -45,7 +61,7 @@ class DataConfig(_Group):
         "Default: the environment variable LAYERFLOW_MIRROR.",
     )
     validation_fraction: float = Field(
-        0.1,
+        0.05,
         gt=0,
         lt=1,
         description="Share of the training split held back for validation; the bytes of an image decide, "
@@ -73,11 +89,31 @@ class TrainingConfig(_Group):
 
     epochs: int = Field(50, ge=1, le=100_000, description="Most passes over the training images.")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="Images in one step of the optimizer.")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="Step size of Adam (Kingma and Ba, 2015).")
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="Step size of the optimizer, or a schedule's first.")
+    optimizer: _KerasForm = Field(
+        "adam",
+        description="A Keras optimizer by name, or Keras' own form of one: "
+        '`{"class_name": "AdamW", "config": {"weight_decay": 0.01, "clipnorm": 1.0}}`.',
+    )
+    schedule: _KerasForm | None = Field(
+        None,
+        description="A Keras learning rate schedule by name (`CosineDecay`), or Keras' own form of one; "
+        "without `decay_steps` it stretches over all epochs.",
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32", description="How training computes; what is evaluated and shipped always computes in float32."
+    )
+    compile: Literal["auto", "xla", "graph"] = Field(
+        "auto", description="Whether XLA compiles the epoch; auto: unless a network on a CPU has convolutions."
+    )
+    monitor: Literal["val_loss", "val_accuracy", "loss", "accuracy"] = Field(
+        "val_loss", description="The figure by which the best epoch is told."
+    )
     patience: int = Field(
-        5,
-        ge=1,
-        description="Stop after this many epochs without a lower validation loss; the best weights are kept.",
+        5, ge=1, description="Stop after this many epochs without a better `monitor`; the best weights are kept."
+    )
+    checkpoint_seconds: float = Field(
+        60, gt=0, description="Most seconds of training that a killed run loses; each epoch ends with a checkpoint."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Decides the first weights and the order of the images.")
 
@@ -101,6 +137,24 @@ class RegistryConfig(_Group):
     )
 
 
+class DevicesConfig(_Group):
+    """How the machine's devices are used; the model does not depend on it."""
+
+    memory_limit_mb: int | None = Field(
+        None, ge=64, description="Hard limit of each GPU's memory in MiB; without it the memory grows as needed."
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads of one operation; default: 1 for networks without convolutions, TensorFlow's "
+        "choice for the others.",
+    )
+    deterministic: bool = Field(
+        False, description="Same bits on a GPU too, at a cost in speed; on a CPU they are the same anyway."
+    )
+
+
 class RetrainConfig(_Group):
     """Everything a retraining run is asked to do."""
 
@@ -109,6 +163,15 @@ class RetrainConfig(_Group):
     training: TrainingConfig = TrainingConfig()
     gate: GateConfig = GateConfig()
     registry: RegistryConfig = RegistryConfig()
+    devices: DevicesConfig = DevicesConfig()
+
+    @property
+    def devices_for_model(self) -> DevicesConfig:
+        """The devices with the threads in force: one for a network without convolutions, whose small products lose
+        more by being divided than they gain.
+        """
+        threads = self.devices.threads or (1 if self.model.name in _WITHOUT_CONVOLUTIONS else None)
+        return self.devices.model_copy(update={"threads": threads})
 
     @property
     def registry_name(self) -> str:

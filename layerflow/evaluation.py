@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 import layerflow.models  # noqa: F401  (makes saved models of ours loadable)
 from layerflow import store
 from layerflow.data import images_and_labels
-from layerflow.devices import enable_memory_growth
+from layerflow.engine import uses_xla
 from layerflow.inference import cross_entropy, make_predictor, softmax
 from layerflow.records import ClassScore, DatasetRef, Evaluation, TrainedRef
 
@@ -27,10 +27,9 @@ def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
     References:
         Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
-    enable_memory_growth()
     network = keras.models.load_model(store.path(trained.keras), compile=False)
     images, labels = images_and_labels(data, "test")
-    logits = make_predictor(network)(images)
+    logits = make_predictor(network, uses_xla(network, data.image_shape, "auto"))(images)
     np.save(folder / "predictions.npy", softmax(logits), allow_pickle=False)
     predicted, names = logits.argmax(axis=-1), range(len(data.classes))
     correct = int((predicted == labels).sum())

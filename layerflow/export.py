@@ -12,7 +12,7 @@ from keras import ops
 import layerflow.models  # noqa: F401  (makes saved models of ours loadable)
 from layerflow import store
 from layerflow.data import images_and_labels
-from layerflow.devices import enable_memory_growth
+from layerflow.engine import uses_xla
 from layerflow.inference import make_predictor, softmax
 from layerflow.manifest import DIGESTS, EXTRA, write_digests
 from layerflow.records import DatasetRef, ExportRef, TrainedRef
@@ -33,14 +33,13 @@ def export(trained: TrainedRef, data: DatasetRef, folder: Path) -> ExportRef:
     Scaling is in the graph. Beside it, in ``assets.extra/``: golden examples with the answers that the trained
     Keras model gave them, the contract (signature, classes), and the SHA-256 of every file.
     """
-    enable_memory_growth()
     network = keras.models.load_model(store.path(trained.keras), compile=False)
     target = folder / "saved_model"
     _write_saved_model(network, data, target)
     extra = target / EXTRA
     extra.mkdir()
     images = np.array(images_and_labels(data, "test")[0][:_GOLDEN])
-    probabilities = softmax(make_predictor(network)(images))
+    probabilities = softmax(make_predictor(network, uses_xla(network, data.image_shape, "auto"))(images))
     np.savez(extra / "golden.npz", images=images, probabilities=probabilities)
     contract = {
         "image_shape": data.image_shape,

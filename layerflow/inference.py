@@ -10,10 +10,10 @@ import tensorflow as tf
 _BATCH = 1000
 
 
-def make_predictor(network: Any) -> Callable[[np.ndarray], np.ndarray]:
+def make_predictor(network: Any, xla: bool) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from ``uint8`` images to ``float32`` logits ``(examples, classes)``."""
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=xla)
     def logits(images: tf.Tensor) -> tf.Tensor:
         return network(images, training=False)
 

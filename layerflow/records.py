@@ -52,7 +52,7 @@ class ModelRef(Record):
 
 
 class Epoch(BaseModel):
-    """One epoch's figures; ``seconds`` is that of training and validation together."""
+    """One epoch's figures; ``seconds`` is that of training, validation and checkpoint together."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,6 +72,9 @@ class TrainedRef(Record):
     epochs: int
     best_epoch: int
     steps: int
+    compiled: str
+    threads: int
+    replicas: int
     history: tuple[Epoch, ...]
 
     @property

@@ -113,25 +113,22 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def make(step: str, key: str, kind: type[R], build: Callable[[Path], R], resumes: bool = False) -> R:
+def make(step: str, key: str, kind: type[R], build: Callable[[Path], R]) -> R:
     """Return the record of ``step`` with ``key``, building its artifact unless it is already there.
 
     Args:
         step: Name of the step, the folder's name.
         key: Digest of all that the artifact depends on.
         kind: Class of the record.
-        build: Fills the working folder that it is given, and returns the record.
-        resumes: Whether ``build`` goes on from what a dead run left in the working folder; otherwise it starts
-            from an empty one.
+        build: Fills the empty folder that it is given, and returns the record.
     """
     final = folder_of(step, key)
     work = final.with_name(f".{key}.working")
     with locked(f"{step}-{key}"):
         if sound(final):
-            return kind.model_validate_json(json.dumps(_read_record(final)["record"]))
-        if not resumes:
-            shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True, exist_ok=True)
+            return kind.model_validate(_read_record(final)["record"])
+        shutil.rmtree(work, ignore_errors=True)  # what a dead run left
+        work.mkdir(parents=True)
         record = build(work).model_copy(update={"folder": f"{step}/{key}"})
         content = {"record": record.model_dump(mode="json"), "files": digests(work)}
         (work / _RECORD).write_text(json.dumps(content, indent=2))
@@ -139,6 +136,14 @@ def make(step: str, key: str, kind: type[R], build: Callable[[Path], R], resumes
         work.rename(final)
         sync_entry(final.parent)
         return record
+
+
+def find(step: str, key: str, kind: type[R]) -> R | None:
+    """The record of ``step`` with ``key`` and Prefect's beside it, if both are there; checks no digest."""
+    folder = folder_of(step, key)
+    if not (folder / _RESULT).exists() or not (folder / _RECORD).exists():
+        return None
+    return kind.model_validate(_read_record(folder)["record"])
 
 
 def sound(folder: Path) -> bool:

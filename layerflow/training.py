@@ -1,9 +1,11 @@
-"""Training: one compiled function an epoch, over images that stay on the device as ``uint8``."""
+"""Training that is never lost: epochs by the engine, early stopping, and a checkpoint that is continued bit by bit."""
 
+import hashlib
+import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,192 +15,238 @@ import numpy as np
 import tensorflow as tf
 
 import layerflow.models  # noqa: F401  (makes saved models of ours loadable)
-from layerflow import checkpoint, store
+from layerflow import devices, store
+from layerflow.checkpoint import Checkpoint
+from layerflow.code import code_digest
 from layerflow.config import TrainingConfig
 from layerflow.data import images_and_labels
-from layerflow.devices import enable_memory_growth
+from layerflow.engine import Engine, uses_xla
 from layerflow.errors import NonFiniteLossError, OutOfMemoryError
 from layerflow.inference import cross_entropy, make_predictor
+from layerflow.optimizers import depends_on_epochs, make_optimizer
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
 
 log = logging.getLogger(__name__)
 
-#: Runs steps ``first`` up to ``last`` of epoch ``number``; returns the summed loss, the correct answers, the last step.
-EpochFunction = Callable[[int, int, int], tuple[float, float, int]]
+#: What may change between two runs of one and the same training: how far it goes, and how often it is saved.
+_NOT_THE_TRAINING = {"epochs", "patience", "checkpoint_seconds"}
+
+
+def train(
+    config: TrainingConfig,
+    model: ModelRef,
+    data: DatasetRef,
+    folder: Path,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> TrainedRef:
+    """Train ``model`` and write ``model.keras``, with the weights of its best epoch, computing in float32.
+
+    The checkpoint lies in the store, under a fingerprint of config, data, model and code: whatever interrupts the
+    training, the next call with the same ones goes on from there and ends with the same bits. More epochs than before
+    continue it too, unless the schedule stretches over them.
+
+    Args:
+        callbacks: Keras callbacks, called in the order of ``fit``; their batch hooks are not, for a batch is no call.
+
+    Raises:
+        NonFiniteLossError: As soon as a step's loss is infinite or not a number; the last checkpoint is kept.
+        OutOfMemoryError: If a batch does not fit on the device.
+        ConfigError: If Keras knows no such optimizer or schedule.
+    """
+    fingerprint = _fingerprint(config, model, data)
+    with store.locked(f"training-{fingerprint}"):
+        checkpoint = Checkpoint(store.root() / "checkpoints" / fingerprint)
+        try:
+            training = _Training(config, model, data, checkpoint)
+            training.run(callbacks)
+        except tf.errors.ResourceExhaustedError as error:
+            raise OutOfMemoryError(
+                f"The device ran out of memory with {config.batch_size} images a step; "
+                "lower training.batch_size, or use a smaller model."
+            ) from error
+    shipped = keras.models.load_model(store.path(model.keras), compile=False)
+    shipped.set_weights(training.progress.best_weights)
+    shipped.save(folder / "model.keras")
+    return TrainedRef(
+        model=model.name,
+        digest=store.sha256(folder / "model.keras"),
+        epochs=len(training.progress.history),
+        best_epoch=training.progress.best_epoch,
+        steps=int(training.optimizer.iterations),
+        compiled="xla" if training.xla else "graph",
+        threads=tf.config.threading.get_intra_op_parallelism_threads(),
+        replicas=training.strategy.num_replicas_in_sync,
+        history=tuple(training.progress.history),
+    )
 
 
 @dataclass
 class _Progress:
-    """Everything of a training that is not in the network or the optimizer."""
+    """What changes when an epoch ends."""
 
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
-    best_loss: float = math.inf
     best_weights: list[np.ndarray] = field(default_factory=list)
 
     def is_over(self, config: TrainingConfig) -> bool:
         done = len(self.history)
         return done >= config.epochs or done - self.best_epoch >= config.patience
 
+    def is_better(self, epoch: Epoch, monitor: str) -> bool:
+        if not self.best_epoch:
+            return True
+        new, best = getattr(epoch, monitor), getattr(self.history[self.best_epoch - 1], monitor)
+        return new > best if monitor.endswith("accuracy") else new < best
 
-def train(config: TrainingConfig, model: ModelRef, data: DatasetRef, folder: Path) -> TrainedRef:
-    """Train ``model`` and write ``model.keras``, with the weights of the epoch of lowest validation loss.
 
-    A checkpoint after each epoch lies in ``folder`` until training ends; a call that finds one goes on from it.
+class _Training:
+    """One training: network, optimizer, engine, progress, and the checkpoint of all of them."""
 
-    Raises:
-        NonFiniteLossError: As soon as a step's loss is infinite or not a number.
-        OutOfMemoryError: If a batch does not fit on the device.
-    """
-    enable_memory_growth()
-    network = keras.models.load_model(store.path(model.keras), compile=False)
-    optimizer = keras.optimizers.Adam(config.learning_rate)
-    optimizer.build(network.trainable_variables)
-    variables = [*network.weights, *optimizer.variables]
-    progress = _resume(folder, variables, config) or _Progress()
-    if not progress.is_over(config):
+    def __init__(self, config: TrainingConfig, model: ModelRef, data: DatasetRef, checkpoint: Checkpoint) -> None:
+        self.config, self.checkpoint = config, checkpoint
+        self.strategy = devices.strategy()
+        images, labels = images_and_labels(data, "train")
+        self.validation = images_and_labels(data, "validation")
+        with self.strategy.scope():
+            saved = keras.models.load_model(store.path(model.keras), compile=False)
+            self.network = _in_precision(saved, config.precision, data.image_shape)
+            self.optimizer = make_optimizer(config, -(-len(labels) // config.batch_size))
+            self.optimizer.build(self.network.trainable_variables)
+        self.xla = uses_xla(self.network, data.image_shape, config.compile)
+        self.engine = Engine(
+            self.network,
+            self.optimizer,
+            tf.constant(images),
+            tf.constant(labels),
+            config.batch_size,
+            config.seed,
+            self.xla,
+            self.strategy,
+        )
+        self.variables = [*self.network.weights, *self.optimizer.variables, *self.engine.variables]
+        self.predict = make_predictor(self.network, self.xla)
+        self.progress = self._resume() or _Progress()
+        self.saved_at = time.monotonic()
+
+    def run(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Train until the last epoch, or until ``patience`` is at its end."""
+        if self.progress.is_over(self.config):
+            return
+        self.engine.warm_up()
+        self.predict(self.validation[0])
+        told = keras.callbacks.CallbackList(list(callbacks), model=self.network, epochs=self.config.epochs)
+        self.network.stop_training = False
+        told.on_train_begin()
+        while not self.progress.is_over(self.config) and not self.network.stop_training:
+            number = len(self.progress.history) + 1
+            told.on_epoch_begin(number - 1)
+            epoch = self._run_epoch(number)
+            told.on_epoch_end(number - 1, epoch.model_dump(exclude={"epoch", "seconds"}))
+        told.on_train_end()
+        if len(self.progress.history) < self.config.epochs:
+            log.info("stopped early: no better %s since epoch %d", self.config.monitor, self.progress.best_epoch)
+
+    def _run_epoch(self, number: int) -> Epoch:
+        began = time.perf_counter()
         try:
-            _run_epochs(config, network, optimizer, data, folder, progress)
-        except tf.errors.ResourceExhaustedError as error:
-            raise OutOfMemoryError(
-                f"The device ran out of memory with {config.batch_size} images a step; "
-                "lower training.batch_size, or use a smaller model."
-            ) from error
-    for weight, best in zip(network.weights, progress.best_weights, strict=True):
-        weight.assign(best)
-    network.save(folder / "model.keras")
-    _checkpoint(folder).unlink()
-    return TrainedRef(
-        model=model.name,
-        digest=store.sha256(folder / "model.keras"),
-        epochs=len(progress.history),
-        best_epoch=progress.best_epoch,
-        steps=int(optimizer.iterations),
-        history=tuple(progress.history),
-    )
-
-
-def _run_epochs(
-    config: TrainingConfig, network: Any, optimizer: Any, data: DatasetRef, folder: Path, progress: _Progress
-) -> None:
-    """Train from where ``progress`` is until it is over; a log line and a checkpoint after each epoch."""
-    images, labels = images_and_labels(data, "train")
-    val_images, val_labels = images_and_labels(data, "validation")
-    run = compile_epoch(network, optimizer, tf.constant(images), tf.constant(labels), config.batch_size, config.seed)
-    predict = make_predictor(network)
-    run(0, 0, 0)  # no step: compiles, so that the first epoch's seconds are an epoch's
-    predict(val_images)
-    steps = math.ceil(len(labels) / config.batch_size)
-    while not progress.is_over(config):
-        number, began = len(progress.history) + 1, time.perf_counter()
-        loss, correct, done = run(number, 0, steps)
+            while not self.engine.run_chunk(number):
+                if time.monotonic() - self.saved_at > self.config.checkpoint_seconds:
+                    self.save()
+        except BaseException as error:
+            # Cancelled, timed out, interrupted: between two calls of the engine everything fits together.
+            if not isinstance(error, tf.errors.OpError):
+                self.save()
+            raise
+        loss = self.engine.loss
         if not math.isfinite(loss):
             raise NonFiniteLossError(
-                f"The loss must stay finite. It was not after step {done} of epoch {number}; "
+                f"The loss must stay finite. It was not after step {int(self.engine.position)} of epoch {number}; "
                 "lower training.learning_rate, and see that the images are what they should be."
             )
-        logits = predict(val_images)
+        return self._end_epoch(number, loss, began)
+
+    def _end_epoch(self, number: int, loss: float, began: float) -> Epoch:
+        """Validate, note the figures, keep the best weights, and save."""
+        raw = self._average_weights()
+        images, labels = self.validation
+        logits = self.predict(images)
         epoch = Epoch(
             epoch=number,
-            loss=loss / len(labels),
-            accuracy=correct / len(labels),
-            val_loss=cross_entropy(logits, val_labels),
-            val_accuracy=float((logits.argmax(axis=-1) == val_labels).mean()),
+            loss=loss,
+            accuracy=self.engine.accuracy,
+            val_loss=cross_entropy(logits, labels),
+            val_accuracy=float((logits.argmax(axis=-1) == labels).mean()),
             seconds=time.perf_counter() - began,
         )
-        progress.history.append(epoch)
-        if epoch.val_loss < progress.best_loss:
-            progress.best_loss, progress.best_epoch = epoch.val_loss, number
-            progress.best_weights = [weight.numpy() for weight in network.weights]
-        _save(folder, [*network.weights, *optimizer.variables], progress)
+        best = self.progress.is_better(epoch, self.config.monitor)
+        weights = [weight.numpy() for weight in self.network.weights] if best else self.progress.best_weights
+        for weight, value in zip(self.network.weights if raw else (), raw, strict=True):
+            weight.assign(value)
+        self.engine.start_epoch()
+        self.progress = _Progress(
+            [*self.progress.history, epoch], number if best else self.progress.best_epoch, weights
+        )
+        self.save()
+        epoch = epoch.model_copy(update={"seconds": time.perf_counter() - began})
+        self.progress.history[-1] = epoch
         log.info(
             "epoch %d/%d  loss %.4f  accuracy %.4f  val_loss %.4f  val_accuracy %.4f  %s images/s",
-            *(number, config.epochs, epoch.loss, epoch.accuracy, epoch.val_loss, epoch.val_accuracy),
-            f"{len(labels) / epoch.seconds:,.0f}",
+            *(number, self.config.epochs, epoch.loss, epoch.accuracy, epoch.val_loss, epoch.val_accuracy),
+            f"{self.engine.examples / epoch.seconds:,.0f}",
         )
-    if len(progress.history) < config.epochs:
-        log.info("stopped early: no lower validation loss since epoch %d", progress.best_epoch)
+        return epoch
+
+    def _average_weights(self) -> list[np.ndarray]:
+        """Where Keras' optimizer keeps a moving average, put it into the network, and return what was there."""
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not inner.use_ema:
+            return []
+        raw = [weight.numpy() for weight in self.network.weights]
+        inner.finalize_variable_values(self.network.trainable_variables)
+        return raw
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        arrays = {f"variable_{index}": variable.numpy() for index, variable in enumerate(self.variables)}
+        arrays |= {f"best_{index}": weight for index, weight in enumerate(self.progress.best_weights)}
+        history = [epoch.model_dump() for epoch in self.progress.history]
+        self.checkpoint.save(arrays, {"history": history, "best_epoch": self.progress.best_epoch})
+        self.saved_at = time.monotonic()
+
+    def _resume(self) -> _Progress | None:
+        """Set all variables to what an earlier run left and return its progress, if there is any that fits."""
+        if self.checkpoint.found is None:
+            return None
+        arrays, state = self.checkpoint.found
+        history = [Epoch(**epoch) for epoch in state["history"]]
+        if len(history) > self.config.epochs:
+            return None  # fewer epochs are asked for than were run already: what was after them can't be undone
+        for index, variable in enumerate(self.variables):
+            variable.assign(arrays[f"variable_{index}"])
+        best = [arrays[f"best_{index}"] for index in range(sum(name.startswith("best_") for name in arrays))]
+        if len(history) < self.config.epochs:
+            log.info("resuming at epoch %d of %d", len(history) + 1, self.config.epochs)
+        return _Progress(history, state["best_epoch"], best)
 
 
-def compile_epoch(
-    network: Any, optimizer: Any, images: tf.Tensor, labels: tf.Tensor, batch_size: int, seed: int
-) -> EpochFunction:
-    """Compile an epoch over device-resident images into one function.
-
-    The order of the images is a permutation decided by ``(seed, epoch)`` alone, so that a resumed training meets
-    them as an uninterrupted one does. The last batch is as small as it comes: every image counts once an epoch.
-
-    Args:
-        images: ``uint8`` of shape ``(examples, height, width, channels)``.
-        labels: ``int32`` of shape ``(examples,)``.
-    """
-    examples = int(images.shape[0])
-    full, rest = divmod(examples, batch_size)
-
-    def step(chosen: tf.Tensor, losses: tf.Tensor, correct: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        expected = tf.gather(labels, chosen)
-        with tf.GradientTape() as tape:
-            logits = network(tf.gather(images, chosen), training=True)
-            each = tf.nn.sparse_softmax_cross_entropy_with_logits(expected, logits)
-            loss = tf.reduce_mean(each)
-        variables = network.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        right = tf.argmax(logits, axis=-1, output_type=tf.int32) == expected
-        return losses + tf.reduce_sum(each), correct + tf.reduce_sum(tf.cast(right, tf.float32))
-
-    @tf.function(jit_compile=True)
-    def run(number: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        # Philox by name: left to choose, TensorFlow takes an algorithm that XLA runs seven times slower.
-        keys = tf.random.stateless_uniform([examples], [seed, number], None, None, tf.int32, alg="philox")
-        order = tf.argsort(keys, stable=True)
-
-        def body(index: tf.Tensor, losses: tf.Tensor, correct: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            chosen = tf.slice(order, [index * batch_size], [batch_size])
-            return index + 1, *step(chosen, losses, correct)
-
-        index, losses, correct = first, tf.constant(0.0), tf.constant(0.0)
-        if full:
-            index, losses, correct = tf.while_loop(
-                lambda index, losses, _: (index < tf.minimum(last, full)) & tf.math.is_finite(losses),
-                body,
-                (index, losses, correct),
-            )
-        if rest:
-            losses, correct = tf.cond(
-                (last > full) & tf.math.is_finite(losses),
-                lambda: step(order[full * batch_size :], losses, correct),
-                lambda: (losses, correct),
-            )
-        return losses, correct, index
-
-    def call(number: int, first: int, last: int) -> tuple[float, float, int]:
-        losses, correct, done = run(tf.constant(number), tf.constant(first), tf.constant(last))
-        return float(losses), float(correct), int(done)
-
-    return call
+def _fingerprint(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> str:
+    """Digest of all that decides the weights after a number of epochs."""
+    ignored = _NOT_THE_TRAINING - ({"epochs"} if depends_on_epochs(config) else set())
+    settings = config.model_dump(mode="json", exclude=ignored)
+    content = [settings, model.digest, data.digest, code_digest(Path(__file__))]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _checkpoint(folder: Path) -> Path:
-    return folder / "checkpoint"
-
-
-def _save(folder: Path, variables: list[Any], progress: _Progress) -> None:
-    arrays = {f"variable_{index}": variable.numpy() for index, variable in enumerate(variables)}
-    arrays |= {f"best_{index}": weight for index, weight in enumerate(progress.best_weights)}
-    history = [epoch.model_dump() for epoch in progress.history]
-    state = {"history": history, "best_epoch": progress.best_epoch, "best_loss": progress.best_loss}
-    checkpoint.save(_checkpoint(folder), arrays, state)
-
-
-def _resume(folder: Path, variables: list[Any], config: TrainingConfig) -> _Progress | None:
-    """Set ``variables`` to what an earlier run left in ``folder`` and return its progress, if there is any."""
-    found = checkpoint.restore(_checkpoint(folder))
-    if found is None:
-        return None
-    arrays, state = found
-    for index, variable in enumerate(variables):
-        variable.assign(arrays[f"variable_{index}"])
-    best = [arrays[f"best_{index}"] for index in range(sum(name.startswith("best_") for name in arrays))]
-    history = [Epoch(**epoch) for epoch in state["history"]]
-    log.info("resuming after epoch %d of %d", len(history), config.epochs)
-    return _Progress(history, state["best_epoch"], state["best_loss"], best)
+def _in_precision(network: Any, precision: str, image_shape: tuple[int, ...]) -> Any:
+    """The same network with the same weights, computing in ``precision``; its weights stay float32."""
+    if precision == "float32":
+        return network
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        mixed = type(network).from_config({**network.get_config(), "dtype": precision})
+        mixed.build((None, *image_shape))
+    finally:
+        keras.config.set_dtype_policy(before)
+    mixed.set_weights(network.get_weights())
+    return mixed

@@ -18,6 +18,8 @@ _VERIFIER = Path(__file__).with_name("verifier.py")
 _OURS = ("layers", "layerflow")
 #: A model that has not loaded and answered in this many seconds can't be put into service by a nightly run.
 _TIMEOUT_SECONDS = 1800
+#: A verifying process that was started early.
+_waiting: subprocess.Popen[str] | None = None
 
 
 def verify(export: ExportRef, evaluation: Evaluation, data: DatasetRef) -> Verification:
@@ -62,25 +64,41 @@ def inspect(saved_model: Path, **request: str) -> dict[str, Any]:
     return report
 
 
-def _run_isolated(request: dict[str, Any]) -> dict[str, Any]:
-    """Run the verifier in a fresh interpreter that sees the libraries and nothing of the project.
+def start_early() -> None:
+    """Start the verifying process now: it imports TensorFlow while this one trains, and waits for its request."""
+    global _waiting
+    if _waiting is None or _waiting.poll() is not None:
+        _waiting = _start()
+
+
+def _start() -> subprocess.Popen[str]:
+    """A fresh interpreter that sees the libraries and nothing of the project.
 
     ``-I`` ignores the environment and the working folder, ``-S`` leaves ``.pth`` files unread, by which an editable
     installation would bring the project in.
     """
     libraries = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-    with tempfile.TemporaryDirectory(prefix="layerflow-verify-") as scratch:
-        file = Path(scratch) / "request.json"
-        file.write_text(json.dumps({**request, "search_path": libraries, "must_not_import": _OURS}))
-        command = [sys.executable, "-I", "-S", str(_VERIFIER), str(file)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, timeout=_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise VerificationError(
-                f"The model must load and answer within {_TIMEOUT_SECONDS} seconds. It did not; it is refused."
-            ) from error
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise VerificationError(f"The verifying process ended with status {done.returncode}: {last}.")
+    command = [sys.executable, "-I", "-S", str(_VERIFIER), *libraries]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=tempfile.gettempdir())
+
+
+def _run_isolated(request: dict[str, Any]) -> dict[str, Any]:
+    """Have the waiting process, or a new one, answer the request; each answers one and ends."""
+    global _waiting
+    start_early()
+    process, _waiting = _waiting, None
+    assert process is not None
+    try:
+        out, err = process.communicate(json.dumps({**request, "must_not_import": _OURS}), timeout=_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        process.kill()
+        process.communicate()
+        raise VerificationError(
+            f"The model must load and answer within {_TIMEOUT_SECONDS} seconds. It did not; it is refused."
+        ) from error
+    lines = out.splitlines()
+    if process.returncode or not lines:
+        last = (err.strip().splitlines() or ["no message"])[-1]
+        raise VerificationError(f"The verifying process ended with status {process.returncode}: {last}.")
     return json.loads(lines[-1])

@@ -1,6 +1,7 @@
 """Reload verification, run as a script in a process of its own that has only TensorFlow and NumPy.
 
-Usage: ``python -I -S verifier.py REQUEST.json``, with the request's ``search_path`` as the only place to import from.
+Usage: ``python -I -S verifier.py FOLDER...``, with the folders of the libraries as the only places to import from. Then
+it waits for the request, one JSON object on stdin, so that it can be started before there is something to verify.
 Prints one JSON object: either ``{"refused": reason}`` or the figures. Imports nothing of this project, and proves that
 it could not: a model that needs its training code to be loaded is no model to serve.
 """
@@ -14,11 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-request = json.loads(Path(sys.argv[1]).read_text())
-sys.path += request["search_path"]
+sys.path += sys.argv[1:]
 
-import numpy as np  # noqa: E402  (the search path comes first)
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
 #: Room for what float32 rounding does when other kernels multiply in another order (seen: 1e-6).
 TOLERANCE = 1e-4
@@ -26,6 +26,9 @@ TOLERANCE = 1e-4
 LARGE = 1000
 #: Calls of one image each for the latency: the 99th percentile then has two beyond it.
 CALLS = 200
+
+
+request: dict[str, Any] = {}
 
 
 class RefusedError(Exception):
@@ -193,6 +196,7 @@ def verify() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    request |= json.loads(sys.stdin.read() or sys.exit(0))  # nothing: whoever might have asked has gone
     try:
         report = verify()
     except RefusedError as refusal:

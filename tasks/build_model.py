@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from layerflow.config import ModelConfig
+from layerflow.config import DevicesConfig, ModelConfig
 from layerflow.records import DatasetRef, ModelRef
 from tasks.policy import step
 
 
 @step("build_model", run_name="build-{config.name}-for-{data.name}", tags=("model",))
-def build_model(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> ModelRef:
+def build_model(config: ModelConfig, data: DatasetRef, seed: int, devices: DevicesConfig, folder: Path) -> ModelRef:
     """Construct the network from its own layers, build it for the data's shape, and save it untrained."""
     from layerflow.building import build
+    from layerflow.devices import set_up
 
+    set_up(devices)
     return build(config, data, seed, folder)

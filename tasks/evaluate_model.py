@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+from layerflow.config import DevicesConfig
 from layerflow.records import DatasetRef, Evaluation, TrainedRef
 from tasks.policy import step
 
 
 @step("evaluate_model", run_name="evaluate-{trained.model}-on-{data.name}", tags=("evaluation", "gpu"))
-def evaluate_model(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
+def evaluate_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> Evaluation:
     """Score every test example: accuracy with its interval, loss, per-class figures, confusion matrix."""
+    from layerflow.devices import set_up
     from layerflow.evaluation import evaluate
 
+    set_up(devices)
     return evaluate(trained, data, folder)

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+from layerflow.config import DevicesConfig
 from layerflow.records import DatasetRef, ExportRef, TrainedRef
 from tasks.policy import step
 
 
 @step("export_model", run_name="export-{trained.model}-of-{data.name}", tags=("export",))
-def export_model(trained: TrainedRef, data: DatasetRef, folder: Path) -> ExportRef:
+def export_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> ExportRef:
     """Export the model with its preprocessing, golden examples and the digest of every file."""
+    from layerflow.devices import set_up
     from layerflow.export import export
 
+    set_up(devices)
     return export(trained, data, folder)

@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from layerflow.config import DataConfig
+from layerflow.config import DataConfig, DevicesConfig
 from layerflow.records import DatasetRef
 from tasks.policy import step
 
 
 @step("load_data", run_name="load-{config.name}", tags=("data",))
-def load_data(config: DataConfig, folder: Path) -> DatasetRef:
+def load_data(config: DataConfig, devices: DevicesConfig, folder: Path) -> DatasetRef:
     """Prepare the dataset through TensorFlow Datasets and divide it into train, validation and test."""
     from layerflow.data import load
+    from layerflow.devices import set_up
 
+    set_up(devices)
     return load(config, folder)

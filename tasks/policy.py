@@ -28,7 +28,7 @@ from prefect.logging import get_run_logger
 
 from layerflow import store
 from layerflow.code import code_digest
-from layerflow.config import DataConfig
+from layerflow.config import DataConfig, DevicesConfig
 from layerflow.errors import LayerflowError, heals
 from layerflow.records import Record
 
@@ -46,7 +46,7 @@ def result_storage() -> Path:
     return store.root()
 
 
-def step(name: str, run_name: str, *, resumes: bool = False, tags: tuple[str, ...] = ()) -> Callable[..., Any]:
+def step(name: str, run_name: str, *, tags: tuple[str, ...] = ()) -> Callable[..., Any]:
     """Make a Prefect task of a function whose last parameter, ``folder``, is where it puts what it makes.
 
     Callers do not pass ``folder``: the store gives it, and the step's record is what the task returns.
@@ -54,7 +54,6 @@ def step(name: str, run_name: str, *, resumes: bool = False, tags: tuple[str, ..
     Args:
         name: Name of the task, and of its folder in the store.
         run_name: Template of the task run's name, such as ``train-{model.name}-on-{data.name}``.
-        resumes: Whether the function goes on from what a dead run left in ``folder``.
         tags: Tags of the task's runs.
     """
 
@@ -68,7 +67,7 @@ def step(name: str, run_name: str, *, resumes: bool = False, tags: tuple[str, ..
                 if isinstance(value, Record):
                     store.check(store.path(value.folder))
             key = key_of(work, inputs)
-            return store.make(name, key, kind, lambda folder: work(**inputs, folder=folder), resumes)
+            return store.make(name, key, kind, lambda folder: work(**inputs, folder=folder))
 
         parameters = [each for each in inspect.signature(work).parameters.values() if each.name != "folder"]
         in_store.__signature__ = inspect.Signature(parameters, return_annotation=kind)  # type: ignore[attr-defined]
@@ -119,13 +118,13 @@ def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def is_cached(step: Task[..., Any], *inputs: Any) -> bool:
-    """Whether a call of ``step`` with these inputs would be `Cached`; it runs nothing."""
+def cached(step: Task[P, R], *inputs: Any) -> R | None:
+    """The record that a call of ``step`` with these inputs would find, or nothing if it would run; it runs nothing."""
     cache = step.cache_policy
     if not isinstance(cache, StoreCache):
-        return False
+        return None
     arguments = inspect.signature(step.fn).bind(*inputs).arguments
-    return (store.folder_of(cache.step, key_of(cache.work, arguments)) / "result.json").exists()
+    return store.find(cache.step, key_of(cache.work, arguments), inspect.signature(step.fn).return_annotation)
 
 
 def _identity(value: Any) -> Any:
@@ -133,6 +132,8 @@ def _identity(value: Any) -> Any:
         return value.identity
     if isinstance(value, DataConfig):  # where the raw files come from does not change what they are
         return value.model_dump(mode="json", exclude={"mirror"})
+    if isinstance(value, DevicesConfig):  # nor does what computes them
+        return None
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 

@@ -60,7 +60,7 @@ def test_the_same_again_is_cached_in_every_step_and_trains_nothing(
     def fail(*args: object) -> None:
         raise AssertionError("a training step ran")
 
-    monkeypatch.setattr(training, "compile_epoch", fail)
+    monkeypatch.setattr(training, "Engine", fail)
     state = retrain(RetrainConfig(), return_state=True)
     again = state.result()
     runs = task_runs(state.state_details.flow_run_id)
@@ -170,9 +170,9 @@ def test_an_error_of_the_users_is_logged_without_a_traceback(server: None, caplo
 def test_a_training_killed_in_the_middle_is_resumed_by_the_next_run(tmp_path: Path) -> None:
     script = """
 import os, signal
-from layerflow import checkpoint
+from layerflow.checkpoint import Checkpoint
 saved = 0
-original = checkpoint.save
+original = Checkpoint.save
 def save(*args):
     global saved
     original(*args)
@@ -180,7 +180,7 @@ def save(*args):
     if saved == 4:
         os.kill(os.getpid(), signal.SIGKILL)
 if os.environ.get("DIE"):
-    checkpoint.save = save
+    Checkpoint.save = save
 from cli.run import run_retrain
 from layerflow.config import RetrainConfig, TrainingConfig
 print("EPOCHS", run_retrain(RetrainConfig(training=TrainingConfig(epochs=8))).result.trained.epochs)
@@ -191,5 +191,5 @@ print("EPOCHS", run_retrain(RetrainConfig(training=TrainingConfig(epochs=8))).re
     died = subprocess.run(command, env=dying, capture_output=True, text=True, timeout=120, check=False)
     assert died.returncode == -signal.SIGKILL
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert "resuming after epoch 4 of 8" in done.stderr
+    assert "resuming at epoch 5 of 8" in done.stderr
     assert "EPOCHS 8" in done.stdout

@@ -36,7 +36,7 @@ def test_memory_growth_is_set_on_every_gpu_and_again_changes_nothing(monkeypatch
 
 def test_a_runtime_that_is_up_without_it_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeGpus(monkeypatch, running=True)
-    with pytest.raises(DeviceError, match="call enable_memory_growth\\(\\) first"):
+    with pytest.raises(DeviceError, match=r"call layerflow.devices.set_up\(\) first"):
         enable_memory_growth()
 
 

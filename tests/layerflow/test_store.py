@@ -16,12 +16,12 @@ def record() -> ModelRef:
     return ModelRef(name="m", digest="d", parameters=1)
 
 
-def make(content: str = "bytes", resumes: bool = False) -> ModelRef:
+def make(content: str = "bytes") -> ModelRef:
     def build(folder: Path) -> ModelRef:
         (folder / "file").write_text(content)
         return record()
 
-    return store.make("step", "key", ModelRef, build, resumes)
+    return store.make("step", "key", ModelRef, build)
 
 
 def test_what_was_made_is_not_made_again(empty_store: Path) -> None:
@@ -49,21 +49,6 @@ def test_a_build_that_fails_leaves_nothing_that_counts(empty_store: Path) -> Non
     assert not store.folder_of("step", "key").exists()
     make()
     assert not (store.folder_of("step", "key") / "half").exists(), "the next build starts from an empty folder"
-
-
-def test_a_step_that_resumes_finds_what_a_dead_run_left(empty_store: Path) -> None:
-    def die(folder: Path) -> ModelRef:
-        (folder / "checkpoint").write_text("3 epochs")
-        raise RuntimeError("died")
-
-    with pytest.raises(RuntimeError):
-        store.make("step", "key", ModelRef, die, resumes=True)
-    found = store.make("step", "key", ModelRef, lambda folder: _read(folder), resumes=True)
-    assert found.name == "3 epochs"
-
-
-def _read(folder: Path) -> ModelRef:
-    return ModelRef(name=(folder / "checkpoint").read_text(), digest="d", parameters=1)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "deleted", "no record", "record is no json"])

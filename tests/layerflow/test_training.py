@@ -1,6 +1,9 @@
 """Training: against a plain loop, across interruptions, and when it goes wrong."""
 
 import logging
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -8,9 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from layerflow import building, checkpoint, store, training
+from layerflow import building, store, training
+from layerflow import engine as engine_module
+from layerflow.checkpoint import Checkpoint
 from layerflow.config import ModelConfig, TrainingConfig
-from layerflow.errors import NonFiniteLossError
+from layerflow.engine import Engine, uses_xla
+from layerflow.errors import ConfigError, NonFiniteLossError
 from layerflow.models import Mlp
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 
@@ -40,94 +46,228 @@ def small_problem(examples: int) -> tuple[Mlp, tf.Tensor, tf.Tensor]:
     return network, images, tf.constant(random.integers(0, 4, examples, np.int32))
 
 
+def run_epoch(engine: Engine, epoch: int) -> float:
+    """Run one epoch to its end and return its mean loss."""
+    engine.start_epoch()
+    while not engine.run_chunk(epoch):
+        pass
+    return engine.loss
+
+
+@pytest.mark.parametrize("xla", [True, False])
 @pytest.mark.parametrize("examples", [32, 37, 5])
-def test_an_epoch_equals_keras_train_on_batch_over_the_same_batches(examples: int) -> None:
+def test_an_epoch_equals_keras_train_on_batch_over_the_same_batches(examples: int, xla: bool) -> None:
     network, images, labels = small_problem(examples)
     oracle = keras.models.clone_model(network)
     oracle.set_weights(network.get_weights())
     oracle.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    optimizer = keras.optimizers.Adam(1e-3)
-    optimizer.build(network.trainable_variables)
-    run = training.compile_epoch(network, optimizer, images, labels, batch_size=8, seed=5)
+    engine = Engine(network, built_adam(network), images, labels, batch_size=8, seed=5, xla=xla)
     for epoch in (1, 2):
-        steps = -(-examples // 8)
-        loss, _, _ = run(epoch, 0, steps)
+        loss = run_epoch(engine, epoch)
         keys = tf.random.stateless_uniform([examples], [5, epoch], None, None, tf.int32, alg="philox")
         order = np.argsort(keys.numpy(), kind="stable")
         assert sorted(order) == list(range(examples)), "every example exactly once"
         expected = 0.0
-        for step in range(steps):
-            batch = order[step * 8 : (step + 1) * 8]
+        for start in range(0, examples, 8):
+            batch = order[start : start + 8]
             oracle.reset_metrics()
             expected += len(batch) * float(oracle.train_on_batch(images.numpy()[batch], labels.numpy()[batch]))
         # Float32 sums in another order, over at most ten steps of Adam.
-        assert loss == pytest.approx(expected, rel=1e-5)
+        assert loss == pytest.approx(expected / examples, rel=1e-5)
     for ours, theirs in zip(network.get_weights(), oracle.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
-    def losses(seed: int, epoch: int) -> float:
+    def loss(seed: int, epoch: int) -> float:
         network, images, labels = small_problem(40)
+        return run_epoch(Engine(network, built_adam(network, 1e-2), images, labels, 8, seed), epoch)
+
+    assert loss(1, 1) == loss(1, 1)
+    assert loss(1, 1) != loss(1, 2)
+    assert loss(1, 1) != loss(2, 1)
+
+
+def test_where_an_epoch_is_cut_into_calls_changes_no_bit() -> None:
+    def train(chunk: int) -> list[np.ndarray]:
+        network, images, labels = small_problem(100)
+        engine = Engine(network, built_adam(network), images, labels, 7, seed=1)
+        for epoch in (1, 2):
+            engine.start_epoch()
+            engine._chunk = chunk
+            while not engine.run_chunk(epoch):
+                engine._chunk = chunk
+        return [*network.get_weights(), np.array(engine.loss), np.array(engine.accuracy)]
+
+    for one, many in zip(train(100), train(3), strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+def test_two_replicas_have_the_loss_curve_of_one() -> None:
+    script = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras, numpy as np
+from layerflow.engine import Engine
+from layerflow.models import Mlp
+def losses(strategy):
+    keras.utils.set_random_seed(3)
+    random = np.random.default_rng(3)
+    with strategy.scope():
+        network = Mlp(hidden=(8,), classes=4)
+        network.build((None, 6, 6, 1))
         optimizer = keras.optimizers.Adam(1e-2)
         optimizer.build(network.trainable_variables)
-        return training.compile_epoch(network, optimizer, images, labels, 8, seed)(epoch, 0, 5)[0]
+    images = tf.constant(random.integers(0, 256, (101, 6, 6, 1), np.uint8))
+    engine = Engine(network, optimizer, images, tf.constant(random.integers(0, 4, 101, np.int32)), 16, 1,
+                    xla=False, strategy=strategy)
+    for epoch in range(1, 6):
+        engine.start_epoch()
+        while not engine.run_chunk(epoch): pass
+        yield engine.loss
+two = list(losses(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])))
+one = list(losses(tf.distribute.get_strategy()))
+# The gradients of half batches are summed in another order: float32 rounding, grown over 35 steps of Adam.
+np.testing.assert_allclose(two, one, rtol=1e-4)
+assert one[-1] < one[0]
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
-    assert losses(1, 1) == losses(1, 1)
-    assert losses(1, 1) != losses(1, 2)
-    assert losses(1, 1) != losses(2, 1)
+
+def built_adam(network: Mlp, learning_rate: float = 1e-3) -> keras.optimizers.Optimizer:
+    optimizer = keras.optimizers.Adam(learning_rate)
+    optimizer.build(network.trainable_variables)
+    return optimizer
 
 
-class KilledError(Exception):
-    """Stands for a process that dies."""
+@pytest.fixture
+def clean(session_store: Path) -> None:
+    """No checkpoint of an earlier test."""
+    shutil.rmtree(session_store / "checkpoints", ignore_errors=True)
 
 
-def test_interrupted_and_resumed_training_is_bit_identical_to_uninterrupted(
+def without_seconds(made: TrainedRef) -> list[dict[str, object]]:
+    return [epoch.model_dump(exclude={"seconds"}) for epoch in made.history]
+
+
+def assert_same_training(ours: tuple[TrainedRef, Path], theirs: tuple[TrainedRef, Path]) -> None:
+    for mine, reference in zip(weights(ours[1]), weights(theirs[1]), strict=True):
+        np.testing.assert_array_equal(mine, reference)
+    assert without_seconds(ours[0]) == without_seconds(theirs[0])
+    assert (ours[0].steps, ours[0].best_epoch) == (theirs[0].steps, theirs[0].best_epoch)
+
+
+@pytest.mark.parametrize("moment", ["before the write", "after the write", "in mid-epoch"])
+def test_interrupted_twice_and_resumed_is_bit_identical_to_uninterrupted(
+    clean: None,
+    model: ModelRef,
+    digits: DatasetRef,
+    tmp_path: Path,
+    session_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    settings = {"epochs": 6, "checkpoint_seconds": 1e-6}
+    monkeypatch.setattr(engine_module, "CHUNK_SECONDS", 0.0)  # chunks of one step after the first
+    whole = train(model, digits, tmp_path / "whole", **settings)
+    shutil.rmtree(session_store / "checkpoints")
+    saves = 0
+    original = Checkpoint.save
+
+    def die(self: Checkpoint, arrays: dict, state: dict) -> None:
+        nonlocal saves
+        saves += 1
+        dying = saves in ((30, 71) if moment == "in mid-epoch" else (13, 24))
+        if dying and moment == "before the write":
+            raise SystemExit
+        original(self, arrays, state)
+        if dying:
+            raise SystemExit
+
+    monkeypatch.setattr(Checkpoint, "save", die)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            train(model, digits, tmp_path / "broken", **settings)
+    resumed = train(model, digits, tmp_path / "broken", **settings)
+    assert_same_training((resumed, tmp_path / "broken"), (whole, tmp_path / "whole"))
+
+
+def test_a_cancellation_saves_where_it_stopped_and_says_where_it_goes_on(
+    clean: None,
     model: ModelRef,
     digits: DatasetRef,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    whole = train(model, digits, tmp_path / "whole", epochs=6)
-    saves = 0
+    original = Engine.run_chunk
 
-    def die_at_third(file: Path, arrays: dict, state: dict) -> None:
-        nonlocal saves
-        saves += 1
-        if saves in (3, 5):
-            raise KilledError
-        original(file, arrays, state)
+    def cancelled(self: Engine, epoch: int) -> bool:
+        if epoch == 3 and int(self.position):
+            raise KeyboardInterrupt
+        self._chunk = 10
+        return original(self, epoch)
 
-    original = checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", die_at_third)
+    monkeypatch.setattr(Engine, "run_chunk", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, digits, tmp_path, epochs=4)
+    monkeypatch.setattr(Engine, "run_chunk", original)
     monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     caplog.set_level(logging.INFO, logger="layerflow")
-    for _ in range(2):
-        with pytest.raises(KilledError):
-            train(model, digits, tmp_path / "broken", epochs=6)
-    resumed = train(model, digits, tmp_path / "broken", epochs=6)
-    assert "resuming after epoch 2 of 6" in caplog.text
-    assert "resuming after epoch 3 of 6" in caplog.text
-    for ours, theirs in zip(weights(tmp_path / "broken"), weights(tmp_path / "whole"), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    without_seconds = {"seconds"}
-    assert [epoch.model_dump(exclude=without_seconds) for epoch in resumed.history] == [
-        epoch.model_dump(exclude=without_seconds) for epoch in whole.history
-    ]
-    assert resumed.steps == whole.steps
+    positions = []
+    monkeypatch.setattr(Engine, "warm_up", lambda self: positions.append(int(self.position)))
+    train(model, digits, tmp_path, epochs=4)
+    assert "resuming at epoch 3 of 4" in caplog.text
+    assert positions == [10]
 
 
-def test_a_damaged_checkpoint_is_not_used(model: ModelRef, digits: DatasetRef, tmp_path: Path) -> None:
-    file = tmp_path / "checkpoint"
-    checkpoint.save(file, {"a": np.arange(3)}, {"epoch": 1})
-    arrays, state = checkpoint.restore(file) or ({}, {})
-    np.testing.assert_array_equal(arrays["a"], [0, 1, 2])
-    assert state == {"epoch": 1}
-    content = bytearray(file.read_bytes())
-    content[-40] ^= 1
-    file.write_bytes(content)
-    assert checkpoint.restore(file) is None
+def test_more_epochs_continue_and_equal_the_longer_training(
+    clean: None, model: ModelRef, digits: DatasetRef, tmp_path: Path, session_store: Path
+) -> None:
+    longer = train(model, digits, tmp_path / "longer", epochs=6)
+    shutil.rmtree(session_store / "checkpoints")
+    train(model, digits, tmp_path / "extended", epochs=3)
+    extended = train(model, digits, tmp_path / "extended", epochs=6)
+    assert_same_training((extended, tmp_path / "extended"), (longer, tmp_path / "longer"))
+
+
+def test_another_training_never_resumes(
+    clean: None, model: ModelRef, digits: DatasetRef, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="layerflow")
+    train(model, digits, tmp_path, epochs=1)
+    for settings in ({"seed": 1}, {"batch_size": 16}, {"optimizer": "sgd"}, {"schedule": "CosineDecay"}):
+        assert train(model, digits, tmp_path, epochs=2, **settings).epochs == 2
+    fewer = train(model, digits, tmp_path, epochs=1, schedule="CosineDecay")
+    assert fewer.epochs == 1
+    assert "resuming" not in caplog.text
+
+
+def test_a_damaged_slot_falls_back_to_the_other_and_two_to_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+
+    def found() -> object:
+        there = Checkpoint(tmp_path).found
+        return there and there[1]["epoch"]
+
+    saving = Checkpoint(tmp_path)
+    assert found() is None
+    for epoch in (1, 2, 3):
+        saving.save({"a": np.arange(epoch)}, {"epoch": epoch})
+        assert found() == epoch
+    slots = sorted(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    for slot, left in zip(reversed(slots), (2, None), strict=True):
+        content = bytearray(slot.read_bytes())
+        content[-40] ^= 1
+        slot.write_bytes(content)
+        assert found() == left
+    assert "is damaged and is not used" in caplog.text
+    Checkpoint(tmp_path).save({}, {"epoch": 9})
+    assert found() == 9
 
 
 def test_the_best_epochs_weights_are_kept_and_training_stops_early(
@@ -143,13 +283,106 @@ def test_the_best_epochs_weights_are_kept_and_training_stops_early(
     assert training.cross_entropy(logits, labels) == pytest.approx(best.val_loss, rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_stops_at_once_and_says_where(
-    model: ModelRef, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("xla", ["xla", "graph"])
+def test_a_loss_that_is_no_number_stops_at_once_says_where_and_keeps_the_checkpoint(
+    clean: None, model: ModelRef, digits: DatasetRef, tmp_path: Path, xla: str
 ) -> None:
-    monkeypatch.setattr(keras.optimizers.Adam, "learning_rate", float("inf"), raising=False)
-    with pytest.raises(NonFiniteLossError, match=r"not after step \d+ of epoch 1; lower training.learning_rate"):
-        train(model, digits, tmp_path, learning_rate=10.0)
+    # A schedule that leaps out of the numbers that float32 has, in the second epoch of 43 steps.
+    leap = {"class_name": "PiecewiseConstantDecay", "config": {"boundaries": [60], "values": [1e-3, 1e38]}}
+    settings = {"schedule": leap, "compile": xla}
+    with pytest.raises(NonFiniteLossError, match=r"not after step \d+ of epoch 2; lower training.learning_rate"):
+        train(model, digits, tmp_path, epochs=5, **settings)
     assert not (tmp_path / "model.keras").exists()
+    arrays, state = Checkpoint(next((store.root() / "checkpoints").iterdir())).found or ({}, {})
+    assert len(state["history"]) == 1
+    for name, array in arrays.items():
+        assert np.isfinite(array).all(), name
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_ships_float32(
+    model: ModelRef, digits: DatasetRef, tmp_path: Path, precision: str
+) -> None:
+    made = train(model, digits, tmp_path, epochs=15, precision=precision)
+    assert made.history[-1].val_accuracy > 0.8
+    shipped = keras.models.load_model(tmp_path / "model.keras")
+    assert shipped.compute_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "AdamW", "schedule": "CosineDecay"},
+        {"optimizer": {"class_name": "SGD", "config": {"momentum": 0.9, "clipnorm": 1.0, "learning_rate": 0.1}}},
+        {"optimizer": {"class_name": "Adam", "config": {"use_ema": True, "ema_momentum": 0.9}}},
+        {"schedule": {"class_name": "CosineDecay", "config": {"warmup_steps": 40, "warmup_target": 0.01}}},
+    ],
+    ids=["cosine", "momentum and clipping", "moving average", "warm-up"],
+)
+def test_optimizers_and_schedules_are_those_of_keras(
+    model: ModelRef, digits: DatasetRef, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    assert train(model, digits, tmp_path, epochs=10, **settings).history[-1].val_accuracy > 0.7
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"optimizer": "adm"}, "did you mean adam"),
+        ({"schedule": "Cosine"}, "must be the name of a Keras schedule"),
+        ({"optimizer": {"config": {}}}, "its config with `class_name`"),
+        ({"optimizer": {"class_name": "Adam", "config": {"speed": 3}}}, "is refused by Keras"),
+    ],
+)
+def test_an_unknown_optimizer_or_schedule_is_one_sentence(
+    model: ModelRef, digits: DatasetRef, tmp_path: Path, settings: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        train(model, digits, tmp_path, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_keras_callbacks_are_called_as_in_fit(clean: None, model: ModelRef, digits: DatasetRef, tmp_path: Path) -> None:
+    class Recorder(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[str] = []
+
+        def on_train_begin(self, logs: object = None) -> None:
+            self.calls.append("train begins")
+
+        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+            self.calls.append(f"{epoch} begins")
+
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            self.calls.append(f"{epoch} ends with {sorted(logs or {})}")
+            self.model.stop_training = epoch == 1
+
+        def on_train_end(self, logs: object = None) -> None:
+            self.calls.append("train ends")
+
+    recorder, log = Recorder(), keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    folder = tmp_path / "made"
+    folder.mkdir()
+    made = training.train(TrainingConfig(epochs=5), model, digits, folder, [recorder, log])
+    figures = ["accuracy", "loss", "val_accuracy", "val_loss"]
+    assert recorder.calls == [
+        "train begins",
+        *("0 begins", f"0 ends with {figures}", "1 begins", f"1 ends with {figures}"),
+        "train ends",
+    ]
+    assert made.epochs == 2
+    assert (tmp_path / "log.csv").read_text().count("\n") == 3
+
+
+def test_xla_is_chosen_by_the_rule_and_recorded(model: ModelRef, digits: DatasetRef, tmp_path: Path) -> None:
+    convolutional = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3)])
+    on_gpu = bool(tf.config.list_logical_devices("GPU"))
+    assert uses_xla(convolutional, (8, 8, 1), "auto") == on_gpu
+    assert uses_xla(convolutional, (8, 8, 1), "xla")
+    assert uses_xla(keras.models.load_model(store.path(model.keras)), (8, 8, 1), "auto")
+    assert train(model, digits, tmp_path, epochs=1).compiled == "xla"
+    assert train(model, digits, tmp_path, epochs=1, compile="graph").compiled == "graph"
 
 
 def test_history_counts_every_example_and_names_its_figures(

@@ -1,0 +1,159 @@
+"""The training loop itself: steps of an epoch in one compiled function, over images that stay on the device."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+#: Seconds that one call of the compiled function should take: how soon progress shows and a cancellation is obeyed.
+CHUNK_SECONDS = 1.0
+#: Steps of the very first call, before anything is known of their speed.
+_FIRST_CHUNK = 32
+
+
+def uses_xla(network: Any, image_shape: tuple[int, ...], choice: str) -> bool:
+    """Whether the network's functions are compiled by XLA: as ``choice`` says, or by this rule for ``auto``.
+
+    On a GPU, always. On a CPU, unless the network has convolutions: inside a compiled loop XLA runs them about
+    fifteen times slower there than TensorFlow's own kernels, while it makes small matrix products several times faster.
+    """
+    if choice != "auto":
+        return choice == "xla"
+    if tf.config.list_logical_devices("GPU"):
+        return True
+    images = tf.TensorSpec((1, *image_shape), tf.uint8)
+    graph = tf.function(lambda x: network(x, training=False)).get_concrete_function(images).graph
+    return not any("Conv" in operation.type for operation in graph.get_operations())
+
+
+class Engine:
+    """Trains a network over resident images; every image counts once an epoch, whatever the batch size.
+
+    The order of the images is a permutation decided by ``(seed, epoch)`` alone. Where an epoch stands, and the sums of
+    its loss and its correct answers, are variables that change with the weights, inside the compiled function: between
+    two calls, everything that a checkpoint needs fits together.
+
+    Args:
+        network: Takes ``uint8`` images, gives logits ``(batch, classes)``. Under a strategy, made in its scope.
+        optimizer: A built Keras optimizer.
+        images: ``uint8`` of shape ``(examples, height, width, channels)``.
+        labels: ``int32`` of shape ``(examples,)``.
+        batch_size: Images of one step, over all replicas.
+        seed: Decides the order.
+        xla: Whether XLA compiles the function; it can't with several replicas.
+        strategy: Where the steps run; TensorFlow's default is the one device there is.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        optimizer: Any,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        batch_size: int,
+        seed: int,
+        xla: bool = True,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        self.examples = int(images.shape[0])
+        self.steps = -(-self.examples // batch_size)
+        self.position = tf.Variable(0, dtype=tf.int32)
+        self._losses = tf.Variable(0.0, dtype=tf.float64)
+        self._correct = tf.Variable(0, dtype=tf.int64)
+        self._chunk = min(_FIRST_CHUNK, self.steps)
+        strategy = strategy or tf.distribute.get_strategy()
+        step = _make_step(network, optimizer, strategy)
+        self._run = self._compile(step, images, labels, batch_size, seed, xla and strategy.num_replicas_in_sync == 1)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """Where the epoch stands; part of a checkpoint."""
+        return [self.position, self._losses, self._correct]
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of a finished epoch's images, in nats; as soon as one step's is not finite, this is not."""
+        return float(self._losses) / self.examples
+
+    @property
+    def accuracy(self) -> float:
+        """Share of a finished epoch's images that were classified rightly, each before its step."""
+        return int(self._correct) / self.examples
+
+    def warm_up(self) -> None:
+        """Compile now, running no step, so that the seconds of the first epoch are those of an epoch."""
+        self._run(tf.constant(1), tf.constant(0))
+
+    def start_epoch(self) -> None:
+        """Go back to the first step and forget the sums."""
+        for variable in self.variables:
+            variable.assign(tf.zeros_like(variable))
+
+    def run_chunk(self, epoch: int) -> bool:
+        """Run about a second's worth of the epoch's steps; return whether the epoch is over or its loss not finite."""
+        began, first = time.perf_counter(), int(self.position)
+        self._run(tf.constant(epoch), tf.constant(min(first + self._chunk, self.steps)))
+        done = int(self.position) - first
+        seconds = time.perf_counter() - began
+        self._chunk = max(1, min(self.steps, int(done * CHUNK_SECONDS / max(seconds, 1e-6))))
+        return int(self.position) == self.steps or not tf.math.is_finite(self._losses)
+
+    def _compile(
+        self, step: Callable[..., Any], images: tf.Tensor, labels: tf.Tensor, batch_size: int, seed: int, xla: bool
+    ) -> Callable[[tf.Tensor, tf.Tensor], None]:
+        full, rest = divmod(self.examples, batch_size)
+
+        def body(chosen: tf.Tensor, index: tf.Tensor, losses: tf.Tensor, correct: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            loss, right = step(tf.gather(images, chosen), tf.gather(labels, chosen))
+            return index + 1, losses + tf.cast(loss, tf.float64), correct + tf.cast(right, tf.int64)
+
+        @tf.function(jit_compile=xla)
+        def run(epoch: tf.Tensor, last: tf.Tensor) -> None:
+            # Philox by name: left to choose, TensorFlow takes an algorithm that XLA runs seven times slower.
+            keys = tf.random.stateless_uniform([self.examples], [seed, epoch], None, None, tf.int32, alg="philox")
+            order = tf.argsort(keys, stable=True)
+            state = (self.position.read_value(), self._losses.read_value(), self._correct.read_value())
+            if full:
+                state = tf.while_loop(
+                    lambda index, losses, _: (index < tf.minimum(last, full)) & tf.math.is_finite(losses),
+                    lambda index, *sums: body(tf.slice(order, [index * batch_size], [batch_size]), index, *sums),
+                    state,
+                )
+            if rest:  # a batch of its own size: padding it would let images that are not there into the statistics
+                state = tf.cond(
+                    (state[0] == full) & (last > full) & tf.math.is_finite(state[1]),
+                    lambda: body(order[full * batch_size :], *state),
+                    lambda: state,
+                )
+            for variable, value in zip(self.variables, state, strict=True):
+                variable.assign(value)
+
+        return run
+
+
+def _make_step(network: Any, optimizer: Any, strategy: tf.distribute.Strategy) -> Callable[..., Any]:
+    """One step over a whole batch: each replica takes every n-th image, and the gradients are summed."""
+    replicas = strategy.num_replicas_in_sync
+
+    def on_replica(images: tf.Tensor, expected: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if replicas > 1:
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group
+            images, expected = images[number::replicas], expected[number::replicas]
+        with tf.GradientTape() as tape:
+            logits = network(images, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(expected, logits)
+            loss = optimizer.scale_loss(tf.reduce_sum(losses) / batch)
+        variables = network.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        right = tf.argmax(logits, axis=-1, output_type=tf.int32) == expected
+        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.int32))
+
+    def step(images: tf.Tensor, expected: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = tf.cast(tf.shape(images)[0], tf.float32)
+        if replicas == 1:
+            return on_replica(images, expected, batch)
+        parts = strategy.run(on_replica, args=(images, expected, batch))
+        return tuple(strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None) for part in parts)
+
+    return step

@@ -1,0 +1,63 @@
+"""From the words of a config to a Keras optimizer with its schedule; none is written here."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from layerflow.config import TrainingConfig
+from layerflow.errors import ConfigError, did_you_mean
+
+
+def make_optimizer(config: TrainingConfig, steps_an_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer that ``training.optimizer``, ``.schedule``, ``.learning_rate`` and ``.precision`` describe.
+
+    A name takes Keras' defaults; a mapping is Keras' own serialised form, ``{"class_name": ..., "config": {...}}``. A
+    schedule that asks for ``initial_learning_rate`` or ``decay_steps`` and is not told gets ``learning_rate`` and the
+    steps of all epochs.
+
+    Raises:
+        ConfigError: With Keras' reason, or near matches for an unknown name.
+    """
+    optimizer, settings = _describe("optimizer", config.optimizer, keras.optimizers, keras.optimizers.Optimizer)
+    rate: Any = config.learning_rate
+    try:
+        if config.schedule is not None:
+            schedules = keras.optimizers.schedules
+            schedule, given = _describe("schedule", config.schedule, schedules, schedules.LearningRateSchedule)
+            defaults = {"initial_learning_rate": rate, "decay_steps": steps_an_epoch * config.epochs}
+            asked = inspect.signature(schedule).parameters
+            rate = schedule(**{name: value for name, value in defaults.items() if name in asked} | given)
+        made = optimizer(**{"learning_rate": rate, **settings})
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"training.optimizer or training.schedule is refused by Keras: {reason}") from error
+    return keras.optimizers.LossScaleOptimizer(made) if config.precision == "mixed_float16" else made
+
+
+def depends_on_epochs(config: TrainingConfig) -> bool:
+    """Whether the schedule stretches over all epochs, so that more epochs would have been another training."""
+    if config.schedule is None:
+        return False
+    words = config.schedule if isinstance(config.schedule, dict) else {}
+    return "decay_steps" not in words.get("config", {}) and "boundaries" not in words.get("config", {})
+
+
+def _describe(
+    field: str, value: str | dict[str, Any], module: Any, base: type
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The Keras class that a name or Keras' serialised form means, and its settings."""
+    known = {
+        name.lower(): member
+        for name, member in vars(module).items()
+        if inspect.isclass(member) and issubclass(member, base) and member is not base
+    }
+    form: dict[str, Any] = {"class_name": value} if isinstance(value, str) else value
+    name = str(form.get("class_name", "")).lower()
+    if name not in known:
+        raise ConfigError(
+            f"training.{field} must be the name of a Keras {field} or its config with `class_name`. "
+            f"Received: {value!r}{did_you_mean(name, known)}."
+        )
+    return known[name], dict(form.get("config") or {})
