@@ -120,7 +120,9 @@ def draw(found: list[tuple[str, dict[str, Any]]]) -> None:
     for axis, (title, results) in zip(axes, found, strict=True):
         order = sorted(results, key=lambda name: -results[name][0])
         medians = [results[name][0] for name in order]
-        axis.barh([NAMES[name] for name in order], medians, color=["#c0392b" if n == "ours" else "#7f8c8d" for n in order])
+        axis.barh(
+            [NAMES[name] for name in order], medians, color=["#c0392b" if n == "ours" else "#7f8c8d" for n in order]
+        )
         for place, median in enumerate(medians):
             axis.text(median, place, f" {median:.2f}", va="center", fontsize=8)
         axis.set(xscale="log", title=title, xlabel="seconds an epoch")

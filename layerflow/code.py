@@ -16,6 +16,7 @@ _LIBRARIES = {
     "keras": "keras",
     "tensorflow_datasets": "tensorflow-datasets",
     "sklearn": "scikit-learn",
+    "numpy": "numpy",  # draws the order of an epoch
 }
 
 
@@ -23,7 +24,7 @@ _LIBRARIES = {
 def code_digest(start: Path) -> str:
     """SHA-256 of the modules of ``layerflow`` and ``layers`` that the file ``start`` reaches by its imports.
 
-    The versions of the libraries that these modules import are part of it (tensorflow, keras, TFDS, scikit-learn);
+    The versions of the libraries that these modules import are part of it (tensorflow, keras, numpy, ...);
     comments and formatting are not.
     """
     # Without `tasks`: the step's file names what it runs, and its package would bring in the other steps.

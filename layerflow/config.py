@@ -113,7 +113,7 @@ class TrainingConfig(_Group):
         5, ge=1, description="Stop after this many epochs without a better `monitor`; the best weights are kept."
     )
     checkpoint_seconds: float = Field(
-        60, gt=0, description="Most seconds of training that a killed run loses; each epoch ends with a checkpoint."
+        60, gt=0, description="Most seconds of training that a killed run loses; epochs end with a checkpoint."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Decides the first weights and the order of the images.")
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 #: Seconds that one call of the compiled function should take: how soon progress shows and a cancellation is obeyed.
@@ -30,9 +31,10 @@ def uses_xla(network: Any, image_shape: tuple[int, ...], choice: str) -> bool:
 class Engine:
     """Trains a network over resident images; every image counts once an epoch, whatever the batch size.
 
-    The order of the images is a permutation decided by ``(seed, epoch)`` alone. Where an epoch stands, and the sums of
-    its loss and its correct answers, are variables that change with the weights, inside the compiled function: between
-    two calls, everything that a checkpoint needs fits together.
+    An epoch begins with a copy of the images in its order, a permutation decided by ``(seed, epoch)`` alone: its steps
+    then read memory in one direction, which a compiled loop does twice as fast as it gathers single images. Where an
+    epoch stands, and the sums of its loss and its correct answers, are variables that change with the weights, inside
+    the compiled function: between two calls, everything that a checkpoint needs fits together.
 
     Args:
         network: Takes ``uint8`` images, gives logits ``(batch, classes)``. Under a strategy, made in its scope.
@@ -61,15 +63,18 @@ class Engine:
         self.position = tf.Variable(0, dtype=tf.int32)
         self._losses = tf.Variable(0.0, dtype=tf.float64)
         self._correct = tf.Variable(0, dtype=tf.int64)
+        self._finite = tf.Variable(0, dtype=tf.int32)
+        self._images, self._labels, self._seed = images, labels, seed
+        self._epoch, self._ordered = 0, (images, labels)
         self._chunk = min(_FIRST_CHUNK, self.steps)
         strategy = strategy or tf.distribute.get_strategy()
         step = _make_step(network, optimizer, strategy)
-        self._run = self._compile(step, images, labels, batch_size, seed, xla and strategy.num_replicas_in_sync == 1)
+        self._run = self._compile(step, batch_size, xla and strategy.num_replicas_in_sync == 1)
 
     @property
     def variables(self) -> list[tf.Variable]:
         """Where the epoch stands; part of a checkpoint."""
-        return [self.position, self._losses, self._correct]
+        return [self.position, self._losses, self._correct, self._finite]
 
     @property
     def loss(self) -> float:
@@ -81,9 +86,14 @@ class Engine:
         """Share of a finished epoch's images that were classified rightly, each before its step."""
         return int(self._correct) / self.examples
 
+    @property
+    def first_bad_step(self) -> int:
+        """The first step of the epoch whose loss was not finite, counted from 1."""
+        return int(self._finite) + 1
+
     def warm_up(self) -> None:
         """Compile now, running no step, so that the seconds of the first epoch are those of an epoch."""
-        self._run(tf.constant(1), tf.constant(0))
+        self._run(*self._ordered, tf.constant(0))
 
     def start_epoch(self) -> None:
         """Go back to the first step and forget the sums."""
@@ -93,37 +103,49 @@ class Engine:
     def run_chunk(self, epoch: int) -> bool:
         """Run about a second's worth of the epoch's steps; return whether the epoch is over or its loss not finite."""
         began, first = time.perf_counter(), int(self.position)
-        self._run(tf.constant(epoch), tf.constant(min(first + self._chunk, self.steps)))
+        self._run(*self._in_order(epoch), tf.constant(min(first + self._chunk, self.steps)))
         done = int(self.position) - first
         seconds = time.perf_counter() - began
         self._chunk = max(1, min(self.steps, int(done * CHUNK_SECONDS / max(seconds, 1e-6))))
-        return int(self.position) == self.steps or not tf.math.is_finite(self._losses)
+        return int(self.position) == self.steps or int(self._finite) < int(self.position)
 
-    def _compile(
-        self, step: Callable[..., Any], images: tf.Tensor, labels: tf.Tensor, batch_size: int, seed: int, xla: bool
-    ) -> Callable[[tf.Tensor, tf.Tensor], None]:
+    def order(self, epoch: int) -> np.ndarray:
+        """The images' places in the epoch: ``int64`` of shape ``(examples,)``, each image once."""
+        return np.random.Generator(np.random.Philox(key=[self._seed, epoch])).permutation(self.examples)
+
+    def _in_order(self, epoch: int) -> tuple[tf.Tensor, tf.Tensor]:
+        if epoch != self._epoch:
+            order = self.order(epoch)
+            self._ordered = (self._images, self._labels)  # the last epoch's copy goes before this one's is made
+            self._ordered = tf.gather(self._images, order), tf.gather(self._labels, order)
+            self._epoch = epoch
+        return self._ordered
+
+    def _compile(self, step: Callable[..., Any], batch_size: int, xla: bool) -> Callable[..., None]:
         full, rest = divmod(self.examples, batch_size)
 
-        def body(chosen: tf.Tensor, index: tf.Tensor, losses: tf.Tensor, correct: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            loss, right = step(tf.gather(images, chosen), tf.gather(labels, chosen))
-            return index + 1, losses + tf.cast(loss, tf.float64), correct + tf.cast(right, tf.int64)
+        def body(images: tf.Tensor, labels: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            index, losses, correct, finite = state
+            loss, right = step(images, labels)
+            losses += tf.cast(loss, tf.float64)
+            finite += tf.cast(tf.math.is_finite(losses), tf.int32)
+            return index + 1, losses, correct + tf.cast(right, tf.int64), finite
 
         @tf.function(jit_compile=xla)
-        def run(epoch: tf.Tensor, last: tf.Tensor) -> None:
-            # Philox by name: left to choose, TensorFlow takes an algorithm that XLA runs seven times slower.
-            keys = tf.random.stateless_uniform([self.examples], [seed, epoch], None, None, tf.int32, alg="philox")
-            order = tf.argsort(keys, stable=True)
-            state = (self.position.read_value(), self._losses.read_value(), self._correct.read_value())
+        def run(images: tf.Tensor, labels: tf.Tensor, last: tf.Tensor) -> None:
+            def next_batch(index: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                start = index * batch_size
+                batch = tf.slice(images, [start, 0, 0, 0], [batch_size, *images.shape[1:]])
+                return body(batch, tf.slice(labels, [start], [batch_size]), index, *sums)
+
+            state = tuple(variable.read_value() for variable in self.variables)
             if full:
-                state = tf.while_loop(
-                    lambda index, losses, _: (index < tf.minimum(last, full)) & tf.math.is_finite(losses),
-                    lambda index, *sums: body(tf.slice(order, [index * batch_size], [batch_size]), index, *sums),
-                    state,
-                )
+                state = tf.while_loop(lambda index, *_: index < tf.minimum(last, full), next_batch, state)
             if rest:  # a batch of its own size: padding it would let images that are not there into the statistics
+                start = full * batch_size
                 state = tf.cond(
-                    (state[0] == full) & (last > full) & tf.math.is_finite(state[1]),
-                    lambda: body(order[full * batch_size :], *state),
+                    (state[0] == full) & (last > full),
+                    lambda: body(images[start:], labels[start:], *state),
                     lambda: state,
                 )
             for variable, value in zip(self.variables, state, strict=True):
@@ -136,6 +158,13 @@ def _make_step(network: Any, optimizer: Any, strategy: tf.distribute.Strategy) -
     """One step over a whole batch: each replica takes every n-th image, and the gradients are summed."""
     replicas = strategy.num_replicas_in_sync
 
+    def apply(gradients: list[tf.Tensor]) -> None:
+        optimizer.apply(gradients, network.trainable_variables)
+
+    if replicas == 1:
+        # XLA makes one pass over each weight of what are six for Adam otherwise, also where it compiles nothing else.
+        apply = tf.function(apply, jit_compile=True)
+
     def on_replica(images: tf.Tensor, expected: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if replicas > 1:
             number = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -144,8 +173,7 @@ def _make_step(network: Any, optimizer: Any, strategy: tf.distribute.Strategy) -
             logits = network(images, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(expected, logits)
             loss = optimizer.scale_loss(tf.reduce_sum(losses) / batch)
-        variables = network.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
+        apply(tape.gradient(loss, network.trainable_variables))
         right = tf.argmax(logits, axis=-1, output_type=tf.int32) == expected
         return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.int32))
 

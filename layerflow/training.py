@@ -28,6 +28,9 @@ from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
 
 log = logging.getLogger(__name__)
 
+#: Share of a training's time that saving may take. Where an epoch is shorter than that allows (a large network, few
+#: images), some epochs end without a checkpoint; the last never does.
+_SAVING_SHARE = 0.1
 #: What may change between two runs of one and the same training: how far it goes, and how often it is saved.
 _NOT_THE_TRAINING = {"epochs", "patience", "checkpoint_seconds"}
 
@@ -126,7 +129,7 @@ class _Training:
         self.variables = [*self.network.weights, *self.optimizer.variables, *self.engine.variables]
         self.predict = make_predictor(self.network, self.xla)
         self.progress = self._resume() or _Progress()
-        self.saved_at = time.monotonic()
+        self.saved_at, self.save_seconds = time.monotonic(), 0.0
 
     def run(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Train until the last epoch, or until ``patience`` is at its end."""
@@ -160,7 +163,7 @@ class _Training:
         loss = self.engine.loss
         if not math.isfinite(loss):
             raise NonFiniteLossError(
-                f"The loss must stay finite. It was not after step {int(self.engine.position)} of epoch {number}; "
+                f"The loss must stay finite. It was not after step {self.engine.first_bad_step} of epoch {number}; "
                 "lower training.learning_rate, and see that the images are what they should be."
             )
         return self._end_epoch(number, loss, began)
@@ -186,7 +189,8 @@ class _Training:
         self.progress = _Progress(
             [*self.progress.history, epoch], number if best else self.progress.best_epoch, weights
         )
-        self.save()
+        if self.progress.is_over(self.config) or self._may_save():
+            self.save()
         epoch = epoch.model_copy(update={"seconds": time.perf_counter() - began})
         self.progress.history[-1] = epoch
         log.info(
@@ -205,13 +209,18 @@ class _Training:
         inner.finalize_variable_values(self.network.trainable_variables)
         return raw
 
+    def _may_save(self) -> bool:
+        return (time.monotonic() - self.saved_at) * _SAVING_SHARE >= self.save_seconds
+
     def save(self) -> None:
         """Write the checkpoint."""
+        began = time.monotonic()
         arrays = {f"variable_{index}": variable.numpy() for index, variable in enumerate(self.variables)}
         arrays |= {f"best_{index}": weight for index, weight in enumerate(self.progress.best_weights)}
         history = [epoch.model_dump() for epoch in self.progress.history]
         self.checkpoint.save(arrays, {"history": history, "best_epoch": self.progress.best_epoch})
         self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - began
 
     def _resume(self) -> _Progress | None:
         """Set all variables to what an earlier run left and return its progress, if there is any that fits."""

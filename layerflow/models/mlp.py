@@ -44,7 +44,7 @@ class Mlp(keras.Model):
 
     def call(self, images: Any) -> Any:
         x = ops.reshape(images, (-1, math.prod(images.shape[1:])))
-        x = ops.cast(x, self.compute_dtype) / 255
+        x = ops.cast(x, self.compute_dtype) * (1 / 255)
         for block in self.blocks:
             x = block(x)
         return self.head(x)

@@ -1,0 +1,99 @@
+"""Kill training at random moments and see that it ends with the bits of a training that was left alone.
+
+Usage: ``python benchmarks/drill.py [KILLS] [SEED]``. Trains on the digits, in a store of its own.
+"""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+#: Long enough that a kill finds it at work: 20 epochs of one-step calls, saved about every call.
+SCRIPT = """
+import sys
+from pathlib import Path
+from layerflow import building, devices, engine, store, training
+from layerflow.config import DataConfig, DevicesConfig, ModelConfig, TrainingConfig
+from layerflow.data import load
+from layerflow.records import DatasetRef, ModelRef
+devices.set_up(DevicesConfig(threads=1))
+engine.CHUNK_SECONDS = 0.02
+training._SAVING_SHARE = 1e6
+data = store.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
+model = store.make("build_model", "drill", ModelRef, lambda folder: building.build(ModelConfig(), data, 0, folder))
+folder = Path(sys.argv[1])
+folder.mkdir(exist_ok=True)
+print("begins", flush=True)
+made = training.train(
+    TrainingConfig(epochs=60, patience=60, batch_size=4, checkpoint_seconds=0.001), model, data, folder
+)
+print("DIGEST", [epoch.model_dump(exclude={"seconds"}) for epoch in made.history], flush=True)
+"""
+
+
+def run(store: Path, kill_after: float | None) -> tuple[bool, str, float]:
+    """Train in a process of its own, killed after so many seconds; whether it ended, its result, its seconds."""
+    folder = store / "made"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder)],
+        env={**os.environ, "LAYERFLOW_STORE": str(store)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "begins\n":
+            break
+    began = time.monotonic()
+    if kill_after is not None:
+        try:
+            process.wait(kill_after)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+    out = process.stdout.read()
+    process.wait()
+    seconds = time.monotonic() - began
+    if process.returncode:
+        return False, "", seconds
+    return True, result(folder, out), seconds
+
+
+def result(folder: Path, history: str) -> str:
+    """Digest of the final weights and of the history."""
+    import keras
+
+    import layerflow.models  # noqa: F401  (makes the saved model loadable)
+
+    digest = hashlib.sha256(history.encode())
+    for weights in keras.models.load_model(folder / "model.keras", compile=False).get_weights():
+        digest.update(weights.tobytes())
+    return digest.hexdigest()
+
+
+def drill(kills: int, seed: int) -> int:
+    """Kill ``kills`` times, over as many trainings as it takes; return how many of these ended with other bits."""
+    chance, killed, trainings, wrong = random.Random(seed), 0, 0, 0
+    with tempfile.TemporaryDirectory() as scratch:
+        _, expected, seconds = run(Path(scratch) / "whole", None)
+        while killed < kills:
+            store = Path(scratch) / f"store-{trainings}"
+            while True:
+                ended, received, _ = run(store, chance.uniform(0, seconds) if killed < kills else None)
+                if ended:
+                    break
+                killed += 1
+            trainings += 1
+            wrong += received != expected
+            print(f"{killed} kills, {trainings} trainings, {wrong} with other bits", flush=True)
+    return wrong
+
+
+if __name__ == "__main__":
+    given = [int(argument) for argument in sys.argv[1:]]
+    sys.exit(bool(drill(*[*given, *(100, 0)[len(given) :]])))
