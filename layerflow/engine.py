@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,11 @@ def uses_xla(network: Any, image_shape: tuple[int, ...], choice: str) -> bool:
 class Engine:
     """Trains a network over resident images; every image counts once an epoch, whatever the batch size.
 
-    An epoch begins with a copy of the images in its order, a permutation decided by ``(seed, epoch)`` alone: its steps
-    then read memory in one direction, which a compiled loop does twice as fast as it gathers single images. Where an
-    epoch stands, and the sums of its loss and its correct answers, are variables that change with the weights, inside
-    the compiled function: between two calls, everything that a checkpoint needs fits together.
+    An epoch runs over a copy of the images in its order, a permutation decided by ``(seed, epoch)`` alone: its steps
+    then read memory in one direction, which a compiled loop does twice as fast as it gathers single images. The copy is
+    made during the epoch before, by another thread, so that the images are held three times. Where an epoch stands,
+    and the sums of its loss and its correct answers, are variables that change with the weights, inside the compiled
+    function: between two calls, everything that a checkpoint needs fits together.
 
     Args:
         network: Takes ``uint8`` images, gives logits ``(batch, classes)``. Under a strategy, made in its scope.
@@ -66,6 +68,8 @@ class Engine:
         self._finite = tf.Variable(0, dtype=tf.int32)
         self._images, self._labels, self._seed = images, labels, seed
         self._epoch, self._ordered = 0, (images, labels)
+        self._other_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
+        self._ahead: tuple[int, Future[Any]] = (0, Future())
         self._chunk = min(_FIRST_CHUNK, self.steps)
         strategy = strategy or tf.distribute.get_strategy()
         step = _make_step(network, optimizer, strategy)
@@ -115,11 +119,15 @@ class Engine:
 
     def _in_order(self, epoch: int) -> tuple[tf.Tensor, tf.Tensor]:
         if epoch != self._epoch:
-            order = self.order(epoch)
-            self._ordered = (self._images, self._labels)  # the last epoch's copy goes before this one's is made
-            self._ordered = tf.gather(self._images, order), tf.gather(self._labels, order)
+            ahead, copy = self._ahead
+            self._ordered = copy.result() if ahead == epoch else self._copy(epoch)
             self._epoch = epoch
+            self._ahead = epoch + 1, self._other_thread.submit(self._copy, epoch + 1)
         return self._ordered
+
+    def _copy(self, epoch: int) -> tuple[tf.Tensor, tf.Tensor]:
+        order = self.order(epoch)
+        return tf.gather(self._images, order), tf.gather(self._labels, order)
 
     def _compile(self, step: Callable[..., Any], batch_size: int, xla: bool) -> Callable[..., None]:
         full, rest = divmod(self.examples, batch_size)
