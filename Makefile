@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint ui deploy lock clean
+.PHONY: help setup run test lint ui deploy drill bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -35,6 +35,13 @@ lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+drill: setup ## kill training 100 times; it must end with the same bits each time
+	$(PY) benchmarks/drill.py 100
+
+bench: setup ## seconds an epoch and of a whole run (PyTorch, JAX, matplotlib take part where installed)
+	$(PY) benchmarks/training.py
+	$(PY) benchmarks/overhead.py
 
 ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200)
 	$(VENV)/bin/prefect server start

@@ -1,0 +1,71 @@
+"""What the flow costs over a plain script that calls the same functions: cold, warm and cached.
+
+Usage: ``python benchmarks/overhead.py [ROUNDS]``. Prints medians in seconds, each measured in processes of their own.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+PLAIN = """
+from layerflow import store, devices, building, training, evaluation, export, verification
+from layerflow.config import RetrainConfig
+from layerflow.data import load
+from layerflow.promotion import Challenger, promote
+from layerflow.records import *
+c = RetrainConfig()
+devices.set_up(c.devices_for_model)
+verification.start_early()
+d = store.make("d", "k", DatasetRef, lambda f: load(c.data, f))
+m = store.make("m", "k", ModelRef, lambda f: building.build(c.model, d, 0, f))
+t = store.make("t", "k", TrainedRef, lambda f: training.train(c.training, m, d, f))
+e = store.make("e", "k", Evaluation, lambda f: evaluation.evaluate(t, d, f))
+x = store.make("x", "k", ExportRef, lambda f: export.export(t, d, f))
+v = store.make("v", "k", Verification, lambda f: verification.verify(x, e, d))
+promote(c, Challenger(d, m, t, e, x, v), "plain")
+"""
+
+
+def seconds(command: list[str], store: Path, home: Path) -> float:
+    """Wall time of a command with this store and this Prefect home."""
+    environment = {**os.environ, "LAYERFLOW_STORE": str(store), "PREFECT_HOME": str(home)}
+    began = time.perf_counter()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Alternate the plain script, the flow on a new database, on one that is there, and the cached rerun."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    plain, flow = [sys.executable, "-c", PLAIN], [str(Path(sys.executable).with_name("layerflow")), "retrain"]
+    start = [sys.executable, "-c", "import tensorflow"]
+    times: dict[str, list[float]] = {}
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as scratch:
+            home, store = Path(scratch) / "prefect", Path(scratch) / "store"
+            for name, command, where in (
+                ("import tensorflow, alone", start, store),
+                ("plain script", plain, store / "plain"),
+                ("flow, new Prefect database", flow, store / "cold"),
+                ("flow", flow, store / "warm"),
+                ("flow again: all cached", flow, store / "warm"),
+            ):
+                times.setdefault(name, []).append(seconds(command, where, home))
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    table = Table("", "seconds", "of the plain script", title=f"digits, wall time, median of {rounds} (min to max)")
+    base = statistics.median(times["plain script"])
+    for name, found in times.items():
+        median = statistics.median(found)
+        table.add_row(name, f"{median:.1f} ({min(found):.1f} to {max(found):.1f})", f"{median / base:.2f}")
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
