@@ -110,7 +110,7 @@ def show(task: str, batch: int, images: int, rounds: int, results: dict[str, Any
 
 
 def draw(found: list[tuple[str, dict[str, Any]]]) -> None:
-    """Bars of the medians, on a logarithmic scale, to docs/training-speed.png."""
+    """Bars of the medians to docs/training-speed.png."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -125,9 +125,8 @@ def draw(found: list[tuple[str, dict[str, Any]]]) -> None:
         )
         for place, median in enumerate(medians):
             axis.text(median, place, f" {median:.2f}", va="center", fontsize=8)
-        axis.set(xscale="log", title=title, xlabel="seconds an epoch")
+        axis.set(title=title, xlabel="seconds an epoch", xlim=(0, max(medians) * 1.25))
         axis.tick_params(labelsize=8)
-        axis.margins(x=0.25)
     figure.suptitle(f"{os.cpu_count()} cores of {processor()}", fontsize=9)
     figure.savefig(ROOT / "docs" / "training-speed.png", dpi=110)
 
