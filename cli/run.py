@@ -62,8 +62,8 @@ def _prepare(config: RetrainConfig) -> None:
         from layerflow.verification import start_early
 
         set_up(config.devices_for_model)
-        if data is None:
-            check(config.data)
+    if data is None:
+        check(config.data)
     start_early()
 
 
