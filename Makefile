@@ -54,7 +54,7 @@ deploy: setup ## create the work pool and the deployments of prefect.yaml
 
 lock: ## pin the environment anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --quiet --upgrade --group dev --output-file requirements.lock pyproject.toml
+	  --quiet --upgrade --group dev --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and caches (never the store)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
