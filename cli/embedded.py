@@ -18,6 +18,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from layerflow.errors import ServerError
+
 #: Seconds for the first start on a slow disk, which makes the database (seen: 3 to 10).
 _STARTUP_SECONDS = 120
 #: What a server of one run has no use for: schedules and their late runs are the business of a lasting one.
@@ -48,7 +50,7 @@ class Server:
         """Return when the server answers.
 
         Raises:
-            RuntimeError: If it ended or did not answer in time.
+            ServerError: If it ended or did not answer in time.
         """
         deadline = time.monotonic() + _STARTUP_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -56,7 +58,7 @@ class Server:
                 urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
                 return
             time.sleep(0.05)
-        raise RuntimeError(
+        raise ServerError(
             "The embedded Prefect server did not start; `prefect server start` says why, and with PREFECT_API_URL "
             "set the run uses the server that it names."
         )

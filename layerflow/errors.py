@@ -59,6 +59,10 @@ class VerificationError(LayerflowError):
     """The exported model failed a check in the fresh process: it must not be served."""
 
 
+class ServerError(LayerflowError):
+    """The embedded Prefect server did not start."""
+
+
 class UnreachableError(OSError):
     """The network can't be reached now. Heals by itself, so it is retried."""
 
