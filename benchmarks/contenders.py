@@ -199,27 +199,37 @@ def jax(task: str, batch: int, images: np.ndarray, labels: np.ndarray) -> tuple[
 
 
 def limit(task: str, batch: int, images: np.ndarray, labels: np.ndarray) -> tuple[Epoch, Predict]:
-    """The matrix products of the epoch and Adam's arithmetic, and nothing else: what no training can be faster than."""
+    """The epoch's convolutions and matrix products and Adam's arithmetic, and nothing else: no training is faster."""
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    x = tf.constant(images.reshape(len(images), -1).astype("float32") / 255)
-    shapes = [(784, 64), (64, 10)]
-    weights = [tf.Variable(tf.random.stateless_normal(shape, [1, 2]) * 0.01) for shape in shapes]
-    moments = [[tf.Variable(tf.zeros(shape)) for shape in shapes] for _ in range(2)]
+    if task == "mlp":
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    x = tf.constant(images.astype("float32") / 255)
+    shapes: dict[str, list[tuple[int, ...]]] = {
+        "mlp": [(784, 64), (64, 10)],
+        "cnn": [(3, 3, 1, 32), (3, 3, 32, 64), (24 * 24 * 64, 128), (128, 10)],
+    }
+    weights = [tf.Variable(tf.random.stateless_normal(shape, [1, 2]) * 0.01) for shape in shapes[task]]
+    moments = [[tf.Variable(tf.zeros_like(weight)) for weight in weights] for _ in range(2)]
 
     @tf.function(jit_compile=True)
+    def adam(gradients: list[Any]) -> None:
+        for w, m, v, g in zip(weights, *moments, gradients, strict=True):
+            m.assign(0.9 * m.value() + 0.1 * g)
+            v.assign(0.999 * v.value() + 0.001 * g * g)
+            w.assign_sub(1e-3 * m.value() / (tf.sqrt(v.value()) + 1e-7))
+
+    @tf.function(jit_compile=task == "mlp")
     def run() -> None:
         for start in tf.range(len(images) // batch):
-            inputs = tf.slice(x, [start * batch, 0], [batch, 784])
-            hidden = inputs @ weights[0].value()
-            outputs = hidden @ weights[1].value()
-            back = tf.matmul(outputs, weights[1].value(), transpose_b=True)
-            gradients = [tf.matmul(inputs, back, transpose_a=True), tf.matmul(hidden, outputs, transpose_a=True)]
-            for w, m, v, g in zip(weights, *moments, gradients, strict=True):
-                m.assign(0.9 * m.value() + 0.1 * g)
-                v.assign(0.999 * v.value() + 0.001 * g * g)
-                w.assign_sub(1e-3 * m.value() / (tf.sqrt(v.value()) + 1e-7))
+            with tf.GradientTape() as tape:
+                outputs = tf.slice(x, [start * batch, 0, 0, 0], [batch, 28, 28, 1])
+                for weight in weights:
+                    if weight.shape.rank == 4:
+                        outputs = tf.nn.conv2d(outputs, weight, strides=1, padding="VALID")
+                    else:
+                        outputs = tf.reshape(outputs, (batch, -1)) @ weight
+            adam(tape.gradient(outputs, weights, output_gradients=outputs))
 
     return lambda number: run(), None  # type: ignore[return-value]
 

@@ -32,17 +32,25 @@ v = store.make("v", "k", Verification, lambda f: verification.verify(x, e, d))
 promote(c, Challenger(d, m, t, e, x, v), "plain")
 """
 
+#: With no server configured, Prefect's own client starts its embedded one, and ends it with the process.
+BARE_SERVER = """
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    client.hello()
+"""
+
 
 def seconds(command: list[str], store: Path, home: Path) -> float:
-    """Wall time of a command with this store and this Prefect home."""
+    """Wall time of a command with this store and this Prefect home, and no server configured."""
     environment = {**os.environ, "LAYERFLOW_STORE": str(store), "PREFECT_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
     began = time.perf_counter()
     subprocess.run(command, env=environment, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 def main() -> None:
-    """Alternate the plain script, the flow on a new database, on one that is there, and the cached rerun."""
+    """Alternate the parts of a start-up, the plain script, the flow on a new database and an old one, and its rerun."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     plain, flow = [sys.executable, "-c", PLAIN], [str(Path(sys.executable).with_name("layerflow")), "retrain"]
     start = [sys.executable, "-c", "import tensorflow"]
@@ -54,6 +62,7 @@ def main() -> None:
                 ("import tensorflow, alone", start, store),
                 ("plain script", plain, store / "plain"),
                 ("flow, new Prefect database", flow, store / "cold"),
+                ("Prefect's embedded server, alone", [sys.executable, "-c", BARE_SERVER], store),
                 ("flow", flow, store / "warm"),
                 ("flow again: all cached", flow, store / "warm"),
             ):

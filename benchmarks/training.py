@@ -37,7 +37,7 @@ NAMES = {
 TASKS = [
     ("mlp", 32, 60_000, ["ours", "script", "tf_data", "best_flags", "torch", "jax", "limit"]),
     ("mlp", 128, 60_000, ["ours", "script", "tf_data", "best_flags", "torch", "jax", "limit"]),
-    ("cnn", 128, 1_920, ["ours", "script", "best_flags", "torch"]),
+    ("cnn", 128, 1_920, ["ours", "script", "best_flags", "torch", "limit"]),
 ]
 
 
