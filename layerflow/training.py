@@ -75,7 +75,7 @@ def train(
         digest=store.sha256(folder / "model.keras"),
         epochs=len(training.progress.history),
         best_epoch=training.progress.best_epoch,
-        steps=int(training.optimizer.iterations),
+        steps=int(training.optimizer.iterations.numpy()),
         compiled="xla" if training.xla else "graph",
         threads=tf.config.threading.get_intra_op_parallelism_threads(),
         replicas=training.strategy.num_replicas_in_sync,
@@ -126,7 +126,7 @@ class _Training:
             self.xla,
             self.strategy,
         )
-        self.variables = [*self.network.weights, *self.optimizer.variables, *self.engine.variables]
+        self.variables = [*self.network.variables, *self.optimizer.variables, *self.engine.variables]
         self.predict = make_predictor(self.network, self.xla)
         self.progress = self._resume() or _Progress()
         self.saved_at, self.save_seconds = time.monotonic(), 0.0

@@ -4,6 +4,7 @@ Importing this package registers every layer with Keras, so that a saved ``.kera
 """
 
 from layers.dense import Dense
+from layers.dropout import Dropout
 from layers.relu import ReLU, relu
 
-__all__ = ["Dense", "ReLU", "relu"]
+__all__ = ["Dense", "Dropout", "ReLU", "relu"]

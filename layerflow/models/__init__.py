@@ -16,5 +16,5 @@ def make_model(config: ModelConfig, classes: int) -> keras.Model:
     It takes raw ``uint8`` images ``(batch, height, width, channels)`` and gives one logit per class,
     ``float32`` of shape ``(batch, classes)``.
     """
-    makers: dict[str, Any] = {"mlp": lambda: Mlp(hidden=config.hidden, classes=classes)}
+    makers: dict[str, Any] = {"mlp": lambda: Mlp(hidden=config.hidden, classes=classes, dropout=config.dropout)}
     return makers[config.name]()

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from layers import Dense, ReLU
+from layers import Dense, Dropout, ReLU
 
 
 @keras.saving.register_keras_serializable(package="layerflow")
@@ -17,19 +17,24 @@ class Mlp(keras.Model):
     Args:
         hidden: Units of each hidden layer; empty gives a linear classifier.
         classes: Number of classes.
+        dropout: Share of each hidden layer's outputs that training leaves out.
 
     Call arguments:
         images: Tensor ``(batch, height, width, channels)`` with values 0 to 255, ``uint8`` or floating point.
+        training: Whether dropout works.
 
     Returns:
         Logits, ``float32`` of shape ``(batch, classes)``.
     """
 
-    def __init__(self, hidden: Sequence[int], classes: int, **kwargs: Any) -> None:
+    def __init__(self, hidden: Sequence[int], classes: int, dropout: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.hidden = tuple(hidden)
         self.classes = classes
-        self.blocks = [block for units in self.hidden for block in (Dense(units), ReLU())]
+        self.dropout = dropout
+        self.blocks: list[Any] = []
+        for units in self.hidden:
+            self.blocks += [Dense(units), ReLU(), *([Dropout(dropout)] if dropout else [])]
         # Logits in float32 whatever the compute dtype: a softmax over bfloat16 loses the small classes.
         self.head = Dense(classes, name="logits", dtype="float32")
 
@@ -42,12 +47,12 @@ class Mlp(keras.Model):
             block.build(shape)
             shape = block.compute_output_shape(shape)
 
-    def call(self, images: Any) -> Any:
+    def call(self, images: Any, training: bool | None = False) -> Any:
         x = ops.reshape(images, (-1, math.prod(images.shape[1:])))
         x = ops.cast(x, self.compute_dtype) * (1 / 255)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, training=training) if isinstance(block, Dropout) else block(x)
         return self.head(x)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "hidden": list(self.hidden), "classes": self.classes}
+        return {**super().get_config(), "hidden": list(self.hidden), "classes": self.classes, "dropout": self.dropout}

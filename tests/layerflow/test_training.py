@@ -28,6 +28,13 @@ def model(digits: DatasetRef) -> ModelRef:
     )
 
 
+@pytest.fixture(scope="module")
+def dropping(digits: DatasetRef) -> ModelRef:
+    """The same network, with dropout."""
+    config = ModelConfig(hidden=(32, 16), dropout=0.3)
+    return store.make("build_model", "dropping", ModelRef, lambda folder: building.build(config, digits, 0, folder))
+
+
 def train(model: ModelRef, digits: DatasetRef, folder: Path, **settings: object) -> TrainedRef:
     folder.mkdir(exist_ok=True)
     return training.train(TrainingConfig(**settings), model, digits, folder)
@@ -135,6 +142,63 @@ assert one[-1] < one[0]
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_the_whole_pipeline_on_two_replicas_resumes_and_ends_as_on_one(digits: DatasetRef, model: ModelRef) -> None:
+    script = """
+import sys, tempfile
+from pathlib import Path
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import numpy as np
+from layerflow import devices, evaluation, export, store, training, verification
+from layerflow.config import TrainingConfig
+from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef
+data, model = DatasetRef.model_validate_json(sys.argv[1]), ModelRef.model_validate_json(sys.argv[2])
+def train(epochs, seed):
+    config = TrainingConfig(epochs=epochs, seed=seed, compile="graph")
+    return training.train(config, model, data, Path(tempfile.mkdtemp()))
+one = train(4, 11)
+devices.strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+config = TrainingConfig(epochs=4, seed=11, compile="graph", checkpoint_seconds=61)  # saved apart from the first
+training._NOT_THE_TRAINING = {"epochs", "patience"}
+def mirrored(epochs, key):
+    shorter = config.model_copy(update={"epochs": epochs})
+    return store.make("train_model", key, TrainedRef, lambda folder: training.train(shorter, model, data, folder))
+assert mirrored(2, "two-replicas-begun").replicas == 2
+two = mirrored(4, "two-replicas")
+assert [epoch.epoch for epoch in two.history] == [1, 2, 3, 4]
+# Float32 sums in another order, grown over 180 steps of Adam.
+np.testing.assert_allclose([e.loss for e in two.history], [e.loss for e in one.history], rtol=1e-3)
+scored = store.make("evaluate_model", "two", Evaluation, lambda folder: evaluation.evaluate(two, data, folder))
+exported = store.make("export_model", "two", ExportRef, lambda folder: export.export(two, data, folder))
+assert verification.verify(exported, scored, data).test_accuracy == scored.accuracy > 0.8
+"""
+    arguments = [digits.model_dump_json(), model.model_dump_json()]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_two_replicas_draw_masks_of_their_own() -> None:
+    script = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from layers import Dropout
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    layer = Dropout(0.5, seed=1)
+    layer.build((8, 100))
+draw = tf.function(lambda: strategy.run(lambda: layer(tf.ones((8, 100)), training=True)).values)
+drawn = [mask.numpy().tobytes() for _ in range(3) for mask in draw()]
+assert len(set(drawn)) == 6
+assert layer.key.numpy().tolist() == [1, 3]
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def built_adam(network: Mlp, learning_rate: float = 1e-3) -> keras.optimizers.Optimizer:
     optimizer = keras.optimizers.Adam(learning_rate)
     optimizer.build(network.trainable_variables)
@@ -159,19 +223,21 @@ def assert_same_training(ours: tuple[TrainedRef, Path], theirs: tuple[TrainedRef
     assert (ours[0].steps, ours[0].best_epoch) == (theirs[0].steps, theirs[0].best_epoch)
 
 
+@pytest.mark.parametrize("compiled", ["xla", "graph"])
 @pytest.mark.parametrize("moment", ["before the write", "after the write", "in mid-epoch"])
 def test_interrupted_twice_and_resumed_is_bit_identical_to_uninterrupted(
     clean: None,
-    model: ModelRef,
+    dropping: ModelRef,
     digits: DatasetRef,
     tmp_path: Path,
     session_store: Path,
     monkeypatch: pytest.MonkeyPatch,
     moment: str,
+    compiled: str,
 ) -> None:
-    settings = {"epochs": 6, "checkpoint_seconds": 1e-6}
+    settings = {"epochs": 6, "checkpoint_seconds": 1e-6, "compile": compiled}
     monkeypatch.setattr(engine_module, "CHUNK_SECONDS", 0.0)  # chunks of one step after the first
-    whole = train(model, digits, tmp_path / "whole", **settings)
+    whole = train(dropping, digits, tmp_path / "whole", **settings)
     shutil.rmtree(session_store / "checkpoints")
     saves = 0
     original = Checkpoint.save
@@ -189,8 +255,8 @@ def test_interrupted_twice_and_resumed_is_bit_identical_to_uninterrupted(
     monkeypatch.setattr(Checkpoint, "save", die)
     for _ in range(2):
         with pytest.raises(SystemExit):
-            train(model, digits, tmp_path / "broken", **settings)
-    resumed = train(model, digits, tmp_path / "broken", **settings)
+            train(dropping, digits, tmp_path / "broken", **settings)
+    resumed = train(dropping, digits, tmp_path / "broken", **settings)
     assert_same_training((resumed, tmp_path / "broken"), (whole, tmp_path / "whole"))
 
 
