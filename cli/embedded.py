@@ -77,11 +77,15 @@ def start_unless_configured() -> Server | None:
     """Start an embedded server, or nothing where Prefect's settings name a server already.
 
     It ends with this process: after Prefect's own threads, which still have logs and events to send.
+
+    Raises:
+        ServerError: If the configured server does not answer.
     """
     if _may_be_configured():
         from prefect.settings import get_current_settings
 
-        if get_current_settings().api.url:
+        if url := get_current_settings().api.url:
+            _ensure_answering(url)
             return None
     embedded = Server()
     atexit.register(embedded.stop)
@@ -98,6 +102,19 @@ def _may_be_configured() -> bool:
     files = [profiles, Path(".env"), Path("prefect.toml"), Path("pyproject.toml")]
     texts = [file.read_text(errors="replace") for file in files if file.is_file()]
     return "PREFECT_API_URL" in os.environ or any(_SPEAKS_OF_AN_API.search(text) for text in texts)
+
+
+def _ensure_answering(url: str) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ServerError(
+            f"A Prefect server must answer at {url}, which Prefect's settings name. It does not ({reason}); start it "
+            "(`prefect server start`), or take PREFECT_API_URL away, and the run brings its own."
+        )
 
 
 def _free_port() -> int:

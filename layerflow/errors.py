@@ -60,7 +60,7 @@ class VerificationError(LayerflowError):
 
 
 class ServerError(LayerflowError):
-    """The embedded Prefect server did not start."""
+    """The Prefect server does not answer."""
 
 
 class UnreachableError(OSError):

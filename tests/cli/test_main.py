@@ -171,6 +171,14 @@ def test_a_store_that_can_not_be_written_is_one_sentence_and_status_2(tmp_path: 
     assert done.stderr.count("\n") == 1
 
 
+def test_a_configured_server_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+    done = layerflow("retrain", store=tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 1
+    assert done.stderr.startswith("layerflow: A Prefect server must answer at http://127.0.0.1:9/api")
+    assert "or take PREFECT_API_URL away" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("folder", [".", "/nonexistent"])
 def test_verify_of_what_is_no_export_is_one_sentence_and_status_2(folder: str, tmp_path: Path) -> None:
     done = layerflow("verify", folder, store=tmp_path)

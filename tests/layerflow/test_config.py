@@ -60,3 +60,13 @@ def test_the_published_name_is_model_and_dataset_unless_given() -> None:
 def test_the_config_can_not_be_changed() -> None:
     with pytest.raises(ValidationError):
         RetrainConfig().training.epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "asked", "threads"), [(32, None, 1), (63, None, 1), (64, None, None), (128, 3, 3), (32, 2, 2)]
+)
+def test_small_batches_without_convolutions_run_on_one_thread_unless_asked_otherwise(
+    batch_size: int, asked: int | None, threads: int | None
+) -> None:
+    config = RetrainConfig.model_validate({"training": {"batch_size": batch_size}, "devices": {"threads": asked}})
+    assert config.devices_for_model.threads == threads

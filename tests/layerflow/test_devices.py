@@ -1,11 +1,14 @@
 """GPU set-up, against a stand-in for the GPUs that are not there."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
 
-from layerflow.devices import enable_memory_growth
+from layerflow.config import DevicesConfig
+from layerflow.devices import enable_memory_growth, set_up
 from layerflow.errors import DeviceError
 
 
@@ -15,10 +18,18 @@ class FakeGpus:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, running: bool) -> None:
         self.running = running
         self.growing: dict[str, bool] = {"gpu0": False, "gpu1": False}
+        self.limits: dict[str, list[tf.config.LogicalDeviceConfiguration]] = {}
         gpus = [SimpleNamespace(name=name) for name in self.growing]
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus if kind == "GPU" else [])
         monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda gpu: self.growing[gpu.name])
         monkeypatch.setattr(tf.config.experimental, "set_memory_growth", self.set_growth)
+        monkeypatch.setattr(tf.config, "get_logical_device_configuration", lambda gpu: self.limits.get(gpu.name))
+        monkeypatch.setattr(tf.config, "set_logical_device_configuration", self.set_limit)
+
+    def set_limit(self, gpu: SimpleNamespace, limits: list[tf.config.LogicalDeviceConfiguration]) -> None:
+        if self.running:
+            raise RuntimeError("Virtual devices cannot be modified after being initialized")
+        self.limits[gpu.name] = limits
 
     def set_growth(self, gpu: SimpleNamespace, on: bool) -> None:
         if self.running:
@@ -42,3 +53,36 @@ def test_a_runtime_that_is_up_without_it_is_an_error_with_the_remedy(monkeypatch
 
 def test_a_machine_without_gpu_is_fine() -> None:
     assert enable_memory_growth() == len(tf.config.list_physical_devices("GPU"))
+
+
+def test_a_memory_limit_is_set_on_every_gpu_instead_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = FakeGpus(monkeypatch, running=False)
+    set_up(DevicesConfig(memory_limit_mb=2048))
+    gpus.running = True
+    set_up(DevicesConfig(memory_limit_mb=2048))
+    assert {name: [each.memory_limit for each in limits] for name, limits in gpus.limits.items()} == {
+        "gpu0": [2048],
+        "gpu1": [2048],
+    }
+    assert not any(gpus.growing.values())
+    with pytest.raises(DeviceError, match="gpu0 must be set up before TensorFlow uses it"):
+        set_up(DevicesConfig(memory_limit_mb=1024))
+
+
+def test_determinism_is_switched_on_when_asked_for() -> None:
+    script = """
+from layerflow.config import DevicesConfig
+from layerflow.devices import set_up
+import tensorflow as tf
+set_up(DevicesConfig())
+tf.random.uniform([2])
+set_up(DevicesConfig(deterministic=True))
+try:
+    tf.random.uniform([2])
+except RuntimeError as error:
+    assert "seed" in str(error)
+else:
+    raise AssertionError("random numbers without a seed must be refused")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
