@@ -37,8 +37,9 @@ lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-drill: setup ## kill training 100 times; it must end with the same bits each time
+drill: setup ## kill training 100 times and publishing 300 times; nothing may be lost or torn (about an hour)
 	$(PY) benchmarks/drill.py 100
+	$(PY) benchmarks/publish_drill.py 300
 
 bench: setup ## seconds an epoch and of a whole run (PyTorch, JAX, matplotlib take part where installed)
 	$(PY) benchmarks/training.py

@@ -68,12 +68,100 @@ def verify(folder: Path, /) -> None:
     show_verification(folder, inspect(folder))
 
 
-@app.command
-def models() -> None:
-    """List the published versions, newest first."""
-    from cli.show import show_models
+models = App(
+    name="models",
+    help="List the published versions, newest first; show one, compare two, or check them all.",
+    default_parameter=_settings,
+)
+app.command(models)
+_Json = Annotated[bool, Parameter(name="--json")]
+_Version = Annotated[int, Parameter(show_default=False)]
 
-    show_models()
+
+@models.default
+def list_models(*, name: str | None = None, as_json: _Json = False) -> None:
+    """List the published versions, newest first.
+
+    Parameters
+    ----------
+    name
+        Only the versions of this model.
+    as_json
+        Print one JSON array.
+    """
+    from cli.registry import list_versions
+
+    list_versions(name, as_json)
+
+
+@models.command
+def show(version: _Version, /, *, name: str | None = None, as_json: _Json = False) -> None:
+    """Show how a published version came about, and how good it is.
+
+    Parameters
+    ----------
+    version
+        Its number.
+    name
+        The model, where several are published.
+    as_json
+        Print its receipt.
+    """
+    from cli.registry import show_version
+
+    show_version(version, name, as_json)
+
+
+@models.command
+def diff(before: _Version, after: _Version, /, *, name: str | None = None, as_json: _Json = False) -> None:
+    """Show what differs between two published versions: data, settings, code, libraries, figures.
+
+    Parameters
+    ----------
+    before
+        The number of the one.
+    after
+        The number of the other.
+    name
+        The model, where several are published.
+    as_json
+        Print one JSON array.
+    """
+    from cli.registry import show_difference
+
+    show_difference(before, after, name, as_json)
+
+
+@models.command(name="verify")
+def verify_all(*, name: str | None = None) -> None:
+    """Compare every byte of every published version with its digest.
+
+    Parameters
+    ----------
+    name
+        Only the versions of this model.
+    """
+    from cli.registry import check_versions
+
+    check_versions(name)
+
+
+@app.command
+def rollback(*, to: int | None = None, name: str | None = None, as_json: _Json = False) -> None:
+    """Put an earlier version into service again: its bytes, verified, become the next version.
+
+    Parameters
+    ----------
+    to
+        The version to restore; default: the newest with another model than the one in service.
+    name
+        The model, where several are published.
+    as_json
+        Print one JSON object.
+    """
+    from cli.registry import roll_back
+
+    roll_back(name, to, as_json)
 
 
 def _over_file(file: Path, flags: RetrainConfig) -> RetrainConfig:

@@ -1,6 +1,9 @@
 """What people see at the end: tables, or one JSON object."""
 
+import json
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.run import Outcome
-from layerflow import registry, store
+from layerflow import store
+from layerflow.gate import p_text
 
 
 def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
@@ -16,6 +20,8 @@ def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
     result, promotion = outcome.result, outcome.result.promotion
     return {
         "status": promotion.status,
+        "code": promotion.code,
+        "reason": promotion.reason,
         "version": promotion.version,
         "accuracy": promotion.accuracy,
         "test_examples": promotion.test_examples,
@@ -29,12 +35,12 @@ def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
 
 def show_retrained(outcome: Outcome) -> None:
     """The steps with their states and seconds; then accuracy, what was verified, and what was published where."""
-    result, console = outcome.result, _console()
+    result, terminal = outcome.result, console()
     steps = Table("step", "state", title=outcome.flow_run, title_justify="left")
     steps.add_column("seconds", justify="right")
     for name, step in outcome.steps.items():
         steps.add_row(name, step["state"], f"{step['seconds']:.2f}")
-    console.print(steps)
+    terminal.print(steps)
     evaluation, verification, promotion = result.evaluation, result.verification, result.promotion
     facts = Table.grid(padding=(0, 2))
     facts.add_row(
@@ -53,7 +59,11 @@ def show_retrained(outcome: Outcome) -> None:
     if promotion.published:
         facts.add_row("in service", f"version {promotion.version}: {store.path(promotion.published)}")
     facts.add_row("receipt", str(store.path(promotion.receipt)))
-    console.print(facts)
+    if promotion.comparison:
+        terminal.print(comparison_table(promotion.comparison.model_dump()))
+        changes = [change.model_dump() for change in promotion.changes]
+        terminal.print(changes_table(changes, f"champion {promotion.champion_version}", "challenger"))
+    terminal.print(facts)
 
 
 def show_verification(folder: Path, report: dict[str, Any]) -> None:
@@ -62,30 +72,43 @@ def show_verification(folder: Path, report: dict[str, Any]) -> None:
     for name, detail in report["checks"].items():
         facts.add_row(name.replace("_", " "), detail)
     facts.add_row("latency", f"{report['latency_p50_ms']:.2f} ms an image, p99 {report['latency_p99_ms']:.2f} ms")
-    console = _console()
-    console.print(facts)
-    console.print(f"{folder} is what was exported, and answers as it did.")
+    terminal = console()
+    terminal.print(facts)
+    terminal.print(f"{folder} is what was exported, and answers as it did.")
 
 
-def show_models() -> None:
-    """Every published version, newest first within its name."""
-    table = Table("model", "version", "when", "dataset", "accuracy", "")
-    for name in registry.names():
-        for place, version in enumerate(registry.versions(name)):
-            table.add_row(name, str(version), *_from_receipt(name, version), "champion" if place == 0 else "")
-    if table.row_count:
-        _console().print(table)
-    else:
-        print(f"no model is published in {store.root()} yet", file=sys.stderr)
+def comparison_table(found: dict[str, Any]) -> Table:
+    """Champion against challenger, side by side, from the ``comparison`` of a decision."""
+    champion, challenger = found["champion"], found["challenger"]
+    table = Table("", f"champion {found['champion_version']}", "challenger")
+    table.add_row("accuracy", f"{champion['accuracy']:.4f}", f"{challenger['accuracy']:.4f}")
+    table.add_row(
+        "lowest recall", *(f"{side['lowest_recall']:.4f} ({side['lowest_class']})" for side in (champion, challenger))
+    )
+    table.add_row("right where the other is wrong", f"{found['only_champion']:,}", f"{found['only_challenger']:,}")
+    table.add_row("latency p99", *(f"{side['latency_p99_ms']:.2f} ms" for side in (champion, challenger)))
+    table.caption = (
+        f"difference in accuracy {found['difference']:+.4f}, 95 % interval {found['difference_low']:+.4f} to "
+        f"{found['difference_high']:+.4f}; exact McNemar {p_text(found['p_value'])}"
+    )
+    return table
 
 
-def _from_receipt(name: str, version: int) -> tuple[str, str, str]:
-    receipt = registry.receipt_of(name, version)
-    if receipt is None:
-        return "?", "?", "no receipt"
-    return receipt["created"], receipt["data"]["name"], f"{receipt['evaluation']['accuracy']:.4f}"
+def changes_table(changes: Iterable[dict[str, Any]], before: str, after: str) -> Table:
+    """What differs between two receipts, a line each."""
+    table = Table("what differs", before, after)
+    for change in changes:
+        table.add_row(change["field"], *(_short(change[side]) for side in ("before", "after")))
+    return table
 
 
-def _console() -> Console:
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text[:12]}…" if re.fullmatch("[0-9a-f]{32,}", text) else text
+
+
+def console() -> Console:
     # Paths must stay whole when the output is piped: wrapping is for terminals.
     return Console() if sys.stdout.isatty() else Console(width=200, soft_wrap=True)

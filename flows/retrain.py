@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from layerflow import registry, store
 from layerflow.config import RetrainConfig
 from layerflow.records import Retrained
 from tasks import (
@@ -25,6 +26,8 @@ from tasks.policy import result_storage
 )
 def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008  (frozen)
     """Retrain one image classifier. Steps whose inputs and code are unchanged are `Cached`."""
+    store.sweep()
+    registry.sweep(config.registry_name)
     devices = config.devices_for_model
     data = load_data(config.data, devices)
     model = build_model(config.model, data, config.training.seed, devices)

@@ -124,8 +124,36 @@ class TrainingConfig(_Group):
 class GateConfig(_Group):
     """What a model must reach before it is published."""
 
+    rule: Literal["not_worse", "better"] = Field(
+        "not_worse",
+        description="`not_worse`: not significantly worse than the champion, and not less accurate by more than "
+        "`margin`; `better`: significantly better.",
+    )
+    margin: float = Field(
+        0.005, ge=0, le=1, description="How much less accurate than the champion a model may be under `not_worse`."
+    )
     min_accuracy: float = Field(
         0.0, ge=0, le=1, description="Lowest accuracy on the test images that may be published."
+    )
+    min_class_recall: float = Field(
+        0.0, ge=0, le=1, description="Lowest recall of any class of the test images that may be published."
+    )
+    min_test_examples: int = Field(
+        100, ge=1, description="Fewest test images that prove anything; with fewer, nothing is published."
+    )
+    max_latency_ratio: float | None = Field(
+        None, gt=0, description="Highest 99th percentile of the latency, as a multiple of the champion's."
+    )
+    not_comparable: Literal["keep", "floors_only"] = Field(
+        "keep",
+        description="What happens where the champion can't be compared (other test images or classes, damaged): it "
+        "stays, or the floors alone decide.",
+    )
+    force: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="A reason to publish what the comparison would keep; it stands in the receipt. The floors hold.",
     )
 
 
@@ -137,6 +165,11 @@ class RegistryConfig(_Group):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         max_length=100,
         description="Name of the published model; default: model and dataset, such as `mlp-digits`.",
+    )
+    keep: int = Field(
+        10,
+        ge=1,
+        description="Versions that are kept; the champion and the one it can be rolled back to always are.",
     )
 
 

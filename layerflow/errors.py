@@ -39,6 +39,10 @@ class NotAnExportError(UserError):
     """The folder is no model exported by layerflow."""
 
 
+class RegistryError(UserError):
+    """There is no such model or version, or none to go back to."""
+
+
 class DamagedError(LayerflowError):
     """An artifact's bytes are not the bytes that were stored; it was set aside."""
 

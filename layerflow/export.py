@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 import layerflow.models  # noqa: F401  (makes saved models of ours loadable)
 from layerflow import store
@@ -31,7 +32,8 @@ def export(trained: TrainedRef, data: DatasetRef, folder: Path) -> ExportRef:
     * ``class_id``: ``int64`` of shape ``(batch,)``.
 
     Scaling is in the graph. Beside it, in ``assets.extra/``: golden examples with the answers that the trained
-    Keras model gave them, the contract (signature, classes), and the SHA-256 of every file.
+    Keras model gave them, the contract (signature, classes), requests by which TensorFlow Serving warms up before it
+    answers anybody, and the SHA-256 of every file.
     """
     network = keras.models.load_model(store.path(trained.keras), compile=False)
     target = folder / "saved_model"
@@ -48,6 +50,7 @@ def export(trained: TrainedRef, data: DatasetRef, folder: Path) -> ExportRef:
         "model": trained.model,
     }
     (extra / "contract.json").write_text(json.dumps(contract, indent=2))
+    _write_warmup(images, extra / "tf_serving_warmup_requests")
     files = write_digests(target)
     log.info(
         "SavedModel of %d files and %d bytes",
@@ -70,3 +73,14 @@ def _write_saved_model(network: keras.Model, data: DatasetRef, target: Path) -> 
     images = tf.TensorSpec((None, *data.image_shape), tf.uint8, name="images")
     archive.add_endpoint("serving_default", serve, input_signature=[images])
     archive.write_out(str(target), verbose=False)
+
+
+def _write_warmup(images: np.ndarray, file: Path) -> None:
+    """Recorded requests, of one image and of several, in the place and form where TensorFlow Serving looks for them."""
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for batch in (images[:1], images):
+            recorded = PredictionLog()
+            asked = recorded.predict_log.request
+            asked.model_spec.signature_name = "serving_default"
+            asked.inputs["images"].CopyFrom(tf.make_tensor_proto(batch))
+            writer.write(recorded.SerializeToString(deterministic=True))

@@ -8,33 +8,39 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layerflow import registry, store
+from layerflow import gate, registry, store, verification
 from layerflow.code import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError
+from layerflow.gate import Verdict, below_floor, judge
 from layerflow.records import (
+    Change,
+    Comparison,
     DatasetRef,
     Evaluation,
     ExportRef,
     ModelRef,
     Promotion,
-    Status,
     TrainedRef,
     Verification,
 )
 
 log = logging.getLogger(__name__)
 
+#: Where a model comes from: what of a receipt is told when two differ.
+_ORIGIN = ("data", "config", "code", "versions")
+_PLACES = ("data.folder", "config.data.mirror")
+_FIGURES = (
+    ("model", "parameters"),
+    ("trained", "epochs"),
+    ("evaluation", "accuracy"),
+    ("evaluation", "loss"),
+    ("verification", "latency_p99_ms"),
+)
 _LIBRARIES = ("layerflow", "tensorflow", "keras", "numpy", "tensorflow-datasets", "prefect")
 
 
-class Decision(NamedTuple):
-    """What was decided and why. ``version`` is the one in service after it."""
-
-    status: Status
-    reason: str
-    version: int | None
-    champion: int | None
+_TAKEN_BACK = Verdict("kept_rolled_back", "this very model was in service and was rolled back from")
 
 
 class Challenger(NamedTuple):
@@ -49,84 +55,143 @@ class Challenger(NamedTuple):
 
 
 def promote(config: RetrainConfig, challenger: Challenger, flow_run: str) -> Promotion:
-    """Publish the challenger as the next version if it may be, or keep the champion; leave a receipt either way.
+    """Publish the challenger as the next version if the gate lets it, or keep the champion; leave a receipt either way.
 
-    The champion is the highest published version. The challenger is published if it reaches
-    ``gate.min_accuracy`` and is not less accurate than the champion on the same test examples.
+    The champion is the highest published version. Both are scored as they ship, on the same test examples, in the
+    verifying process.
 
     Raises:
         VerificationError: If the verification is not of this export.
+        DamagedError: If the export, the test examples or the registry's ledger are not as they were written.
     """
-    name, evaluation, export = config.registry_name, challenger.evaluation, challenger.export
-    if challenger.verification.export_digest != export.digest:
-        raise VerificationError("The verification must be of the model that is to be published; it is of another.")
+    name, export = config.registry_name, challenger.export
     with store.locked(f"models-{name}"):
         champion = next(iter(registry.versions(name)), None)
         theirs = registry.receipt_of(name, champion) if champion else None
-        decision = _decide(config, challenger, champion, theirs)
-        if decision.status == "unchanged":
+        verdict, comparison = _decide(config, challenger, champion, theirs)
+        published = verdict.code.startswith("promoted")
+        version = registry.next_version(name) if published else champion
+        receipt = _receipt(config, challenger, flow_run)
+        differing = changes(theirs, receipt) if theirs else ()
+        receipt |= {
+            "version": version if published else None,
+            "decision": {
+                "status": verdict.code.partition("_")[0],
+                **verdict._asdict(),
+                "version": version,
+                "champion": champion,
+                "comparison": comparison.model_dump() if comparison else None,
+                "changes": [change.model_dump() for change in differing],
+            },
+        }
+        if verdict.code == "unchanged":
             receipt_file = registry.home(name) / str(champion) / registry.RECEIPT
-        elif decision.status == "kept":
-            receipt_file = _file_receipt(name, _receipt(config, challenger, flow_run, decision))
+        elif published and version:
+            receipt_file = _publish(config, version, export, receipt)
         else:
-            receipt = _receipt(config, challenger, flow_run, decision)
-            receipt_file = registry.publish(name, decision.version or 1, export, receipt) / registry.RECEIPT
-    log.info("%s: %s", decision.status, decision.reason)
+            receipt_file = _file_receipt(name, receipt)
+    if verdict.code == "refused_unverified":
+        raise VerificationError(verdict.reason)
+    log.info("%s: %s", verdict.code, verdict.reason)
     return Promotion(
-        status=decision.status,
-        reason=decision.reason,
+        code=verdict.code,
+        reason=verdict.reason,
         name=name,
-        version=decision.version,
-        published=_relative(registry.home(name) / str(decision.version)) if decision.version else None,
-        accuracy=evaluation.accuracy,
-        test_examples=evaluation.test_examples,
+        version=version,
+        published=_relative(registry.home(name) / str(version)) if version else None,
+        accuracy=challenger.evaluation.accuracy,
+        test_examples=challenger.evaluation.test_examples,
         champion_version=champion,
-        champion_accuracy=theirs["evaluation"]["accuracy"] if theirs else None,
+        comparison=comparison,
+        changes=differing,
         receipt=_relative(receipt_file),
+    )
+
+
+def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = False) -> tuple[Change, ...]:
+    """What two receipts say differently about where their models come from, and with ``figures`` how good they are."""
+    old, new = (_flat({key: receipt.get(key) for key in _ORIGIN}) for receipt in (before, after))
+    if figures:
+        for flat, receipt in ((old, before), (new, after)):
+            flat |= {f"{part}.{figure}": receipt.get(part, {}).get(figure) for part, figure in _FIGURES}
+    fields = [*old, *(field for field in new if field not in old)]
+    return tuple(
+        Change(field=field, before=old.get(field), after=new.get(field))
+        for field in fields
+        if old.get(field) != new.get(field) and field not in _PLACES
     )
 
 
 def _decide(
     config: RetrainConfig, challenger: Challenger, champion: int | None, theirs: dict[str, Any] | None
-) -> Decision:
-    if champion and theirs and theirs["export"]["digest"] == challenger.export.digest:
-        return Decision("unchanged", f"version {champion} is this very model", champion, champion)
-    if refusal := _refusal(config, challenger.evaluation, champion, theirs):
-        return Decision("kept", refusal, champion, champion)
-    return Decision("promoted", _merit(challenger.evaluation, champion, theirs), (champion or 0) + 1, champion)
-
-
-def _refusal(
-    config: RetrainConfig, evaluation: Evaluation, champion: int | None, theirs: dict[str, Any] | None
-) -> str | None:
-    """Why the challenger must not be published, or nothing."""
-    # Asked this way round, a figure that is not a number passes no floor.
-    if not evaluation.accuracy >= config.gate.min_accuracy:
-        return f"accuracy {evaluation.accuracy:.4f} is below gate.min_accuracy {config.gate.min_accuracy}"
+) -> tuple[Verdict, Comparison | None]:
+    """The gate, in the order in which its questions matter."""
+    rules, export = config.gate, challenger.export
+    if challenger.verification.export_digest != export.digest:
+        return Verdict(
+            "refused_unverified",
+            "The verification must be of the model that is to be published; it is of another.",
+        ), None
+    if champion and theirs and theirs["export"]["digest"] == export.digest:
+        return Verdict("unchanged", f"version {champion} is this very model"), None
+    if floor := below_floor(rules, challenger.evaluation, challenger.verification):
+        return Verdict("kept_below_floor", floor), None
+    taken_back = export.digest in registry.read_ledger(config.registry_name).rolled_back
+    if taken_back and not rules.force:
+        return _TAKEN_BACK, None
     if champion is None:
-        return None
+        accuracy = challenger.evaluation.accuracy
+        return Verdict("promoted_first", f"accuracy {accuracy:.4f}, and there was no champion"), None
+    found = _compare(challenger, config.registry_name, champion, theirs)
+    if isinstance(found, Comparison):
+        verdict = judge(rules, found)
+    elif rules.not_comparable == "floors_only":
+        verdict = Verdict("promoted_not_comparable", f"the floors are met, and {found}")
+    else:
+        verdict = Verdict("kept_not_comparable", found)
+    if taken_back:
+        verdict = _TAKEN_BACK
+    if rules.force and verdict.code.startswith("kept") and verdict.code != "kept_too_slow":
+        verdict = Verdict("promoted_forced", f"forced ({rules.force}), against {verdict.code}: {verdict.reason}")
+    return verdict, found if isinstance(found, Comparison) else None
+
+
+def _compare(challenger: Challenger, name: str, champion: int, theirs: dict[str, Any] | None) -> Comparison | str:
+    """Score both on the challenger's test examples, or say why they can't be compared."""
     if theirs is None:
-        return f"champion {champion} carries no receipt to be compared with"
-    if theirs["evaluation"]["test_digest"] != evaluation.test_digest:
+        return f"champion {champion} carries no receipt to be compared by"
+    if theirs["evaluation"]["test_digest"] != challenger.evaluation.test_digest:
         return f"champion {champion} was scored on other test examples"
-    if not evaluation.accuracy >= theirs["evaluation"]["accuracy"]:
-        their_accuracy = theirs["evaluation"]["accuracy"]
-        return f"accuracy {evaluation.accuracy:.4f} is below the {their_accuracy:.4f} of champion {champion}"
-    return None
+    tests = store.path(challenger.data.folder)
+    store.check(tests)
+    report = verification.score_both(
+        store.path(challenger.export.saved_model),
+        registry.home(name) / str(champion),
+        tests / "test_images.npy",
+        tests / "test_labels.npy",
+    )
+    if "not_comparable" in report:
+        return f"champion {champion} can't be scored: {report['not_comparable']}"
+    return gate.compare(champion, report)
 
 
-def _merit(evaluation: Evaluation, champion: int | None, theirs: dict[str, Any] | None) -> str:
-    if champion is None or theirs is None:
-        return f"accuracy {evaluation.accuracy:.4f}, and there was no champion"
-    return f"accuracy {evaluation.accuracy:.4f} against {theirs['evaluation']['accuracy']:.4f} of champion {champion}"
+def _publish(config: RetrainConfig, version: int, export: ExportRef, receipt: dict[str, Any]) -> Path:
+    name = config.registry_name
+    folder = registry.publish(name, version, store.path(export.saved_model), receipt)
+    ledger = registry.read_ledger(name)
+    if export.digest in ledger.rolled_back:  # forced: it is wanted again
+        kept = tuple(digest for digest in ledger.rolled_back if digest != export.digest)
+        registry.write_ledger(name, ledger.model_copy(update={"rolled_back": kept}))
+    registry.prune(name, config.registry.keep)
+    return folder / registry.RECEIPT
 
 
-def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str, decision: Decision) -> dict[str, Any]:
+def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str) -> dict[str, Any]:
     """Everything needed to know, years later, how this model came about."""
     records = {name: record.model_dump(mode="json") for name, record in challenger._asdict().items()}
     return {
         "name": config.registry_name,
-        "version": decision.version if decision.status == "promoted" else None,
+        "version": None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "flow_run": flow_run,
         "config": config.model_dump(mode="json"),
@@ -138,7 +203,6 @@ def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str, decis
         },
         "history": records["trained"].pop("history"),
         **records,
-        "decision": decision._asdict(),
     }
 
 
@@ -149,6 +213,14 @@ def _file_receipt(name: str, receipt: dict[str, Any]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     store.write_atomically(file, json.dumps(receipt, indent=2).encode())
     return file
+
+
+def _flat(content: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return flat
 
 
 def _relative(path: Path) -> str:

@@ -8,7 +8,22 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Status = Literal["promoted", "kept", "unchanged"]
+#: What was decided about a model; the part before the first underscore is its status.
+Code = Literal[
+    "promoted_first",  # there was no champion, and the floors are met
+    "promoted_better",  # significantly better
+    "promoted_not_worse",  # within noise and margin
+    "promoted_not_comparable",  # gate.not_comparable says that the floors decide
+    "promoted_forced",  # gate.force, against the comparison
+    "kept_worse",  # significantly worse, or below the margin
+    "kept_within_noise",  # gate.rule better, and it is not significantly so
+    "kept_below_floor",  # a floor is not met, or a figure is missing
+    "kept_too_slow",  # above gate.max_latency_ratio
+    "kept_not_comparable",  # the champion can't be scored on these test examples
+    "kept_rolled_back",  # this very model was in service and was taken back
+    "unchanged",  # this very model is in service
+    "refused_unverified",  # the verification is of another export
+]
 
 
 class Record(BaseModel):
@@ -149,10 +164,50 @@ class Verification(Record):
     tensorflow: str
 
 
+class Side(BaseModel):
+    """One of two compared models, as it ships, on the test examples."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accuracy: float
+    lowest_recall: float
+    lowest_class: str
+    latency_p50_ms: float
+    latency_p99_ms: float
+
+
+class Comparison(BaseModel):
+    """Challenger and champion on the same test examples, in one process."""
+
+    model_config = ConfigDict(frozen=True)
+
+    champion_version: int
+    champion: Side
+    challenger: Side
+    both_right: int
+    only_challenger: int
+    only_champion: int
+    both_wrong: int
+    p_value: float
+    difference: float
+    difference_low: float
+    difference_high: float
+
+
+class Change(BaseModel):
+    """Something that two receipts say differently, such as ``config.training.epochs``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str
+    before: object
+    after: object
+
+
 class Promotion(Record):
     """The decision, and where the model is. ``version`` is the one in service after it, if any."""
 
-    status: Status
+    code: Code
     reason: str
     name: str
     version: int | None
@@ -160,8 +215,27 @@ class Promotion(Record):
     accuracy: float
     test_examples: int
     champion_version: int | None
-    champion_accuracy: float | None
+    comparison: Comparison | None
+    changes: tuple[Change, ...]
     receipt: str
+
+    @property
+    def status(self) -> str:
+        """``promoted``, ``kept``, ``unchanged`` or ``refused``."""
+        return self.code.partition("_")[0]
+
+
+class RolledBack(BaseModel):
+    """A version that was restored: ``version`` is in service now, with the model of ``restored``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: int
+    restored: int
+    instead_of: int
+    digest: str
+    published: str
 
 
 class Retrained(BaseModel):

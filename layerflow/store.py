@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 
 from layerflow.errors import DamagedError, StoreError
 from layerflow.records import Record
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Written beside a step's files, and not part of them.
 _RECORD, _RESULT = "record.json", "result.json"
+#: Seconds after which a checkpoint is of no use: a training that nobody continued in thirty days.
+_FORGET_SECONDS = 30 * 24 * 3600
 #: Files whose digest was right in this process, by path, with what ``stat`` said then.
 _checked: dict[Path, tuple[int, int, str]] = {}
 
@@ -91,8 +93,11 @@ def sync_entry(entry: Path) -> None:
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Write ``file`` whole or not at all, and durably: sibling, fsync, rename, fsync of the folder."""
-    sibling = file.with_name(f".{file.name}.{os.getpid()}")
+    """Write ``file`` whole or not at all, and durably: sibling, fsync, rename, fsync of the folder.
+
+    The caller holds a lock that keeps other writers of ``file`` away; a sibling that is there is a dead one's.
+    """
+    sibling = file.with_name(f".{file.name}.partial")
     try:
         with sibling.open("wb") as stream:
             stream.write(content)
@@ -107,10 +112,42 @@ def write_atomically(file: Path, content: bytes) -> None:
 @contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold the store's lock ``name``; another process waits. The system frees it when its holder dies."""
+    with _lock(name):
+        yield
+
+
+@contextmanager
+def locked_if_free(name: str) -> Iterator[bool]:
+    """Hold the store's lock ``name`` where nobody else does, and say whether it is so."""
+    lock = _lock(name)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _lock(name: str) -> BaseFileLock:
     file = root() / ".locks" / f"{name}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file):
-        yield
+    return FileLock(file)
+
+
+def sweep() -> None:
+    """Remove what dead runs left half done, and checkpoints that nobody came back to; what is being made stays."""
+    for work in root().glob("*/.*.working"):
+        step, key = work.parent.name, work.name.removeprefix(".").removesuffix(".working")
+        with locked_if_free(f"{step}-{key}") as free:
+            if free:
+                shutil.rmtree(work, ignore_errors=True)
+    for checkpoint in root().glob("checkpoints/*"):
+        with locked_if_free(f"training-{checkpoint.name}") as free:
+            if free and time.time() - checkpoint.stat().st_mtime > _FORGET_SECONDS:
+                shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def make(step: str, key: str, kind: type[R], build: Callable[[Path], R]) -> R:

@@ -1,9 +1,11 @@
 """Reload verification, run as a script in a process of its own that has only TensorFlow and NumPy.
 
 Usage: ``python -I -S verifier.py FOLDER...``, with the folders of the libraries as the only places to import from. Then
-it waits for the request, one JSON object on stdin, so that it can be started before there is something to verify.
-Prints one JSON object: either ``{"refused": reason}`` or the figures. Imports nothing of this project, and proves that
-it could not: a model that needs its training code to be loaded is no model to serve.
+it waits for requests, one JSON object a line on stdin, so that it can be started before there is something to verify,
+and prints one JSON object a line: either ``{"refused": reason}`` or the figures. Imports nothing of this project, and
+proves that it could not: a model that needs its training code to be loaded is no model to serve.
+
+A request verifies ``saved_model``; or, where it names a ``champion``, it scores both on the same test examples.
 """
 
 import hashlib
@@ -49,7 +51,7 @@ def check_isolation() -> str:
     return "no code of the project can be imported"
 
 
-def check_digests(folder: Path) -> str:
+def check_digests(folder: Path, expected: str | None) -> str:
     sums = folder / request["digests"]
     listed = dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines())
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
@@ -59,7 +61,6 @@ def check_digests(folder: Path) -> str:
     for name, digest in listed.items():
         received = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         require(received == digest, f"{name} was changed: expected SHA-256 {digest}, received {received}")
-    expected = request.get("export_digest")
     if expected:
         require(
             hashlib.sha256(sums.read_bytes()).hexdigest() == expected,
@@ -115,6 +116,10 @@ def answer(signature: Any, images: np.ndarray) -> np.ndarray:
     return np.asarray(probabilities)
 
 
+def answer_all(signature: Any, images: np.ndarray) -> np.ndarray:
+    return np.concatenate([answer(signature, images[at : at + LARGE]) for at in range(0, len(images), LARGE)])
+
+
 def compare(expected: np.ndarray, received: np.ndarray, what: str) -> float:
     """The largest difference between two sets of probabilities, refused above the tolerance."""
     require(
@@ -147,8 +152,7 @@ def score_test(signature: Any) -> tuple[str, dict[str, Any]]:
     images = np.load(request["test_images"], mmap_mode="r", allow_pickle=False)
     labels = np.load(request["test_labels"], allow_pickle=False)
     expected = np.load(request["predictions"], allow_pickle=False)
-    parts = [answer(signature, images[start : start + LARGE]) for start in range(0, len(images), LARGE)]
-    received = np.concatenate(parts)
+    received = answer_all(signature, images)
     difference = compare(expected, received, "test split")
     # Two classes within the tolerance of each other are a tie that rounding may break either way.
     top = np.sort(expected, axis=-1)
@@ -160,20 +164,22 @@ def score_test(signature: Any) -> tuple[str, dict[str, Any]]:
     return detail, {"test_examples": len(labels), "test_accuracy": accuracy, "max_difference": difference}
 
 
-def measure_latency(signature: Any, image: np.ndarray) -> dict[str, float]:
+def measure_latency(image: np.ndarray, *signatures: Any) -> list[dict[str, float]]:
+    """Milliseconds of one image, for each of the signatures, called in turn."""
     tensor = tf.constant(image)
-    seconds = []
+    seconds: list[list[float]] = [[] for _ in signatures]
     for _ in range(CALLS):
-        began = time.perf_counter()
-        signature(images=tensor)["probabilities"].numpy()
-        seconds.append(time.perf_counter() - began)
-    p50, p99 = (float(value) * 1000 for value in np.percentile(seconds, [50, 99]))
-    return {"latency_p50_ms": p50, "latency_p99_ms": p99}
+        for signature, taken in zip(signatures, seconds, strict=True):
+            began = time.perf_counter()
+            signature(images=tensor)["probabilities"].numpy()
+            taken.append(time.perf_counter() - began)
+    found = [np.percentile(taken, [50, 99]) * 1000 for taken in seconds]
+    return [{"latency_p50_ms": float(p50), "latency_p99_ms": float(p99)} for p50, p99 in found]
 
 
 def verify() -> dict[str, Any]:
     folder = Path(request["saved_model"])
-    checks = {"isolation": check_isolation(), "digests": check_digests(folder)}
+    checks = {"isolation": check_isolation(), "digests": check_digests(folder, request.get("export_digest"))}
     extra = (folder / request["digests"]).parent
     contract = json.loads((extra / "contract.json").read_text())
     with np.load(extra / "golden.npz", allow_pickle=False) as archive:
@@ -186,7 +192,7 @@ def verify() -> dict[str, Any]:
     if "test_images" in request:
         checks["test_split"], scored = score_test(signature)
         figures |= scored
-    figures |= measure_latency(signature, golden["images"][:1])
+    figures |= measure_latency(golden["images"][:1], signature)[0]
     require(
         all(math.isfinite(value) for value in figures.values() if isinstance(value, float)),
         "a figure is missing",
@@ -195,10 +201,51 @@ def verify() -> dict[str, Any]:
     return {"checks": checks, **figures}
 
 
-if __name__ == "__main__":
-    request |= json.loads(sys.stdin.read() or sys.exit(0))  # nothing: whoever might have asked has gone
+def compare_with_champion() -> dict[str, Any]:
+    """Both models as they ship, on the same test examples: where each is right, and how fast."""
+    folder, theirs = Path(request["saved_model"]), Path(request["champion"])
+    _model, signature, _ = load_signature(folder)
     try:
-        report = verify()
-    except RefusedError as refusal:
-        report = {"refused": str(refusal)}
-    print(json.dumps(report))
+        check_digests(theirs, None)
+        contracts = [
+            json.loads((each / request["digests"]).with_name("contract.json").read_text()) for each in (folder, theirs)
+        ]
+        for what, name in (("image_shape", "images"), ("classes", "classes")):
+            ours, other = (contract[what] for contract in contracts)
+            require(ours == other, f"it is for {name} {other}, and the challenger for {ours}")
+        _champion, champion, _ = load_signature(theirs)
+        images = np.load(request["test_images"], mmap_mode="r", allow_pickle=False)
+        labels = np.load(request["test_labels"], allow_pickle=False)
+        predicted = [answer_all(each, images).argmax(axis=-1) for each in (champion, signature)]
+    except (RefusedError, OSError, ValueError, KeyError) as error:
+        return {"not_comparable": " ".join(str(error).split())}
+    they_right, we_right = (each == labels for each in predicted)
+    latencies = measure_latency(np.asarray(images[:1]), champion, signature)
+    sides = {}
+    for side, right, latency in zip(("champion", "challenger"), (they_right, we_right), latencies, strict=True):
+        recalls = {name: float(right[labels == name].mean()) for name in np.unique(labels).tolist()}
+        worst = min(recalls, key=lambda name: recalls[name])
+        sides[side] = {
+            "accuracy": float(right.mean()),
+            "lowest_recall": recalls[worst],
+            "lowest_class": contracts[0]["classes"][worst],
+            **latency,
+        }
+    return {
+        **sides,
+        "both_right": int((we_right & they_right).sum()),
+        "only_challenger": int((we_right & ~they_right).sum()),
+        "only_champion": int((they_right & ~we_right).sum()),
+        "both_wrong": int((~we_right & ~they_right).sum()),
+    }
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:  # until whoever asks has gone
+        request.clear()
+        request |= json.loads(line)
+        try:
+            report = compare_with_champion() if "champion" in request else verify()
+        except RefusedError as refusal:
+            report = {"refused": str(refusal)}
+        print(json.dumps(report), flush=True)

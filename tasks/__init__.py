@@ -1,10 +1,11 @@
-"""The steps of the pipeline, one a file: each is a retryable Prefect task, policy plus one call."""
+"""The steps of the flows, one a file: each is a Prefect task, policy plus one call."""
 
 from tasks.build_model import build_model
 from tasks.evaluate_model import evaluate_model
 from tasks.export_model import export_model
 from tasks.load_data import load_data
 from tasks.promote_model import promote_model
+from tasks.rollback_model import rollback_model
 from tasks.train_model import train_model
 from tasks.verify_export import verify_export
 
@@ -14,6 +15,7 @@ __all__ = [
     "export_model",
     "load_data",
     "promote_model",
+    "rollback_model",
     "train_model",
     "verify_export",
 ]

@@ -26,8 +26,8 @@ def _promote_model(
     challenger = Challenger(data, model, trained, evaluation, export, verification)
     promotion = promote(config, challenger, flow_run.name or "")
     # Nothing was done for a model that is in service already: the UI says so in the word it has for that.
-    state_name = "Cached" if promotion.status == "unchanged" else None
-    return Completed(name=state_name, message=f"{promotion.status}: {promotion.reason}", data=promotion)
+    state_name = "Cached" if promotion.code == "unchanged" else None
+    return Completed(name=state_name, message=f"{promotion.code}: {promotion.reason}", data=promotion)
 
 
 promote_model = cast(  # Prefect unwraps a state that a task returns; its types do not say so

@@ -1,136 +1,198 @@
-"""The decision, the registry and the receipt."""
+"""The decision, with real models, and its receipt."""
 
 import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from layerflow import registry, store
+from layerflow import manifest, registry, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import DamagedError, VerificationError
 from layerflow.manifest import EXTRA
-from layerflow.promotion import Challenger, promote
-from layerflow.records import Promotion, Retrained
+from layerflow.promotion import Challenger, changes
+from layerflow.records import Promotion
+from layerflow.rollback import roll_back
+
+NAME = "mlp-digits"
+Decide = Callable[..., Promotion]
 
 
-@pytest.fixture
-def challenger(first_run: Retrained, session_store: Path, empty_store: Path) -> Challenger:
-    """The model of the first run, in a store where nothing is published yet."""
-    shutil.copytree(session_store / first_run.export.folder, empty_store / first_run.export.folder)
-    return Challenger(
-        first_run.data,
-        first_run.model,
-        first_run.trained,
-        first_run.evaluation,
-        first_run.export,
-        first_run.verification,
-    )
+def evaluated(challenger: Challenger, **evaluation: object) -> Challenger:
+    return challenger._replace(evaluation=challenger.evaluation.model_copy(update=evaluation))
 
 
-def other(challenger: Challenger, accuracy: float, digest: str = "other", **evaluation: object) -> Challenger:
-    """A challenger of another accuracy; its export has another digest and the same files."""
-    return challenger._replace(
-        evaluation=challenger.evaluation.model_copy(update={"accuracy": accuracy, **evaluation}),
-        export=challenger.export.model_copy(update={"digest": digest}),
-        verification=challenger.verification.model_copy(update={"export_digest": digest}),
-    )
+def test_the_first_model_is_version_1_and_the_same_again_is_unchanged(decide: Decide) -> None:
+    first = decide("good")
+    assert (first.code, first.status, first.version) == ("promoted_first", "promoted", 1)
+    again = decide("good")
+    assert (again.code, again.status, again.version, again.receipt) == ("unchanged", "unchanged", 1, first.receipt)
+    assert registry.versions(NAME) == [1]
 
 
-def decide(challenger: Challenger, **gate: object) -> Promotion:
-    return promote(RetrainConfig.model_validate({"gate": gate}), challenger, "run")
+def test_a_better_model_is_the_next_version_and_a_worse_one_gets_no_number(
+    decide: Decide, contenders: dict[str, Challenger]
+) -> None:
+    assert decide("poor").code == "promoted_first"
+    better = decide("good")
+    assert (better.code, better.version, better.champion_version) == ("promoted_better", 2, 1)
+    worse = decide("poor")
+    assert (worse.code, worse.status, worse.version) == ("kept_worse", "kept", 2)
+    assert registry.versions(NAME) == [2, 1]
+    assert worse.comparison
+    # What the gate saw is what both scored when they were evaluated.
+    assert worse.comparison.challenger.accuracy == contenders["poor"].evaluation.accuracy
+    assert worse.comparison.champion.accuracy == contenders["good"].evaluation.accuracy
+    counts = [
+        getattr(worse.comparison, f"{who}") for who in ("both_right", "only_champion", "only_challenger", "both_wrong")
+    ]
+    assert sum(counts) == 360
+    assert worse.comparison.difference_low < worse.comparison.difference < worse.comparison.difference_high < 0
 
 
-def test_the_first_model_is_version_1_and_the_same_again_is_unchanged(challenger: Challenger) -> None:
-    first = decide(challenger)
-    assert (first.status, first.version) == ("promoted", 1)
-    again = decide(challenger)
-    assert (again.status, again.version, again.receipt) == ("unchanged", 1, first.receipt)
-    assert registry.versions("mlp-digits") == [1]
+def test_within_noise_it_is_the_rule_that_decides(decide: Decide) -> None:
+    decide("good")
+    assert decide("similar", rule="better").code == "kept_within_noise"
+    assert decide("similar", margin=0.02).code == "promoted_not_worse"
 
 
-def test_a_better_model_is_the_next_version_and_a_worse_one_gets_no_number(challenger: Challenger) -> None:
-    decide(challenger)
-    worse = decide(other(challenger, accuracy=0.5))
-    assert (worse.status, worse.version) == ("kept", 1)
-    assert "0.5000 is below the" in worse.reason
-    better = decide(other(challenger, accuracy=0.99, digest="better"))
-    assert (better.status, better.version, better.champion_version) == ("promoted", 2, 1)
-    assert registry.versions("mlp-digits") == [2, 1]
-
-
-@pytest.mark.parametrize("accuracy", [0.9, float("nan")])
-def test_below_the_floor_is_kept_even_without_a_champion(challenger: Challenger, accuracy: float) -> None:
-    made = decide(other(challenger, accuracy=accuracy), min_accuracy=0.95)
-    assert (made.status, made.version, made.published) == ("kept", None, None)
+def test_below_the_floor_is_kept_even_without_a_champion_and_even_forced(decide: Decide) -> None:
+    made = decide("poor", min_accuracy=0.95, force="it is late")
+    assert (made.code, made.version, made.published) == ("kept_below_floor", None, None)
     assert "below gate.min_accuracy 0.95" in made.reason
+    assert decide("poor", min_test_examples=1000).code == "kept_below_floor"
     assert registry.names() == []
 
 
-def test_another_test_set_is_never_compared(challenger: Challenger) -> None:
-    decide(challenger)
-    made = decide(other(challenger, accuracy=1.0, test_digest="other"))
-    assert made.status == "kept"
-    assert "scored on other test examples" in made.reason
+def test_a_class_that_collapsed_is_kept_however_good_the_mean(
+    decide: Decide, contenders: dict[str, Challenger]
+) -> None:
+    good = contenders["good"]
+    collapsed = good.evaluation.per_class[7].model_copy(update={"recall": 0.2})
+    per_class = (*good.evaluation.per_class[:7], collapsed, *good.evaluation.per_class[8:])
+    made = decide(evaluated(good, per_class=per_class), min_class_recall=0.5, min_accuracy=0.9)
+    assert made.code == "kept_below_floor"
+    assert "recall 0.2000 of class 7" in made.reason
 
 
-def test_a_verification_of_another_export_promotes_nothing(challenger: Challenger) -> None:
-    strange = challenger._replace(export=challenger.export.model_copy(update={"digest": "another"}))
+def test_a_loss_that_is_no_number_is_kept(decide: Decide, contenders: dict[str, Challenger]) -> None:
+    assert decide(evaluated(contenders["good"], loss=float("nan"))).code == "kept_below_floor"
+
+
+def test_another_test_set_is_never_compared(decide: Decide, contenders: dict[str, Challenger]) -> None:
+    decide("poor")
+    strange = evaluated(contenders["good"], test_digest="other")
+    kept = decide(strange)
+    assert (kept.code, kept.comparison) == ("kept_not_comparable", None)
+    assert "scored on other test examples" in kept.reason
+    assert decide(strange, not_comparable="floors_only", min_accuracy=0.99).code == "kept_below_floor"
+    made = decide(strange, not_comparable="floors_only")
+    assert (made.code, made.version) == ("promoted_not_comparable", 2)
+
+
+def test_a_model_above_the_latency_ceiling_is_kept_even_forced(decide: Decide) -> None:
+    decide("poor")
+    assert decide("good", max_latency_ratio=1e-6, force="it is late").code == "kept_too_slow"
+
+
+def test_force_publishes_what_the_comparison_would_keep_and_says_why(decide: Decide) -> None:
+    decide("good")
+    made = decide("poor", force="the other one offends customers")
+    assert (made.code, made.version) == ("promoted_forced", 2)
+    receipt = json.loads(store.path(made.receipt).read_text())
+    assert receipt["decision"]["reason"].startswith("forced (the other one offends customers), against kept_worse")
+    assert receipt["config"]["gate"]["force"] == "the other one offends customers"
+
+
+def test_what_was_rolled_back_from_is_not_published_again_unless_forced(decide: Decide) -> None:
+    decide("good")
+    decide("similar", force="a bad night")
+    roll_back(NAME)
+    again = decide("similar", margin=1.0)
+    assert (again.code, again.version) == ("kept_rolled_back", 3)
+    assert decide("good").code == "unchanged"
+    forced = decide("similar", force="it was not its fault")
+    assert (forced.code, forced.version) == ("promoted_forced", 4)
+    assert registry.read_ledger(NAME).rolled_back == ()
+
+
+def test_a_verification_of_another_export_promotes_nothing(decide: Decide, contenders: dict[str, Challenger]) -> None:
+    strange = contenders["good"]._replace(export=contenders["poor"].export)
     with pytest.raises(VerificationError, match="it is of another"):
-        decide(strange)
+        decide(strange, force="it is late")
     assert registry.names() == []
+    (receipt,) = (store.root() / "receipts" / NAME).iterdir()
+    assert json.loads(receipt.read_text())["decision"]["code"] == "refused_unverified"
 
 
-def test_an_export_that_changed_after_its_verification_is_not_published(challenger: Challenger) -> None:
-    (store.path(challenger.export.saved_model) / "saved_model.pb").write_bytes(b"another")
+def test_an_export_that_changed_after_its_verification_is_not_published(
+    decide: Decide, contenders: dict[str, Challenger]
+) -> None:
+    (store.path(contenders["good"].export.saved_model) / "saved_model.pb").write_bytes(b"another")
     with pytest.raises(DamagedError, match="it was not published"):
-        decide(challenger)
-    assert list(registry.home("mlp-digits").iterdir()) == []
+        decide("good")
+    assert registry.versions(NAME) == []
 
 
-def test_the_receipt_says_how_the_model_came_about(challenger: Challenger) -> None:
-    made = decide(challenger)
+def damage_a_byte(champion: Path) -> None:
+    (champion / "saved_model.pb").write_bytes(b"another")
+
+
+def lose_the_receipt(champion: Path) -> None:
+    (champion / registry.RECEIPT).unlink()
+
+
+def change_the_classes(champion: Path) -> None:
+    contract = json.loads((champion / EXTRA / "contract.json").read_text())
+    (champion / EXTRA / "contract.json").write_text(json.dumps(contract | {"classes": ["cat", "dog"]}))
+    manifest.write_digests(champion)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (damage_a_byte, "saved_model.pb was changed"),
+        (lose_the_receipt, "carries no receipt"),
+        (change_the_classes, "it is for classes ['cat', 'dog']"),
+    ],
+)
+def test_a_champion_that_can_not_be_scored_is_not_overtaken_blindly(decide: Decide, harm: object, reason: str) -> None:
+    decide("poor")
+    harm(registry.home(NAME) / "1")  # type: ignore[operator]
+    kept = decide("good")
+    assert (kept.code, kept.version) == ("kept_not_comparable", 1)
+    assert reason in kept.reason
+    assert decide("good", not_comparable="floors_only").code == "promoted_not_comparable"
+
+
+def test_the_receipt_says_how_the_model_came_about(decide: Decide, contenders: dict[str, Challenger]) -> None:
+    decide("poor")
+    made, good = decide("good"), contenders["good"]
     receipt = json.loads(store.path(made.receipt).read_text())
     assert store.path(made.receipt) == store.path(made.published or "") / EXTRA / "receipt.json"
+    assert receipt["version"] == 2
     assert receipt["config"]["training"]["epochs"] == RetrainConfig().training.epochs
-    assert receipt["data"]["digest"] == challenger.data.digest
-    assert receipt["evaluation"]["accuracy"] == challenger.evaluation.accuracy
-    assert receipt["export"]["files"] == challenger.export.files
-    assert receipt["decision"]["status"] == "promoted"
+    assert receipt["data"]["digest"] == good.data.digest
+    assert receipt["evaluation"]["accuracy"] == good.evaluation.accuracy
+    assert receipt["export"]["files"] == good.export.files
+    assert receipt["decision"]["code"] == "promoted_better"
+    assert receipt["decision"]["comparison"]["champion_version"] == 1
     assert receipt["versions"]["tensorflow"].startswith("2.")
     assert set(receipt["history"][0]) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
     for key in ("seed", "code", "verification", "trained", "model", "flow_run", "created"):
         assert key in receipt
 
 
-def test_the_receipt_of_a_kept_model_is_kept_too(challenger: Challenger) -> None:
-    decide(challenger)
-    made = decide(other(challenger, accuracy=0.5))
+def test_the_receipt_of_a_kept_model_is_kept_too(decide: Decide) -> None:
+    decide("good")
+    made = decide("poor")
     receipt = json.loads(store.path(made.receipt).read_text())
-    assert receipt["decision"]["status"] == "kept"
+    assert receipt["decision"]["code"] == "kept_worse"
     assert receipt["version"] is None
 
 
-def test_foreign_folders_are_no_versions(challenger: Challenger) -> None:
-    decide(challenger)
-    for name in ("abc", "7.bak", ".staging-9-1", "007", "0", "-3", "²"):
-        (registry.home("mlp-digits") / name).mkdir()
-    assert registry.versions("mlp-digits") == [1]
-
-
-def test_a_version_is_whole_or_absent(challenger: Challenger, monkeypatch: pytest.MonkeyPatch) -> None:
-    def disk_full(folder: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(registry.store, "sync", disk_full)
-    with pytest.raises(OSError, match="No space left"):
-        decide(challenger)
-    assert list(registry.home("mlp-digits").iterdir()) == []
-    monkeypatch.undo()
-
-
-def test_a_champion_without_a_receipt_is_not_overtaken_blindly(challenger: Challenger) -> None:
-    (registry.home("mlp-digits") / "4").mkdir(parents=True)
-    made = decide(challenger)
-    assert (made.status, made.version) == ("kept", 4)
-    assert "carries no receipt" in made.reason
+def test_what_differs_between_two_receipts_is_told_by_field() -> None:
+    before = {"data": {"digest": "a", "folder": "x"}, "config": {"training": {"epochs": 5}}, "code": "c"}
+    after = {"data": {"digest": "b", "folder": "y"}, "config": {"training": {"epochs": 6, "seed": 1}}, "code": "c"}
+    found = [(change.field, change.before, change.after) for change in changes(before, after)]
+    assert found == [("data.digest", "a", "b"), ("config.training.epochs", 5, 6), ("config.training.seed", None, 1)]

@@ -1,0 +1,135 @@
+"""Kill a process that publishes at random moments, and see that no version is torn and no champion lost.
+
+Usage: ``python benchmarks/publish_drill.py [KILLS] [SEED]``. On the digits, in a store of its own. The process exports,
+verifies, promotes, prunes and rolls back in a loop. After each kill every visible version must have its digests and the
+highest one must be at least what was announced; the next process must load it, score it, and publish over it.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from layerflow import manifest, registry
+
+NAME = "drill"
+#: Publishes networks that differ a little, over and over; every third time it rolls back.
+SCRIPT = """
+import time
+import keras, numpy as np
+from layerflow import building, evaluation, export, store, verification
+from layerflow.config import DataConfig, ModelConfig, RetrainConfig
+from layerflow.data import load
+from layerflow.promotion import Challenger, promote
+from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
+from layerflow.rollback import roll_back
+
+# One process verifies everything: most kills would hit the import of TensorFlow in new ones otherwise.
+verification._Process.has_answered = property(lambda self: False, lambda self, value: None)
+verification.start_early()
+config = RetrainConfig.model_validate({"registry": {"name": "drill", "keep": 3}, "gate": {"force": "a drill"}})
+data = store.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
+model = store.make("build_model", "drill", ModelRef, lambda folder: building.build(ModelConfig(), data, 0, folder))
+
+def vary(folder):
+    network = keras.models.load_model(store.path(model.keras), compile=False)
+    random = np.random.default_rng(time.time_ns())
+    network.set_weights([weight + random.normal(0, 0.01, weight.shape) for weight in network.get_weights()])
+    network.save(folder / "model.keras")
+    digest = store.sha256(folder / "model.keras")
+    counts = {"epochs": 1, "best_epoch": 1, "steps": 1, "threads": 1, "replicas": 1}
+    return TrainedRef(model="mlp", digest=digest, compiled="xla", history=(), **counts)
+
+number = 0
+while True:
+    number += 1
+    key = str(time.time_ns())
+    trained = store.make("train_model", key, TrainedRef, vary)
+    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluation.evaluate(trained, data, folder))
+    exported = store.make("export_model", key, ExportRef, lambda folder: export.export(trained, data, folder))
+    proved = store.make(
+        "verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data)
+    )
+    made = promote(config, Challenger(data, model, trained, scored, exported, proved), "drill")
+    assert made.status == "promoted", made
+    assert made.champion_version is None or made.comparison, made
+    print("published", made.version, exported.digest, flush=True)
+    if number % 3 == 2:
+        back = roll_back("drill")
+        print("published", back.version, back.digest, flush=True)
+"""
+
+
+def publish_and_kill(store: Path, after: float) -> list[tuple[int, str]]:
+    """Run the loop, kill it so many seconds after its first version, and return what it announced."""
+    errors = store / "errors.txt"
+    with errors.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            env={**os.environ, "LAYERFLOW_STORE": str(store), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        )
+    announced, killer = [], None
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("published "):
+            _, version, digest = line.split()
+            announced.append((int(version), digest))
+            if killer is None:
+                killer = threading.Timer(after, process.kill)
+                killer.start()
+    process.wait()
+    if killer is None or killer.is_alive():
+        raise RuntimeError(f"the next run did not succeed: {errors.read_text()[-3000:]}")
+    return announced
+
+
+def what_is_wrong(announced: list[tuple[int, str]]) -> list[str]:
+    """What a server or the next run would stumble over."""
+    versions = registry.versions(NAME)
+    wrong = [
+        f"version {version}: {damage}"
+        for version in versions
+        if (damage := manifest.damage(registry.folder_of(NAME, version)))
+    ]
+    if not versions or versions[0] < announced[-1][0]:
+        wrong.append(f"champion {announced[-1][0]} is lost: {versions}")
+    for version, digest in announced:
+        if version in versions and registry.model_digest(NAME, version) != digest:
+            wrong.append(f"version {version} is another model than was announced")
+    return wrong
+
+
+def drill(kills: int, seed: int) -> int:
+    """Kill so many times; return how many things were wrong."""
+    moments, failures, published = random.Random(seed), 0, 0
+    with tempfile.TemporaryDirectory() as scratch:
+        store = Path(scratch)
+        os.environ["LAYERFLOW_STORE"] = scratch
+        last: list[tuple[int, str]] = []
+        for number in range(1, kills + 1):
+            announced = publish_and_kill(store, moments.uniform(0, 4))
+            published += len(announced)
+            if last and announced[0][0] <= last[-1][0]:
+                failures += 1
+                print(f"a number was given twice: {announced[0][0]} after {last[-1][0]}", flush=True)
+            for wrong in what_is_wrong(announced):
+                failures += 1
+                print(wrong, flush=True)
+            last = announced
+            if number % 10 == 0 or number == kills:
+                print(f"{number} kills, {published} versions published, {failures} wrong", flush=True)
+    return failures
+
+
+if __name__ == "__main__":
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns() % 1_000_000
+    print(f"seed {seed}", flush=True)
+    sys.exit(drill(kills, seed) > 0)

@@ -1,0 +1,82 @@
+"""Taking a bad version out of service: an earlier one is published again, under the next number."""
+
+import logging
+from datetime import UTC, datetime
+
+from layerflow import registry, store, verification
+from layerflow.errors import RegistryError
+from layerflow.records import RolledBack
+
+log = logging.getLogger(__name__)
+
+
+def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBack:
+    """Publish the bytes of an earlier version as the next one, after verifying them in a fresh process.
+
+    Servers that take the highest number follow, and no version is ever rewritten. The model that was in service is
+    remembered by its digest, so that the next run over unchanged data does not publish it again.
+
+    Args:
+        name: The published model.
+        to: The version to restore. Default: the newest whose model is another one and was not taken back itself.
+        flow_run: Name of the run, for the receipt.
+
+    Raises:
+        RegistryError: If there is no such version, or none to go back to.
+        VerificationError: If the version to restore is not as it was published; nothing was changed then.
+    """
+    with store.locked(f"models-{name}"):
+        champion = next(iter(registry.versions(name)), None)
+        if champion is None:
+            raise RegistryError(f"A version of {name} must be published before it can be rolled back. There is none.")
+        target = _target(name, champion, to)
+        folder = registry.folder_of(name, target)
+        verification.inspect(folder)
+        receipt = registry.receipt_of(name, target)
+        if receipt is None:
+            raise RegistryError(f"Version {target} of {name} must carry its receipt to be restored. It has none.")
+        digest, unwanted = receipt["export"]["digest"], registry.model_digest(name, champion)
+        version = registry.next_version(name)
+        # Before the version appears: whatever kills this process, the unwanted model is not published again.
+        ledger = registry.read_ledger(name)
+        taken_back = {*ledger.rolled_back, *([unwanted] if unwanted else [])} - {digest}
+        registry.write_ledger(name, ledger.model_copy(update={"rolled_back": tuple(sorted(taken_back))}))
+        reason = f"version {target} restored in place of {champion}"
+        receipt |= {
+            "version": version,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "flow_run": flow_run,
+            "decision": {
+                "status": "rolled_back",
+                "code": "rolled_back",
+                "reason": reason,
+                "version": version,
+                "champion": champion,
+                "restored": target,
+            },
+        }
+        published = registry.publish(name, version, folder, receipt)
+    log.info("rolled_back: version %d of %s is %s", version, name, reason)
+    return RolledBack(
+        name=name,
+        version=version,
+        restored=target,
+        instead_of=champion,
+        digest=digest,
+        published=published.relative_to(store.root()).as_posix(),
+    )
+
+
+def _target(name: str, champion: int, to: int | None) -> int:
+    if to is None:
+        target = registry.predecessor(name)
+        if target is None:
+            raise RegistryError(
+                f"{name} must have an earlier version with another model that was not taken back itself. It has none; "
+                "--to takes any version that layerflow models lists."
+            )
+        return target
+    registry.folder_of(name, to)
+    if registry.model_digest(name, to) == registry.model_digest(name, champion):
+        raise RegistryError(f"--to must name a version with another model than the one in service. Received: {to}")
+    return to

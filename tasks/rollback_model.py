@@ -1,0 +1,19 @@
+"""Taking a bad version out of service."""
+
+from prefect.runtime import flow_run
+
+from layerflow.records import RolledBack
+from tasks.policy import as_task
+
+
+def _rollback_model(name: str, to: int | None = None) -> RolledBack:
+    """Publish an earlier version's bytes as the next version, after verifying them in a fresh process."""
+    from layerflow.rollback import roll_back
+
+    return roll_back(name, to, flow_run.name or "")
+
+
+# Never retried: where the first try did publish, a second one would go back one version more.
+rollback_model = as_task(
+    _rollback_model, name="rollback_model", run_name="rollback-{name}", tags=("registry",)
+).with_options(retries=0)

@@ -1,0 +1,122 @@
+"""`layerflow models` and `layerflow rollback`, in processes of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layerflow import registry
+from layerflow.config import RetrainConfig
+from layerflow.promotion import Challenger, promote
+from layerflow.records import Retrained
+
+LAYERFLOW = Path(sys.executable).with_name("layerflow")
+NAME = "mlp-digits"
+
+
+@pytest.fixture
+def published(first_run: Retrained, session_store: Path, empty_store: Path) -> Path:
+    """A store with two versions of one model, of which the second was forced and has another digest."""
+    for record in (first_run.data, first_run.export):
+        shutil.copytree(session_store / record.folder, empty_store / record.folder)
+    parts = ("data", "model", "trained", "evaluation", "export", "verification")
+    good = Challenger(*(getattr(first_run, part) for part in parts))
+    promote(RetrainConfig(), good, "first")
+    model = empty_store / good.export.saved_model
+    contract = model / "assets.extra" / "contract.json"
+    contract.write_text(contract.read_text() + "\n")
+    from layerflow import manifest
+
+    files = manifest.write_digests(model)
+    digest = files[manifest.DIGESTS]
+    other = good._replace(
+        export=good.export.model_copy(update={"digest": digest, "files": files}),
+        verification=good.verification.model_copy(update={"export_digest": digest}),
+    )
+    config = RetrainConfig.model_validate({"gate": {"force": "a test"}, "training": {"epochs": 7}})
+    assert promote(config, other, "second").version == 2
+    return empty_store
+
+
+def layerflow(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(LAYERFLOW), *arguments],
+        env={**os.environ, "LAYERFLOW_STORE": str(store)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def answer(*arguments: str, store: Path) -> Any:
+    done = layerflow(*arguments, "--json", store=store)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_models_tells_which_is_in_service_and_which_a_rollback_restores(published: Path) -> None:
+    rows = answer("models", store=published)
+    assert [(row["version"], row["role"]) for row in rows] == [(2, "champion"), (1, "rollback restores it")]
+    assert [row["code"] for row in rows] == ["promoted_not_worse", "promoted_first"]
+    table = layerflow("models", "--name", NAME, store=published).stdout
+    assert "champion" in table
+    assert "rollback restores it" in table
+
+
+def test_show_and_diff_tell_how_a_version_came_about(published: Path) -> None:
+    text = layerflow("models", "show", "2", store=published).stdout
+    for part in ("promoted_not_worse", "right where the other is wrong", "config.training.epochs", "mlp of 4,810"):
+        assert part in text
+    assert answer("models", "show", "1", store=published)["version"] == 1
+    found = {
+        change["field"]: (change["before"], change["after"])
+        for change in answer("models", "diff", "1", "2", store=published)
+    }
+    assert found["config.training.epochs"] == (50, 7)
+    assert "data.digest" not in found
+    assert "differ in nothing" in layerflow("models", "diff", "1", "1", store=published).stdout
+
+
+def test_verify_names_what_is_damaged_and_fails(published: Path) -> None:
+    done = layerflow("models", "verify", store=published)
+    assert (done.returncode, done.stdout.count("every byte is as published")) == (0, 2)
+    (published / "models" / NAME / "1" / "saved_model.pb").write_bytes(b"?")
+    done = layerflow("models", "verify", store=published)
+    assert done.returncode == 1
+    assert f"{NAME} 1: saved_model.pb was changed" in done.stdout
+    assert done.stderr.startswith("layerflow: Every published version must be as it was published. 1 is not")
+
+
+def test_rollback_is_one_command(published: Path) -> None:
+    done = layerflow("rollback", store=published)
+    assert done.returncode == 0, done.stderr
+    assert f"version 3 of {NAME} is in service, with the model of version 1 in place of 2" in done.stdout
+    rows = answer("models", store=published)
+    assert [(row["version"], row["role"]) for row in rows] == [(3, "champion"), (2, "taken back"), (1, "")]
+    assert rows[0]["digest"] == rows[2]["digest"] != rows[1]["digest"]
+    assert answer("rollback", "--to", "2", store=published)["restored"] == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["models", "show", "9"], "must be one that is published (1, 2). Received: 9"),
+        (["models", "diff", "1", "9"], "must be one that is published (1, 2). Received: 9"),
+        (["models", "--name", "mlp-digit"], "did you mean mlp-digits?"),
+        (["models", "show", "two"], "two"),
+        (["rollback", "--to", "2"], "another model than the one in service. Received: 2"),
+        (["rollback", "--name", "cnn"], "--name must be one of mlp-digits. Received: cnn"),
+    ],
+)
+def test_what_does_not_exist_is_one_sentence_and_status_2(published: Path, command: list[str], sentence: str) -> None:
+    done = layerflow(*command, store=published)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert registry.versions(NAME) == [2, 1]

@@ -1,0 +1,71 @@
+"""Models that really differ, and a store of the test's own to publish them in."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from layerflow import building, evaluation, export, store, training, verification
+from layerflow.config import ModelConfig, RetrainConfig, TrainingConfig
+from layerflow.promotion import Challenger, promote
+from layerflow.records import (
+    DatasetRef,
+    Evaluation,
+    ExportRef,
+    ModelRef,
+    Promotion,
+    Retrained,
+    TrainedRef,
+    Verification,
+)
+
+Decide = Callable[..., Promotion]
+
+
+def _made(key: str, data: DatasetRef, model: ModelConfig, settings: TrainingConfig) -> Challenger:
+    """What the steps before the decision make of a config, for real."""
+    built = store.make("build_model", key, ModelRef, lambda folder: building.build(model, data, settings.seed, folder))
+    trained = store.make("train_model", key, TrainedRef, lambda folder: training.train(settings, built, data, folder))
+    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluation.evaluate(trained, data, folder))
+    exported = store.make("export_model", key, ExportRef, lambda folder: export.export(trained, data, folder))
+    proved = store.make("verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data))
+    return Challenger(data, built, trained, scored, exported, proved)
+
+
+@pytest.fixture(scope="session")
+def contenders(first_run: Retrained) -> dict[str, Challenger]:
+    """``good``: the first run's; ``similar``: the same with another seed; ``poor``: two hidden units, one epoch."""
+    good = Challenger(
+        first_run.data,
+        first_run.model,
+        first_run.trained,
+        first_run.evaluation,
+        first_run.export,
+        first_run.verification,
+    )
+    similar = _made("similar", good.data, ModelConfig(), TrainingConfig(seed=1))
+    poor = _made("poor", good.data, ModelConfig(hidden=(2,)), TrainingConfig(epochs=1))
+    assert good.evaluation.accuracy > 0.95 > 0.6 > poor.evaluation.accuracy
+    assert abs(good.evaluation.accuracy - similar.evaluation.accuracy) < 0.02
+    return {"good": good, "similar": similar, "poor": poor}
+
+
+@pytest.fixture
+def shelf(contenders: dict[str, Challenger], session_store: Path, empty_store: Path) -> Path:
+    """A store in which nothing is published yet, with what is needed to publish the contenders."""
+    for each in contenders.values():
+        for record in (each.data, each.export):
+            shutil.copytree(session_store / record.folder, empty_store / record.folder, dirs_exist_ok=True)
+    return empty_store
+
+
+@pytest.fixture
+def decide(contenders: dict[str, Challenger], shelf: Path) -> Decide:
+    """``decide("poor", rule="better")`` lets a contender, or any challenger, ask to be published."""
+
+    def ask(who: str | Challenger, registry: dict[str, object] | None = None, **gate: object) -> Promotion:
+        config = RetrainConfig.model_validate({"gate": gate, "registry": registry or {}})
+        return promote(config, contenders[who] if isinstance(who, str) else who, "run")
+
+    return ask

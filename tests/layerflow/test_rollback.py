@@ -1,0 +1,72 @@
+"""Rollback: an earlier version's bytes under the next number."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from layerflow import registry, store
+from layerflow.errors import RegistryError, VerificationError
+from layerflow.manifest import DIGESTS
+from layerflow.records import Promotion
+from layerflow.rollback import roll_back
+
+NAME = "mlp-digits"
+Decide = Callable[..., Promotion]
+
+
+def model_bytes(version: int) -> dict[str, str]:
+    """Digests of a version's files, without what is the version's own."""
+    files = store.digests(registry.home(NAME) / str(version))
+    return {name: digest for name, digest in files.items() if name not in (DIGESTS, registry.RECEIPT)}
+
+
+def test_the_version_before_is_restored_byte_for_byte_as_the_next_one(decide: Decide) -> None:
+    decide("poor")
+    decide("good")
+    done = roll_back(NAME)
+    assert (done.version, done.restored, done.instead_of) == (3, 1, 2)
+    assert registry.versions(NAME) == [3, 2, 1]
+    assert model_bytes(3) == model_bytes(1) != model_bytes(2)
+    assert registry.model_digest(NAME, 3) == registry.model_digest(NAME, 1) == done.digest
+    receipt = json.loads((store.path(done.published) / registry.RECEIPT).read_text())
+    assert receipt["version"] == 3
+    assert receipt["decision"]["code"] == "rolled_back"
+    assert receipt["decision"]["reason"] == "version 1 restored in place of 2"
+    assert registry.read_ledger(NAME).rolled_back == (registry.model_digest(NAME, 2),)
+
+
+def test_again_and_again_goes_further_back_and_never_to_what_was_taken_back(decide: Decide) -> None:
+    for who in ("poor", "similar", "good"):
+        decide(who, force="a test")
+    assert [roll_back(NAME).restored for _ in range(2)] == [2, 1]
+    with pytest.raises(RegistryError, match="It has none; --to takes any version"):
+        roll_back(NAME)
+    back = roll_back(NAME, to=3)
+    assert (back.version, back.restored) == (6, 3)
+    assert registry.model_digest(NAME, 3) not in registry.read_ledger(NAME).rolled_back
+
+
+def test_what_can_not_be_restored_is_one_sentence_and_changes_nothing(decide: Decide) -> None:
+    with pytest.raises(RegistryError, match="There is none"):
+        roll_back(NAME)
+    decide("poor")
+    with pytest.raises(RegistryError, match="an earlier version with another model"):
+        roll_back(NAME)
+    with pytest.raises(RegistryError, match=r"another model than the one in service\. Received: 1"):
+        roll_back(NAME, to=1)
+    with pytest.raises(RegistryError, match=r"must be one that is published \(1\). Received: 4"):
+        roll_back(NAME, to=4)
+    decide("good")
+    (registry.home(NAME) / "1" / "saved_model.pb").write_bytes(b"another")
+    with pytest.raises(VerificationError, match=r"saved_model\.pb was changed"):
+        roll_back(NAME)
+    assert registry.versions(NAME) == [2, 1]
+    assert registry.read_ledger(NAME).rolled_back == ()
+
+
+def test_a_version_that_lost_its_receipt_can_be_rolled_back_from(decide: Decide) -> None:
+    decide("poor")
+    decide("good")
+    (registry.home(NAME) / "2" / registry.RECEIPT).write_text("no receipt")
+    assert roll_back(NAME).restored == 1
