@@ -22,6 +22,8 @@ def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
         "status": promotion.status,
         "code": promotion.code,
         "reason": promotion.reason,
+        "comparison": promotion.comparison.model_dump() if promotion.comparison else None,
+        "changes": [change.model_dump() for change in promotion.changes],
         "version": promotion.version,
         "accuracy": promotion.accuracy,
         "test_examples": promotion.test_examples,

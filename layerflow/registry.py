@@ -85,11 +85,13 @@ def folder_of(name: str, version: int) -> Path:
 
 
 def receipt_of(name: str, version: int) -> dict[str, Any] | None:
-    """The receipt that a version carries, or nothing where it carries none that can be read."""
+    """The receipt that a version carries, or nothing where it carries none that can be read and compared by."""
     try:
-        return json.loads((home(name) / str(version) / RECEIPT).read_text())
-    except (OSError, ValueError):
+        receipt = json.loads((home(name) / str(version) / RECEIPT).read_text())
+        complete = receipt["export"]["digest"] and receipt["evaluation"]["test_digest"]
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+    return receipt if complete else None
 
 
 def model_digest(name: str, version: int) -> str | None:

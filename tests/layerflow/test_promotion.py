@@ -142,6 +142,10 @@ def lose_the_receipt(champion: Path) -> None:
     (champion / registry.RECEIPT).unlink()
 
 
+def empty_the_receipt(champion: Path) -> None:
+    (champion / registry.RECEIPT).write_text("{}")
+
+
 def change_the_classes(champion: Path) -> None:
     contract = json.loads((champion / EXTRA / "contract.json").read_text())
     (champion / EXTRA / "contract.json").write_text(json.dumps(contract | {"classes": ["cat", "dog"]}))
@@ -153,6 +157,7 @@ def change_the_classes(champion: Path) -> None:
     [
         (damage_a_byte, "saved_model.pb was changed"),
         (lose_the_receipt, "carries no receipt"),
+        (empty_the_receipt, "carries no receipt"),
         (change_the_classes, "it is for classes ['cat', 'dog']"),
     ],
 )

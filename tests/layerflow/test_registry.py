@@ -40,7 +40,7 @@ def publish(challenger: Challenger, label: str, name: str = NAME) -> int:
             "export": export,
             "created": "2026-01-01",
             "data": {"name": "digits"},
-            "evaluation": {"accuracy": 1.0},
+            "evaluation": {"accuracy": 1.0, "test_digest": "t"},
         }
         registry.publish(name, version, store.path(challenger.export.saved_model), {**receipt, "decision": {}})
     return version
