@@ -51,7 +51,7 @@ class Mlp(keras.Model):
         x = ops.reshape(images, (-1, math.prod(images.shape[1:])))
         x = ops.cast(x, self.compute_dtype) * (1 / 255)
         for block in self.blocks:
-            x = block(x, training=training) if isinstance(block, Dropout) else block(x)
+            x = block(x)  # Keras hands `training` on
         return self.head(x)
 
     def get_config(self) -> dict[str, Any]:
