@@ -8,6 +8,7 @@ import keras
 
 from layerflow import store
 from layerflow.config import ModelConfig
+from layerflow.errors import ConfigError
 from layerflow.models import make_model
 from layerflow.records import DatasetRef, ModelRef
 
@@ -18,10 +19,16 @@ def build(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> Mod
     """Construct and build the network for the data's image shape and classes, and write ``model.keras``.
 
     ``seed`` decides the first weights.
+
+    Raises:
+        ConfigError: If the network can't be made for images of this shape.
     """
     keras.utils.set_random_seed(seed)
     network = make_model(config, classes=len(data.classes))
-    network.build((None, *data.image_shape))
+    try:
+        network.build((None, *data.image_shape))
+    except ValueError as error:  # such as patches that do not fit
+        raise ConfigError(f"{config.name} can't take images of shape {data.image_shape}: {error}") from error
     network.save(folder / "model.keras")
     summary = io.StringIO()
     network.summary(print_fn=lambda line, line_break=True: summary.write(f"{line}\n"))

@@ -7,14 +7,20 @@ It is the form that the Prefect UI renders, the flags that the command line take
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
 from layerflow.errors import did_you_mean
 
-MODELS = ("mlp",)
-_WITHOUT_CONVOLUTIONS = ("mlp",)
+_AUGMENTATION: dict[str, Any] = {"shift": 0, "flip": False}
+#: The networks, and the settings that each takes, with their defaults.
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": (64,), "dropout": 0.0, **_AUGMENTATION},
+    "cnn": {"width": 32, "dropout": 0.5, **_AUGMENTATION},
+    "resnet": {"width": 16, "depth": 1, **_AUGMENTATION},
+    "vit": {"width": 64, "depth": 4, "heads": 4, "patch_size": 4, "dropout": 0.1, **_AUGMENTATION},
+}
 
 
 def _known_model(name: str) -> str:
@@ -76,15 +82,46 @@ class DataConfig(_Group):
 
 
 class ModelConfig(_Group):
-    """Which network, and its own fields."""
+    """Which network, and the settings that it takes; those of other networks are refused."""
 
-    name: Annotated[str, AfterValidator(_known_model)] = Field("mlp", description="The network: `mlp`.")
-    hidden: Annotated[tuple[PositiveInt, ...], BeforeValidator(_one_list)] = Field(
-        (64,), max_length=32, description="`mlp`: units of each hidden layer; empty makes it linear."
+    name: Annotated[str, AfterValidator(_known_model)] = Field(
+        "mlp", description="The network: `mlp`, `cnn`, `resnet` or `vit`."
     )
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="`mlp`: share of each hidden layer's outputs that training leaves out."
+    hidden: Annotated[tuple[PositiveInt, ...] | None, BeforeValidator(_one_list)] = Field(
+        None, max_length=32, description="`mlp`: units of each hidden layer (64); empty makes it linear."
     )
+    width: int | None = Field(
+        None, ge=1, le=4096, description="`cnn` (32), `resnet` (16): filters of the first stage; `vit` (64): features."
+    )
+    depth: int | None = Field(None, ge=1, le=100, description="`resnet` (1): blocks a stage; `vit` (4): blocks.")
+    heads: int | None = Field(None, ge=1, le=256, description="`vit` (4): heads of the attention; they divide `width`.")
+    patch_size: int | None = Field(
+        None, ge=1, le=1024, description="`vit` (4): height and width of a patch, which divide those of the images."
+    )
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="`mlp` (0), `cnn` (0.5), `vit` (0.1): share of outputs that training leaves out."
+    )
+    shift: int | None = Field(
+        None, ge=0, le=1024, description="Most pixels by which training moves images at random (0)."
+    )
+    flip: bool | None = Field(None, description="Whether training mirrors images left and right at random (false).")
+
+    @model_validator(mode="after")
+    def _takes_only_its_own(self) -> Self:
+        known = MODELS[self.name]
+        for field in type(self).model_fields:
+            if field != "name" and field not in known and getattr(self, field) is not None:
+                raise ValueError(f"settings of {self.name}, which are {', '.join(known)}; {field} is none of them")
+        settings = self.settings
+        if "heads" in settings and settings["width"] % settings["heads"]:
+            raise ValueError(f"heads that divide width; {settings['heads']} does not divide {settings['width']}")
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the network is made with: each setting that it takes, or its default."""
+        given = {field: getattr(self, field) for field in MODELS[self.name]}
+        return {**MODELS[self.name], **{field: value for field, value in given.items() if value is not None}}
 
 
 class TrainingConfig(_Group):
@@ -208,7 +245,7 @@ class RetrainConfig(_Group):
         One for a network without convolutions in batches below 64: its products are so small that they lose more by
         being divided than they gain (measured on two cores: 8 % at 32; from 64 on, two threads win, 15 % at 128).
         """
-        small = self.model.name in _WITHOUT_CONVOLUTIONS and self.training.batch_size < 64
+        small = self.model.name == "mlp" and self.training.batch_size < 64
         return self.devices.model_copy(update={"threads": self.devices.threads or (1 if small else None)})
 
     @property

@@ -194,7 +194,7 @@ def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str) -> di
         "version": None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "flow_run": flow_run,
-        "config": config.model_dump(mode="json"),
+        "config": {**config.model_dump(mode="json"), "model": {"name": config.model.name, **config.model.settings}},
         "seed": config.training.seed,
         "code": code_digest(Path(__file__).with_name("training.py")),
         "versions": {

@@ -70,3 +70,28 @@ def test_small_batches_without_convolutions_run_on_one_thread_unless_asked_other
 ) -> None:
     config = RetrainConfig.model_validate({"training": {"batch_size": batch_size}, "devices": {"threads": asked}})
     assert config.devices_for_model.threads == threads
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"name": "cnn", "hidden": [64]},
+            "settings of cnn, which are width, dropout, shift, flip; hidden is none of them",
+        ),
+        ({"width": 32}, "settings of mlp, which are hidden, dropout, shift, flip; width is none of them"),
+        ({"name": "resnet", "dropout": 0.1}, "dropout is none of them"),
+        ({"name": "vit", "width": 10, "heads": 4}, "heads that divide width; 4 does not divide 10"),
+    ],
+)
+def test_a_network_takes_its_own_settings_alone(settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({"model": settings})
+    assert sentence in config_sentence(caught.value)
+
+
+def test_settings_are_those_given_over_the_networks_own() -> None:
+    assert RetrainConfig().model.settings == {"hidden": (64,), "dropout": 0.0, "shift": 0, "flip": False}
+    config = RetrainConfig.model_validate({"model": {"name": "vit", "depth": 2}})
+    assert config.model.settings["depth"] == 2
+    assert config.model.settings["heads"] == 4
