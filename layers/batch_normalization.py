@@ -64,7 +64,8 @@ class BatchNormalization(keras.layers.Layer):
         else:
             mean, variance = self.moving_mean.value, self.moving_variance.value
         scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
-        return ops.cast((x - mean) * scale + ops.cast(self.beta, "float32"), self.compute_dtype)
+        offset = ops.cast(self.beta, "float32") - mean * scale  # of one number a feature, not of every input
+        return ops.cast(x * scale + offset, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return tuple(input_shape)
