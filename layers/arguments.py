@@ -67,7 +67,21 @@ def fixed(layer: str, shape: tuple[int | None, ...], rank: int, *axes: int) -> N
         ValueError: If so.
     """
     if len(shape) != rank or any(shape[axis] is None for axis in axes):
-        form = {2: "(batch, features)", 3: "(batch, tokens, features)", 4: "(batch, height, width, channels)"}[rank]
+        form = {3: "(batch, tokens, features)", 4: "(batch, height, width, channels)"}[rank]
+        sizes = " with fixed sizes" if axes else ""
+        raise ValueError(f"`{layer}` needs an input of shape {form}{sizes}. Received: input_shape={tuple(shape)}")
+
+
+def features(layer: str, shape: tuple[int | None, ...]) -> int:
+    """The size of the last axis of ``(batch, ..., features)``.
+
+    Raises:
+        ValueError: If it is not fixed, or there is no other axis.
+    """
+    size = shape[-1]
+    if len(shape) < 2 or size is None:
         raise ValueError(
-            f"`{layer}` needs an input of shape {form} with fixed sizes. Received: input_shape={tuple(shape)}"
+            f"`{layer}` needs an input of shape (batch, ..., features) with a fixed number of features. "
+            f"Received: input_shape={tuple(shape)}"
         )
+    return size

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from layers.arguments import positive_number, share
+from layers.arguments import features, positive_number, share
 
 
 @keras.saving.register_keras_serializable(package="layers")
@@ -42,13 +42,8 @@ class BatchNormalization(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create ``gamma``, ``beta``, ``moving_mean`` and ``moving_variance``, each of shape ``(features,)``."""
-        features = input_shape[-1]
-        if len(input_shape) < 2 or features is None:
-            raise ValueError(
-                "`BatchNormalization` needs an input of shape (batch, ..., features) with a fixed number of features. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
-        shape = (features,)
+        size = features("BatchNormalization", input_shape)
+        shape = (size,)
         self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
         self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
         moving = {"shape": shape, "trainable": False, "autocast": False, "aggregation": "mean"}

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from layers.arguments import positive_integer
+from layers.arguments import features, positive_integer
 
 
 @keras.saving.register_keras_serializable(package="layers")
@@ -55,19 +55,14 @@ class Dense(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create ``w`` of shape ``(features, units)`` and ``b`` of shape ``(units,)``."""
-        features = input_shape[-1]
-        if len(input_shape) < 2 or features is None:
-            raise ValueError(
-                "`Dense` needs an input of shape (batch, ..., features) with a fixed number of features. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
-        if self.input_dim not in (None, features):
+        size = features("Dense", input_shape)
+        if self.input_dim not in (None, size):
             raise ValueError(
                 f"`Dense` was made for {self.input_dim} features. Received: input_shape={tuple(input_shape)}"
             )
         if self.built:
             return
-        self.w = self.add_weight(name="w", shape=(features, self.units), initializer=self.w_initializer)
+        self.w = self.add_weight(name="w", shape=(size, self.units), initializer=self.w_initializer)
         self.b = (
             self.add_weight(name="b", shape=(self.units,), initializer=self.b_initializer) if self.use_bias else None
         )

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from layers.arguments import positive_number
+from layers.arguments import features, positive_number
 
 
 @keras.saving.register_keras_serializable(package="layers")
@@ -38,14 +38,9 @@ class LayerNormalization(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create ``gamma`` and ``beta`` of shape ``(features,)``."""
-        features = input_shape[-1]
-        if len(input_shape) < 2 or features is None:
-            raise ValueError(
-                "`LayerNormalization` needs an input of shape (batch, ..., features) with a fixed number of features. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
-        self.gamma = self.add_weight(name="gamma", shape=(features,), initializer="ones")
-        self.beta = self.add_weight(name="beta", shape=(features,), initializer="zeros")
+        size = features("LayerNormalization", input_shape)
+        self.gamma = self.add_weight(name="gamma", shape=(size,), initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=(size,), initializer="zeros")
 
     def call(self, inputs: Any) -> Any:
         x = ops.cast(inputs, "float32")

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from layers.arguments import one_of
+from layers.arguments import fixed, one_of
 from layers.random_layer import RandomLayer
 
 _AXES = {"horizontal": 2, "vertical": 1}
@@ -38,11 +38,7 @@ class RandomFlip(RandomLayer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """See that these are images, and create ``key``."""
-        if len(input_shape) != 4:
-            raise ValueError(
-                "`RandomFlip` needs images of shape (batch, height, width, channels). "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
+        fixed("RandomFlip", input_shape, 4)
         super().build(input_shape)
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:

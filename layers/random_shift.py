@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from layers.arguments import positive_integer
+from layers.arguments import fixed, positive_integer
 from layers.random_layer import RandomLayer
 
 
@@ -36,11 +36,7 @@ class RandomShift(RandomLayer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """See that these are images, and create ``key``."""
-        if len(input_shape) != 4:
-            raise ValueError(
-                "`RandomShift` needs images of shape (batch, height, width, channels). "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
+        fixed("RandomShift", input_shape, 4)
         super().build(input_shape)
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:
