@@ -5,10 +5,10 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint ui deploy drill bench lock clean
+.PHONY: help setup run test lint ui deploy drill bench bench-accuracy bench-layers lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.ready ## make the pinned environment (.venv)
 
@@ -44,6 +44,12 @@ drill: setup ## kill training 100 times and publishing 300 times; nothing may be
 bench: setup ## seconds an epoch and of a whole run (PyTorch, JAX, matplotlib take part where installed)
 	$(PY) benchmarks/training.py
 	$(PY) benchmarks/overhead.py
+
+bench-accuracy: setup ## how good the networks become, over three seeds (about an hour on two cores)
+	$(PY) benchmarks/accuracy.py 3
+
+bench-layers: setup ## each layer against its counterpart in keras.layers
+	$(PY) benchmarks/layer_speed.py
 
 ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200)
 	$(VENV)/bin/prefect server start

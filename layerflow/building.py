@@ -6,9 +6,8 @@ from pathlib import Path
 
 import keras
 
-from layerflow import store
+from layerflow import own
 from layerflow.config import ModelConfig
-from layerflow.errors import ConfigError
 from layerflow.models import make_model
 from layerflow.records import DatasetRef, ModelRef
 
@@ -24,17 +23,15 @@ def build(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> Mod
         ConfigError: If the network can't be made for images of this shape.
     """
     keras.utils.set_random_seed(seed)
-    network = make_model(config, classes=len(data.classes))
-    try:
-        network.build((None, *data.image_shape))
-    except ValueError as error:  # such as patches that do not fit
-        raise ConfigError(f"{config.name} can't take images of shape {data.image_shape}: {error}") from error
+    network = make_model(config, len(data.classes), data.image_shape)
     network.save(folder / "model.keras")
+    if own.is_own(config.name):
+        own.ensure_reloadable(config.name, network, folder / "model.keras", data.image_shape)
     summary = io.StringIO()
     network.summary(print_fn=lambda line, line_break=True: summary.write(f"{line}\n"))
     log.info("%s of %d parameters\n%s", config.name, network.count_params(), summary.getvalue())
     return ModelRef(
         name=config.name,
-        digest=store.sha256(folder / "model.keras"),
+        digest=own.digest_of(config.name, folder / "model.keras"),
         parameters=network.count_params(),
     )

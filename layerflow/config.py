@@ -6,6 +6,7 @@ It is the form that the Prefect UI renders, the flags that the command line take
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,8 +25,10 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def _known_model(name: str) -> str:
-    if name not in MODELS:
-        raise ValueError(f"a model named one of {', '.join(MODELS)}{did_you_mean(name, MODELS)}")
+    if name not in MODELS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        raise ValueError(
+            f"a model named one of {', '.join(MODELS)}, or mypackage.mymodule:MyNet{did_you_mean(name, MODELS)}"
+        )
     return name
 
 
@@ -85,7 +88,9 @@ class ModelConfig(_Group):
     """Which network, and the settings that it takes; those of other networks are refused."""
 
     name: Annotated[str, AfterValidator(_known_model)] = Field(
-        "mlp", description="The network: `mlp`, `cnn`, `resnet` or `vit`."
+        "mlp",
+        description="The network: `mlp`, `cnn`, `resnet`, `vit`, or your own: `mypackage.mymodule:MyNet`, a class of "
+        "Keras models or a function that gives one.",
     )
     hidden: Annotated[tuple[PositiveInt, ...] | None, BeforeValidator(_one_list)] = Field(
         None, max_length=32, description="`mlp`: units of each hidden layer (64); empty makes it linear."
@@ -106,9 +111,13 @@ class ModelConfig(_Group):
     )
     flip: bool | None = Field(None, description="Whether training mirrors images left and right at random (false).")
 
+    options: Annotated[dict[str, Any] | None, BeforeValidator(_name_or_form)] = Field(
+        None, description="Your own network: what it is called with, beside `classes` and `image_shape`."
+    )
+
     @model_validator(mode="after")
     def _takes_only_its_own(self) -> Self:
-        known = MODELS[self.name]
+        known = MODELS.get(self.name, {"options": None})
         for field in type(self).model_fields:
             if field != "name" and field not in known and getattr(self, field) is not None:
                 raise ValueError(f"settings of {self.name}, which are {', '.join(known)}; {field} is none of them")
@@ -120,6 +129,8 @@ class ModelConfig(_Group):
     @property
     def settings(self) -> dict[str, Any]:
         """What the network is made with: each setting that it takes, or its default."""
+        if self.name not in MODELS:
+            return self.options or {}
         given = {field: getattr(self, field) for field in MODELS[self.name]}
         return {**MODELS[self.name], **{field: value for field, value in given.items() if value is not None}}
 
@@ -252,4 +263,4 @@ class RetrainConfig(_Group):
     def registry_name(self) -> str:
         """Name under which the model is published: ``registry.name``, or model and dataset."""
         dataset = self.data.name.partition(":")[0].replace("/", "-")
-        return self.registry.name or f"{self.model.name}-{dataset}"
+        return self.registry.name or f"{self.model.name.rpartition(':')[2]}-{dataset}"

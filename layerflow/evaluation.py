@@ -3,16 +3,15 @@
 import logging
 from pathlib import Path
 
-import keras
 import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-import layerflow.models  # noqa: F401  (makes saved models of ours loadable)
 from layerflow import store
 from layerflow.data import images_and_labels
 from layerflow.engine import uses_xla
 from layerflow.inference import cross_entropy, make_predictor, softmax
+from layerflow.models import load_model
 from layerflow.records import ClassScore, DatasetRef, Evaluation, TrainedRef
 
 log = logging.getLogger(__name__)
@@ -27,7 +26,7 @@ def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
     References:
         Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
-    network = keras.models.load_model(store.path(trained.keras), compile=False)
+    network = load_model(trained.model, store.path(trained.keras))
     images, labels = images_and_labels(data, "test")
     logits = make_predictor(network, uses_xla(network, data.image_shape, "auto"))(images)
     np.save(folder / "predictions.npy", softmax(logits), allow_pickle=False)

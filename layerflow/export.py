@@ -10,12 +10,12 @@ import tensorflow as tf
 from keras import ops
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-import layerflow.models  # noqa: F401  (makes saved models of ours loadable)
 from layerflow import store
 from layerflow.data import images_and_labels
 from layerflow.engine import uses_xla
 from layerflow.inference import make_predictor, softmax
 from layerflow.manifest import DIGESTS, EXTRA, write_digests
+from layerflow.models import load_model
 from layerflow.records import DatasetRef, ExportRef, TrainedRef
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def export(trained: TrainedRef, data: DatasetRef, folder: Path) -> ExportRef:
     Keras model gave them, the contract (signature, classes), requests by which TensorFlow Serving warms up before it
     answers anybody, and the SHA-256 of every file.
     """
-    network = keras.models.load_model(store.path(trained.keras), compile=False)
+    network = load_model(trained.model, store.path(trained.keras))
     target = folder / "saved_model"
     _write_saved_model(network, data, target)
     extra = target / EXTRA

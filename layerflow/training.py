@@ -14,15 +14,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import layerflow.models  # noqa: F401  (makes saved models of ours loadable)
-from layerflow import devices, store
+from layerflow import devices, own, store
 from layerflow.checkpoint import Checkpoint
 from layerflow.code import code_digest
 from layerflow.config import TrainingConfig
 from layerflow.data import images_and_labels
 from layerflow.engine import Engine, uses_xla
-from layerflow.errors import NonFiniteLossError, OutOfMemoryError
+from layerflow.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
 from layerflow.inference import cross_entropy, make_predictor
+from layerflow.models import load_model
 from layerflow.optimizers import depends_on_epochs, make_optimizer
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
 
@@ -67,12 +67,12 @@ def train(
                 f"The device ran out of memory with {config.batch_size} images a step; "
                 "lower training.batch_size, or use a smaller model."
             ) from error
-    shipped = keras.models.load_model(store.path(model.keras), compile=False)
+    shipped = load_model(model.name, store.path(model.keras))
     shipped.set_weights(training.progress.best_weights)
     shipped.save(folder / "model.keras")
     return TrainedRef(
         model=model.name,
-        digest=store.sha256(folder / "model.keras"),
+        digest=own.digest_of(model.name, folder / "model.keras"),
         epochs=len(training.progress.history),
         best_epoch=training.progress.best_epoch,
         steps=int(training.optimizer.iterations.numpy()),
@@ -111,7 +111,7 @@ class _Training:
         images, labels = images_and_labels(data, "train")
         self.validation = images_and_labels(data, "validation")
         with self.strategy.scope():
-            saved = keras.models.load_model(store.path(model.keras), compile=False)
+            saved = load_model(model.name, store.path(model.keras))
             self.network = _in_precision(saved, config.precision, data.image_shape)
             self.optimizer = make_optimizer(config, -(-len(labels) // config.batch_size))
             self.optimizer.build(self.network.trainable_variables)
@@ -255,6 +255,11 @@ def _in_precision(network: Any, precision: str, image_shape: tuple[int, ...]) ->
     try:
         mixed = type(network).from_config({**network.get_config(), "dtype": precision})
         mixed.build((None, *image_shape))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"training.precision {precision} needs a network that can be made again from its config with another "
+            f"dtype. {type(network).__name__} can't; train it in float32."
+        ) from error
     finally:
         keras.config.set_dtype_policy(before)
     mixed.set_weights(network.get_weights())

@@ -26,9 +26,9 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from layerflow import store
+from layerflow import own, store
 from layerflow.code import code_digest
-from layerflow.config import DataConfig, DevicesConfig
+from layerflow.config import DataConfig, DevicesConfig, ModelConfig
 from layerflow.errors import LayerflowError, heals
 from layerflow.records import Record
 
@@ -132,6 +132,8 @@ def _identity(value: Any) -> Any:
         return value.identity
     if isinstance(value, DataConfig):  # where the raw files come from does not change what they are
         return value.model_dump(mode="json", exclude={"mirror"})
+    if isinstance(value, ModelConfig) and own.is_own(value.name):
+        return [value.model_dump(mode="json"), own.code_of(value.name)]
     if isinstance(value, DevicesConfig):  # nor does what computes them
         return None
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

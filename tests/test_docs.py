@@ -53,7 +53,7 @@ def test_a_layer_of_ones_own_gets_into_the_pipeline_as_the_page_says(tmp_path: P
             apply(block, project)
         elif block.startswith("# layers/swish.py\n"):
             (project / "layers" / "swish.py").write_text(block.partition("\n")[2])
-    (command,) = [block for kind, block in BLOCKS if kind == "console"]
+    command = next(block for kind, block in BLOCKS if kind == "console")
     arguments = command.removeprefix("$ layerflow ").split()
     environment = {"PYTHONPATH": str(project), "LAYERFLOW_STORE": str(tmp_path / "store")}
     out = run([sys.executable, "-m", "cli.main", *arguments], project, **environment)

@@ -27,8 +27,7 @@ every_network = pytest.mark.parametrize("name", list(MODELS))
 
 
 def small(name: str, shape: tuple[int, int, int] = (8, 8, 1), classes: int = 5, **settings: Any) -> keras.Model:
-    network = make_model(ModelConfig(name=name, **SMALL[name], **settings), classes)
-    network.build((None, *shape))
+    network = make_model(ModelConfig(name=name, **SMALL[name], **settings), classes, shape)
     return network
 
 
@@ -51,8 +50,7 @@ def test_every_setting_is_heard(name: str) -> None:
     plain = small(name).count_params()
     for field, value in {"width": 12, "depth": 3, "hidden": (5,), "patch_size": 2}.items():
         if field in MODELS[name]:
-            other = make_model(ModelConfig(name=name, **{**SMALL[name], field: value}), 5)
-            other.build((None, 8, 8, 1))
+            other = make_model(ModelConfig(name=name, **{**SMALL[name], field: value}), 5, (8, 8, 1))
             assert other.count_params() != plain, field
     x = images()
     for field, value in {"shift": 3, "flip": True, "dropout": 0.5}.items():
@@ -65,8 +63,8 @@ def test_every_setting_is_heard(name: str) -> None:
                     else {**SMALL[name], field: value},
                 ),
                 5,
+                (8, 8, 1),
             )
-            network.build((None, 8, 8, 1))
             one, other = (np.asarray(network(x, training=True)) for _ in range(2))
             assert (one != other).any(), f"{field} draws in training"
             np.testing.assert_array_equal(network(x), network(x))

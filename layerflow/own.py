@@ -1,0 +1,139 @@
+"""Networks that a user brings: ``model.name mypackage.mymodule:MyNet``. Imports TensorFlow only to make one."""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from layerflow import store
+from layerflow.errors import ConfigError, did_you_mean
+
+
+def is_own(name: str) -> bool:
+    """Whether a network's name is that of something to be imported."""
+    return ":" in name
+
+
+def code_of(name: str) -> str:
+    """SHA-256 of the sources of the package that ``name`` lies in: when one changes, the network is another.
+
+    Raises:
+        ConfigError: If there is no such package.
+    """
+    top = name.partition(":")[0].partition(".")[0]
+    _look_here()
+    spec = importlib.util.find_spec(top)
+    if spec is None or not (spec.origin or spec.submodule_search_locations):
+        raise ConfigError(
+            f"model.name must name something that can be imported, such as mypackage.mymodule:MyNet. There is no "
+            f"module {top}; start from the folder that holds it, or install it. Received: {name}"
+        )
+    digest = hashlib.sha256()
+    for folder in spec.submodule_search_locations or []:
+        for file in sorted(Path(folder).rglob("*.py")):
+            digest.update(f"{file.relative_to(folder).as_posix()} {store.sha256(file)}\n".encode())
+    if not spec.submodule_search_locations and spec.origin:
+        digest.update(store.sha256(Path(spec.origin)).encode())
+    return digest.hexdigest()
+
+
+def digest_of(name: str, file: Path) -> str:
+    """SHA-256 of a saved network; where it is a user's, with its code, which the file does not hold."""
+    digest = store.sha256(file)
+    return hashlib.sha256(f"{digest} {code_of(name)}".encode()).hexdigest() if is_own(name) else digest
+
+
+def load_module(name: str) -> ModuleType:
+    """Import the module that ``name`` lies in, which makes saved files of its classes loadable.
+
+    Raises:
+        ConfigError: If it can't be imported.
+    """
+    _look_here()
+    module = name.partition(":")[0]
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # whatever a user's module may raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"model.name must name something that can be imported. {module} can't ({reason}).") from error
+
+
+def make(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> Any:
+    """Call what ``name`` names, and return the Keras model that it gives, built for the images.
+
+    It is called with ``options``, and with ``classes`` and ``image_shape`` where it takes them.
+
+    Raises:
+        ConfigError: If it can't be imported or called, gives no Keras model, or one that does not give one logit a
+            class for raw ``uint8`` images.
+    """
+    import keras
+    import numpy as np
+
+    module, attribute = load_module(name), name.partition(":")[2]
+    maker = getattr(module, attribute, None)
+    if not callable(maker):
+        near = did_you_mean(attribute, [each for each in dir(module) if not each.startswith("_")])
+        raise ConfigError(f"{module.__name__} must hold a class or function {attribute}. It has none{near}.")
+    given = {"classes": classes, "image_shape": image_shape}
+    try:
+        network = maker(**_taken(maker, given), **options)
+    except Exception as error:
+        raise ConfigError(f"{name} must make a network of {_call(maker, given, options)}. {_said(error)}") from error
+    if not isinstance(network, keras.Model):
+        raise ConfigError(f"{name} must give a keras.Model. Received: {type(network).__name__}")
+    try:
+        logits = network(np.zeros((2, *image_shape), np.uint8), training=False)
+    except Exception as error:
+        raise ConfigError(f"{name} must take raw uint8 images of shape {image_shape}. {_said(error)}") from error
+    if getattr(logits, "shape", None) != (2, classes) or "float" not in keras.backend.standardize_dtype(logits.dtype):
+        raise ConfigError(
+            f"{name} must give one logit a class, a tensor of floats of shape (batch, {classes}). "
+            f"Received: {getattr(logits, 'shape', type(logits).__name__)}"
+        )
+    return network
+
+
+def ensure_reloadable(name: str, network: Any, file: Path, image_shape: tuple[int, int, int]) -> None:
+    """Load what was saved, and see that it answers as before.
+
+    Raises:
+        ConfigError: If it does not; then its config or the names of its weights lack something.
+    """
+    import keras
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (2, *image_shape), np.uint8)
+    remedy = "register its classes, give them get_config, and make their weights in build()"
+    try:
+        again = keras.models.load_model(file, compile=False)(images, training=False)
+    except Exception as error:
+        raise ConfigError(f"{name} must load again once it is saved; {remedy}. {_said(error)}") from error
+    if not np.allclose(again, network(images, training=False), rtol=1e-4, atol=1e-4):
+        raise ConfigError(f"{name} must answer the same once it is saved and loaded. It does not; {remedy}.")
+
+
+def _look_here() -> None:
+    """Find modules in the working folder, as ``python -m`` does and an installed command does not."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+
+
+def _taken(maker: Any, given: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(maker).parameters
+    return {name: value for name, value in given.items() if name in parameters}
+
+
+def _call(maker: Any, given: dict[str, Any], options: dict[str, Any]) -> str:
+    return ", ".join([*_taken(maker, given), *options]) or "no arguments"
+
+
+def _said(error: Exception) -> str:
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"It says: {type(error).__name__}: {first}"

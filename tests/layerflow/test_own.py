@@ -1,0 +1,185 @@
+"""Networks that a user brings."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layerflow import building, own
+from layerflow.config import ModelConfig, RetrainConfig
+from layerflow.errors import ConfigError
+from layerflow.records import DatasetRef
+
+LAYERFLOW = Path(sys.executable).with_name("layerflow")
+NETS = '''
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("mine")
+class MyNet(keras.Model):
+    def __init__(self, classes, width=16, **kwargs):
+        super().__init__(**kwargs)
+        self.classes, self.width = classes, width
+        self.parts = [keras.layers.Flatten(), keras.layers.Rescaling(1 / 255), keras.layers.Dense(width, "relu"),
+                      keras.layers.Dense(classes)]
+
+    def build(self, input_shape):
+        shape = input_shape
+        for part in self.parts:
+            part.build(shape)
+            shape = part.compute_output_shape(shape)
+
+    def call(self, images):
+        for part in self.parts:
+            images = part(images)
+        return images
+
+    def get_config(self):
+        return {**super().get_config(), "classes": self.classes, "width": self.width}
+
+
+def functional(classes, image_shape):
+    inputs = keras.Input(image_shape, dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Dense(32, "relu")(x)))
+
+
+def no_model(classes):
+    return [classes]
+
+
+def one_too_many(classes, image_shape):
+    return functional(classes + 1, image_shape)
+
+
+def breaks(classes):
+    raise RuntimeError("out of ideas\\nand more")
+
+
+class Forgetful(MyNet):
+    def get_config(self):
+        return {}
+
+
+@keras.saving.register_keras_serializable("mine")
+class Unsaved(MyNet):
+    """A weight that Keras does not know of."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        import tensorflow as tf
+        self.hidden = [tf.random.normal((1,))]
+
+    def call(self, images):
+        return super().call(images) * self.hidden[0]
+
+
+not_callable = 3
+'''
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of the user's in the working folder."""
+    (tmp_path / "mynets").mkdir()
+    (tmp_path / "mynets" / "__init__.py").write_text("")
+    (tmp_path / "mynets" / "nets.py").write_text(NETS)
+    (tmp_path / "mynets" / "broken.py").write_text("import nonsense\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mynets"]:
+        del sys.modules[name]
+
+
+def build(name: str, digits: DatasetRef, folder: Path, **options: object) -> object:
+    return building.build(ModelConfig(name=name, options=options or None), digits, 0, folder)
+
+
+@pytest.mark.parametrize("name", ["mynets.nets:MyNet", "mynets.nets:functional"])
+def test_a_class_or_a_function_makes_the_network(name: str, nets: Path, digits: DatasetRef, tmp_path: Path) -> None:
+    assert build(name, digits, tmp_path).name == name
+
+
+def test_its_options_and_its_code_are_part_of_what_it_is(nets: Path, digits: DatasetRef, tmp_path: Path) -> None:
+    first = build("mynets.nets:MyNet", digits, tmp_path, width=8)
+    assert first.parameters == 64 * 8 + 8 + 8 * 10 + 10
+    code = own.code_of("mynets.nets:MyNet")
+    (nets / "mynets" / "helper.py").write_text("x = 1\n")
+    assert own.code_of("mynets.nets:MyNet") != code
+    assert own.digest_of("mynets.nets:MyNet", tmp_path / "model.keras") != first.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("nowhere.nets:MyNet", {}, "There is no module nowhere"),
+        ("mynets.net:MyNet", {}, "mynets.net can't (ModuleNotFoundError"),
+        ("mynets.broken:MyNet", {}, "No module named 'nonsense'"),
+        ("mynets.nets:MyNte", {}, "did you mean MyNet?"),
+        ("mynets.nets:not_callable", {}, "must hold a class or function not_callable"),
+        ("mynets.nets:no_model", {}, "must give a keras.Model. Received: list"),
+        ("mynets.nets:one_too_many", {}, "shape (batch, 10). Received: (2, 11)"),
+        ("mynets.nets:breaks", {}, "It says: RuntimeError: out of ideas"),
+        ("mynets.nets:MyNet", {"depth": 3}, "must make a network of classes, depth. It says:"),
+        ("mynets.nets:Forgetful", {}, "must load again once it is saved"),
+        ("mynets.nets:Unsaved", {}, "must answer the same once it is saved and loaded"),
+    ],
+)
+def test_what_can_not_be_used_is_one_sentence(
+    name: str, options: dict[str, object], sentence: str, nets: Path, digits: DatasetRef, tmp_path: Path
+) -> None:
+    def use() -> None:
+        own.code_of(name)
+        build(name, digits, tmp_path, **options)
+
+    with pytest.raises(ConfigError) as caught:
+        use()
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_and_its_options_are_checked_with_the_other_settings() -> None:
+    config = RetrainConfig.model_validate({"model": {"name": "my.nets:MyNet", "options": '{"width": 3}'}})
+    assert config.model.settings == {"width": 3}
+    assert config.registry_name == "MyNet-digits"
+    for wrong in ({"name": "my.nets:"}, {"name": "my.nets:MyNet", "width": 3}, {"options": {"width": 3}}):
+        with pytest.raises(ValueError, match=r"a model named one of|is none of them"):
+            RetrainConfig.model_validate({"model": wrong})
+
+
+def test_it_goes_through_the_whole_pipeline_and_changed_code_trains_anew(nets: Path, tmp_path: Path) -> None:
+    def retrain() -> dict[str, object]:
+        done = subprocess.run(
+            [
+                str(LAYERFLOW),
+                "retrain",
+                "--json",
+                "--model.name",
+                "mynets.nets:MyNet",
+                "--model.options",
+                '{"width": 24}',
+            ],
+            cwd=nets,
+            env={**os.environ, "LAYERFLOW_STORE": str(tmp_path / "store")},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    assert retrain()["code"] == "promoted_first"
+    again = retrain()
+    assert again["code"] == "unchanged"
+    assert {step["state"] for step in again["steps"].values()} == {"Cached"}
+    (nets / "mynets" / "nets.py").write_text(NETS.replace('"relu"', '"tanh"'))
+    changed = retrain()
+    states = {name: step["state"] for name, step in changed["steps"].items()}
+    assert states["load_data"] == "Cached"
+    assert states["train_model"] == states["promote_model"] == "Completed"
