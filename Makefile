@@ -30,7 +30,7 @@ run: setup ## retrain on the embedded digits: train, prove, publish
 	$(VENV)/bin/layerflow retrain
 
 test: setup ## the whole test suite
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .

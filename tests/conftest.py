@@ -10,7 +10,9 @@ _SCRATCH = tempfile.TemporaryDirectory(prefix="layerflow-tests-")
 os.environ["PREFECT_HOME"] = f"{_SCRATCH.name}/prefect"
 os.environ["LAYERFLOW_STORE"] = f"{_SCRATCH.name}/store"
 os.environ.pop("PREFECT_API_URL", None)
-MIRROR = os.environ.pop("LAYERFLOW_MIRROR", None)
+MIRROR = os.environ.pop("LAYERFLOW_MIRROR", None) or os.environ.get("LAYERFLOW_TESTS_MIRROR")
+if MIRROR:  # for the processes among which the tests are divided: they are started from this one
+    os.environ["LAYERFLOW_TESTS_MIRROR"] = MIRROR
 
 import pytest  # noqa: E402
 from prefect.testing.utilities import prefect_test_harness  # noqa: E402
