@@ -2,7 +2,6 @@
 
 from prefect import flow
 
-from layerflow import registry, store
 from layerflow.config import RetrainConfig
 from layerflow.records import Retrained
 from tasks import (
@@ -14,7 +13,7 @@ from tasks import (
     train_model,
     verify_export,
 )
-from tasks.policy import result_storage
+from tasks.policy import result_storage, sweep
 
 
 @flow(
@@ -26,8 +25,7 @@ from tasks.policy import result_storage
 )
 def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008  (frozen)
     """Retrain one image classifier. Steps whose inputs and code are unchanged are `Cached`."""
-    store.sweep()
-    registry.sweep(config.registry_name)
+    sweep(config.registry_name)
     devices = config.devices_for_model
     data = load_data(config.data, devices)
     model = build_model(config.model, data, config.training.seed, devices)

@@ -26,7 +26,7 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from layerflow import own, store
+from layerflow import own, registry, store
 from layerflow.code import code_digest
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig
 from layerflow.errors import LayerflowError, heals
@@ -44,6 +44,12 @@ RETRY_DELAYS = [1.0, 3.0, 9.0]
 def result_storage() -> Path:
     """Where the flow's tasks keep Prefect's records of their results: the store, beside the artifacts."""
     return store.root()
+
+
+def sweep(name: str) -> None:
+    """Remove what dead runs left in the store and among the versions of the model ``name``."""
+    store.sweep()
+    registry.sweep(name)
 
 
 def step(name: str, run_name: str, *, tags: tuple[str, ...] = ()) -> Callable[..., Any]:
