@@ -52,7 +52,7 @@ def server() -> Iterator[None]:
     """A real Prefect server with a database of its own, for the whole session."""
     for name in tasks.__all__:  # as the command line does, and for its reason: SQLite stalls on tags
         getattr(tasks, name).tags = set()
-    with prefect_test_harness():
+    with prefect_test_harness(server_startup_timeout=180):  # on a busy machine
         yield
 
 
