@@ -1,6 +1,7 @@
 """Real parts for every test: a store, a Prefect server, digits prepared by TFDS, one whole run of the flow."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,13 @@ from layerflow.config import DataConfig, RetrainConfig  # noqa: E402
 from layerflow.records import DatasetRef, Retrained  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Each test draws the same numbers, whichever ran before it in its process."""
+    if keras := sys.modules.get("keras"):
+        keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")
