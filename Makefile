@@ -41,7 +41,7 @@ drill: setup ## kill training 100 times and publishing 300 times; nothing may be
 	$(PY) benchmarks/drill.py 100
 	$(PY) benchmarks/publish_drill.py 300
 
-bench: setup ## seconds an epoch and of a whole run (PyTorch, JAX, matplotlib take part where installed)
+bench: setup ## seconds an epoch and of a whole run (PyTorch and JAX take part where installed)
 	$(PY) benchmarks/training.py
 	$(PY) benchmarks/overhead.py
 

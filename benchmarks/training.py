@@ -1,7 +1,7 @@
 """Seconds an epoch: ours, Keras' ways, PyTorch, JAX and the arithmetic's limit, alternated in one run.
 
-Usage: ``python benchmarks/training.py [ROUNDS]``. Needs MNIST (LAYERFLOW_MIRROR, or the network); PyTorch, JAX and
-matplotlib take part where they are installed. Prints a table a task and draws docs/training-speed.png.
+Usage: ``python benchmarks/training.py [ROUNDS]``. Needs MNIST (LAYERFLOW_MIRROR, or the network); PyTorch and JAX
+take part where they are installed. Prints a table a task and draws docs/training-speed.png.
 """
 
 import importlib.util
@@ -148,8 +148,7 @@ def main() -> None:
             results = measure(task, batch, images, contenders, rounds, file)
             show(task, batch, images, rounds, results)
             found.append((f"{task}, batch {batch}", results))
-    if importlib.util.find_spec("matplotlib"):
-        draw(found)
+    draw(found)
 
 
 if __name__ == "__main__":

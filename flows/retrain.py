@@ -18,7 +18,7 @@ from tasks.policy import result_storage, sweep
 
 @flow(
     name="retrain",
-    flow_run_name="retrain-{config.model.name}-on-{config.data.name}",
+    flow_run_name="retrain-{config.model.name}-on-{config.data.title}",
     description="Load, build, train, evaluate, export, verify in a fresh process, and publish what is proved.",
     result_storage=result_storage(),
     persist_result=False,  # the steps' own records are kept; a copy of them would be one more file a run

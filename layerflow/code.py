@@ -16,6 +16,7 @@ _LIBRARIES = {
     "keras": "keras",
     "tensorflow_datasets": "tensorflow-datasets",
     "sklearn": "scikit-learn",
+    "PIL": "pillow",  # decodes and resizes
     "numpy": "numpy",  # draws the order of an epoch
 }
 

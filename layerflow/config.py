@@ -62,12 +62,41 @@ class DataConfig(_Group):
         "digits",
         # Letters, digits and underscores, as TFDS names are: no path can hide in a name.
         pattern=r"^[A-Za-z]\w*(/[A-Za-z0-9][\w.+-]*)?(:\d+\.\d+\.\d+)?$",
-        description="`digits` (built in), or any TensorFlow Datasets name of labelled images: `mnist`, `mnist:3.0.1`.",
+        description="`digits` (built in), `folder` (your own images, in `path`), or any TensorFlow Datasets name of "
+        "labelled images: `mnist`, `mnist:3.0.1`.",
+    )
+    path: Path | None = Field(
+        None, description="`folder`: where `train/<class>/` lies, and `test/<class>/` where there is one."
+    )
+    module: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*$",
+        description="A module of yours that registers a TensorFlow Datasets builder: `mypackage.mydataset`.",
+    )
+    data_dir: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder, or bucket that TensorFlow Datasets can read, in which the dataset is prepared already.",
     )
     mirror: Path | None = Field(
         None,
         description="Folder of raw files, one sub-folder a dataset, used instead of the network. "
         "Default: the environment variable LAYERFLOW_MIRROR.",
+    )
+    image_size: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$",
+        description="Height and width that images get: `32x32`. Default: their own, if all have the same.",
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 for grey images, 3 for colour. Default: their own; of a folder, 1 if all are grey."
+    )
+    test_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the images held back for the test where the data have no split for it; decided as "
+        "`validation_fraction` is.",
     )
     validation_fraction: float = Field(
         0.05,
@@ -76,12 +105,38 @@ class DataConfig(_Group):
         description="Share of the training split held back for validation; the bytes of an image decide, "
         "so that an image stays on its side when others are added.",
     )
+    max_broken: float = Field(
+        0.0, ge=0, lt=1, description="`folder`: share of the files that may be left out because they can't be read."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.name == "folder") != (self.path is not None):
+            raise ValueError("data.path with data.name folder, and with no other; both or neither")
+        if self.name == "folder" and (self.module or self.data_dir):
+            raise ValueError("data.module and data.data_dir with a dataset of TensorFlow Datasets, not with a folder")
+        return self
 
     @property
     def mirror_folder(self) -> Path | None:
         """The mirror in force: this field, or the environment's."""
         default = os.environ.get("LAYERFLOW_MIRROR")
         return self.mirror or (Path(default) if default else None)
+
+    @property
+    def title(self) -> str:
+        """What the data are called: the dataset's name, or that of the folder."""
+        if self.path is None:
+            return self.name.partition(":")[0].replace("/", "-")
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.path.expanduser().absolute().name).strip("-._") or "folder"
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of ``image_size``."""
+        if self.image_size is None:
+            return None
+        height, width = self.image_size.split("x")
+        return int(height), int(width)
 
 
 class ModelConfig(_Group):
@@ -262,5 +317,4 @@ class RetrainConfig(_Group):
     @property
     def registry_name(self) -> str:
         """Name under which the model is published: ``registry.name``, or model and dataset."""
-        dataset = self.data.name.partition(":")[0].replace("/", "-")
-        return self.registry.name or f"{self.model.name.rpartition(':')[2]}-{dataset}"
+        return self.registry.name or f"{self.model.name.rpartition(':')[2]}-{self.data.title}"

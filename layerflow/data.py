@@ -1,66 +1,72 @@
-"""From a dataset's name to ``uint8`` arrays on disk, through TensorFlow Datasets (TFDS)."""
+"""From a dataset's name to ``uint8`` arrays on disk: a train, a validation and a test split."""
 
 import hashlib
+import itertools
 import json
 import logging
-import os
-import shutil
-import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import tensorflow_datasets as tfds
-from filelock import FileLock
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
+from PIL import Image
 
-import layerflow.digits  # noqa: F401  (registers the builder `digits`)
-from layerflow import store
+from layerflow import catalog, folder, images, store
 from layerflow.config import DataConfig
-from layerflow.errors import DatasetError, MirrorError, UnreachableError, did_you_mean
+from layerflow.errors import DatasetError
 from layerflow.records import DatasetRef
+from layerflow.tree import ImageTree
 
 log = logging.getLogger(__name__)
 
-#: Examples read from TFDS at once: 0.8 MB of MNIST images, large enough that the reading costs more than the calls.
-_BATCH = 1024
-_SPLIT_RULE = (
-    "an image of the training split validates if the first 8 bytes of the SHA-256 of its bytes, as a share of 2^64, "
-    "are below validation_fraction; test is the dataset's own"
-)
+Shape = tuple[int, int, int]
+#: Bytes of images that are handled at once: so many that the work costs more than the calls, few for any memory.
+_BATCH_BYTES = 2**23
+#: Seconds between two lines that say how far reading is.
+_PROGRESS_SECONDS = 10.0
+_SPLITS = ("train", "validation", "test")
 
 
-def load(config: DataConfig, folder: Path) -> DatasetRef:
-    """Prepare the dataset and write its splits into ``folder``.
+def load(config: DataConfig, target: Path) -> DatasetRef:
+    """Read the dataset through TFDS, or a folder of images as TFDS sees it, and write its splits into ``target``.
 
     Writes ``<split>_images.npy``, ``uint8`` of shape ``(examples, height, width, channels)``, and
     ``<split>_labels.npy``, ``int32`` of shape ``(examples,)``, for train, validation and test.
 
     Raises:
-        DatasetError: If the dataset is unknown, or is no set of labelled images of one shape.
+        DatasetError: If the dataset is unknown, is no set of labelled images that can be given one shape, or holds more
+            broken images than it may.
         MirrorError: If the mirror lacks a file or holds a damaged one.
         UnreachableError: If the files must be downloaded and the network can't be reached.
+        FolderChangedError: If a folder is written to while it is read.
     """
-    _prepare(find_builder(config), config, folder)
-    builder = find_builder(config)  # anew: one made before another process prepared the dataset knows no splits
-    image, label = _image_and_label(builder)
+    builder, shape = _open(config)
+    if not isinstance(builder, ImageTree):
+        catalog.prepare(builder, config, target)
+        builder, shape = _open(config)  # anew: one made before another process prepared the dataset knows no splits
     splits = builder.info.splits
-    names = {"train": "train", "test": "test" if "test" in splits else "validation"}
-    if missing := [name for name in names.values() if name not in splits]:
+    pools = {"train": "train", "test": next((name for name in ("test", "validation") if name in splits), None)}
+    if "train" not in splits:
         raise DatasetError(
-            f"Dataset {config.name!r} must have the splits train and test. It has {', '.join(splits)}, "
-            f"without {missing[0]}; choose one that has both."
+            f"Dataset {config.name!r} must have a split train. It has {', '.join(splits)}; choose one that has it."
         )
-    for split, theirs in names.items():
-        _write_split(builder, theirs, image, label, folder, split)
-    _hold_back_validation(folder, config.validation_fraction)
-    return _describe(builder, image, label, folder)
+    for pool, theirs in pools.items():
+        if theirs:
+            _write_pool(builder, theirs, shape, target, pool)
+    if isinstance(builder, ImageTree):
+        folder.require_few_broken(builder.listing, builder.broken, config.max_broken)
+    test_is_given = pools["test"] is not None
+    _divide(config, shape, target, test_is_given)
+    return _describe(config, builder, shape, target, test_is_given)
 
 
 def check(config: DataConfig) -> None:
     """Raise what ``load`` would raise before it reads any example: a wrong name, a mirror that is not whole."""
-    _require_sources(find_builder(config), config)
+    builder, _ = _open(config)
+    if not isinstance(builder, ImageTree):
+        catalog.require_sources(builder, config)
 
 
 def images_and_labels(data: DatasetRef, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -70,205 +76,173 @@ def images_and_labels(data: DatasetRef, split: str) -> tuple[np.ndarray, np.ndar
     return images, np.load(folder / f"{split}_labels.npy", mmap_mode="r", allow_pickle=False)
 
 
-def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
-    """The TFDS builder of ``config.name``, known to hold one image and one class label an example.
+def _open(config: DataConfig) -> tuple[tfds.core.DatasetBuilder, Shape]:
+    """The builder of the data, and the shape that all their images get.
 
     Raises:
-        DatasetError: With near matches for an unknown name, or with what the dataset holds instead.
+        DatasetError: If there is none, or it does not hold one image and one class label an example.
     """
-    name = config.name.partition(":")[0].partition("/")[0]
-    try:
-        builder = tfds.builder(config.name, data_dir=_data_dir(), try_gcs=False)
-    except tfds.core.DatasetNotFoundError as error:
-        known = tfds.list_builders(with_community_datasets=False)
+    if config.path is None:
+        builder = catalog.find_builder(config)
+        return builder, _shape(builder, config)
+    listing = folder.scan(config.path)
+    shape = folder.shape_of(listing, config.size, config.channels)
+    return ImageTree(listing, shape), shape
+
+
+def _shape(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Shape:
+    feature = builder.info.features[_image_and_label(builder)[0]]
+    height, width, channels = _own_shape(builder)
+    if config.size:
+        height, width = config.size
+    channels = config.channels or channels
+    dtype = np.dtype(feature.np_dtype)
+    if height is None or width is None or channels is None or dtype != np.uint8:
         raise DatasetError(
-            f"data.name must be `digits` or the name of a TensorFlow Datasets dataset. "
-            f"Received: {config.name!r}{did_you_mean(name, known)}."
-        ) from error
-    except (
-        AssertionError,
-        ValueError,
-    ) as error:  # TFDS's words for a version or configuration it does not have
-        reason = str(error).strip().splitlines()[0]
-        raise DatasetError(f"TensorFlow Datasets can't build {config.name!r}: {reason}") from error
-    _image_and_label(builder)
-    return builder
+            f"The images of {builder.name!r} must be uint8 and get one shape. They are {dtype} of "
+            f"shape {feature.shape}; say which with --data.image_size 32x32 and --data.channels 3, or choose another."
+        )
+    return height, width, channels
 
 
-def _data_dir() -> Path:
-    """Where TFDS keeps prepared datasets: its own variable TFDS_DATA_DIR, or the store."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or store.root() / "tfds").expanduser()
+def _own_shape(builder: tfds.core.DatasetBuilder) -> tuple[int | None, ...]:
+    return builder.info.features[_image_and_label(builder)[0]].shape
 
 
 def _image_and_label(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     """The keys of the one image feature and the one class label.
 
     Raises:
-        DatasetError: If there is not exactly one of each, or the images are not ``uint8`` of one shape.
+        DatasetError: If there is not exactly one of each.
     """
     features = dict(builder.info.features.items()) if hasattr(builder.info.features, "items") else {}
     images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
     labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
     supervised = builder.info.supervised_keys
     if supervised and len(supervised) == 2 and supervised[0] in images and supervised[1] in labels:
-        image, label = supervised
-    elif len(images) == len(labels) == 1:
-        image, label = images[0], labels[0]
-    else:
-        raise DatasetError(
-            f"Dataset {builder.name!r} must hold one image and one class label an example. "
-            f"It holds {', '.join(features) or 'neither'}; choose an image classification dataset."
-        )
-    shape, dtype = features[image].shape, np.dtype(features[image].np_dtype)
-    if None in shape or dtype != np.uint8:
-        raise DatasetError(
-            f"The images of {builder.name!r} must be uint8 of one fixed shape. They are {dtype} of shape {shape}; "
-            "choose a dataset with images of one size."
-        )
-    return image, label
+        return supervised
+    if len(images) == len(labels) == 1:
+        return images[0], labels[0]
+    raise DatasetError(
+        f"Dataset {builder.name!r} must hold one image and one class label an example. "
+        f"It holds {', '.join(features) or 'neither'}; choose an image classification dataset."
+    )
 
 
-def _prepare(builder: tfds.core.DatasetBuilder, config: DataConfig, scratch: Path) -> None:
-    """Let TFDS download, check and convert the dataset, once however many runs ask for it."""
-    home = Path(builder.data_dir).parent
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / ".layerflow.lock"):
-        if Path(builder.data_dir).exists():
-            return
-        for leftover in home.glob("incomplete.*"):  # of a preparation that was killed: its lock is ours now
-            shutil.rmtree(leftover)
-        _require_sources(builder, config)
-        mirror = config.mirror_folder
-        tfds.disable_progress_bar()
-        log.info("preparing %s from %s", builder.info.full_name, mirror or "its source")
-        builder.download_and_prepare(
-            download_dir=scratch / "downloads",
-            download_config=tfds.download.DownloadConfig(
-                manual_dir=mirror / builder.name if mirror else None,
-                # One for each dataset: in a shared one TFDS mixes files of equal names.
-                extract_dir=scratch / "extracted",
-            ),
-        )
-        for folder in ("downloads", "extracted"):
-            shutil.rmtree(scratch / folder, ignore_errors=True)
+def _write_pool(builder: tfds.core.DatasetBuilder, theirs: str, shape: Shape, target: Path, pool: str) -> None:
+    """Write one of the dataset's splits, a batch at a time, in the dataset's own order.
 
-
-def _require_sources(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
-    """Know before TFDS starts that every raw file can be had: it would retry for minutes.
-
-    Raises:
-        MirrorError: If a mirror is set, and lacks a file or holds a damaged one.
-        UnreachableError: If no mirror is set and the files' server does not answer.
+    As plain files, not through a memory map, whose pages would count as this process's memory.
     """
-    if Path(builder.data_dir).exists():
-        return
-    files = type(builder).url_infos
-    if not files:
-        return
-    if mirror := config.mirror_folder:
-        # A builder with several configurations lists the files of all; each needs only its own.
-        _check_mirror(mirror / builder.name, files, complete=len(builder.builder_configs) < 2)
-    else:
-        _check_network(builder.name, next(iter(files)))
+    count, said = builder.info.splits[theirs].num_examples, time.monotonic()
+    labels: list[int] = []
+    with (target / f"{pool}.pool").open("wb") as stream:
+        for batch, numbers in _batches(builder, theirs, shape):
+            stream.write(batch.tobytes())
+            labels.extend(numbers)
+            if time.monotonic() - said > _PROGRESS_SECONDS:
+                said = time.monotonic()
+                log.info("read %s of %s images of %s", f"{len(labels):,}", f"{count:,}", theirs)
+    if isinstance(builder, ImageTree):
+        if builder.failure:
+            raise builder.failure
+    elif len(labels) != count or min(labels, default=-1) < 0:
+        raise DatasetError(
+            f"Split {theirs!r} of {builder.name!r} must hold {count} labelled images; {len(labels)} were read, "
+            f"{sum(label < 0 for label in labels)} of them without a label. Choose a dataset whose {theirs} is "
+            "labelled."
+        )
+    np.save(target / f"{pool}_labels.npy", np.array(labels, np.int32), allow_pickle=False)
 
 
-def _check_mirror(folder: Path, files: dict[str, tfds.download.checksums.UrlInfo], complete: bool) -> None:
-    for expected in files.values():
-        file = folder / expected.filename
-        if not file.is_file():
-            if complete:
-                raise MirrorError(f"The mirror must hold {file}, which is not there; add it under that name.")
-            continue
-        if (received := store.sha256(file)) != expected.checksum:
-            raise MirrorError(
-                f"{file} in the mirror is damaged: expected SHA-256 {expected.checksum}, received {received}; "
-                "copy it again."
+def _batches(builder: tfds.core.DatasetBuilder, theirs: str, shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    image, label = _image_and_label(builder)
+    size = max(1, _BATCH_BYTES // int(np.prod(shape)))
+    dataset = builder.as_dataset(split=theirs, shuffle_files=False)
+    if _own_shape(builder) == shape:
+        for batch in tfds.as_numpy(dataset.batch(size)):
+            yield batch[image], batch[label]
+        return
+    examples = iter(tfds.as_numpy(dataset))
+    while part := list(itertools.islice(examples, size)):
+        fitted = [images.fit(_as_image(example[image]), shape) for example in part]
+        yield np.stack(fitted), np.array([example[label] for example in part])
+
+
+def _as_image(array: np.ndarray) -> Image.Image:
+    return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+
+
+def _divide(config: DataConfig, shape: Shape, target: Path, test_is_given: bool) -> None:
+    """Make train, validation and test of the pools, by the rule that ``_split_rule`` states."""
+    for pool in ("train", "test") if test_is_given else ("train",):
+        labels = np.load(target / f"{pool}_labels.npy", allow_pickle=False)
+        (target / f"{pool}_labels.npy").unlink()
+        rows = np.memmap(target / f"{pool}.pool", np.uint8, "r", shape=(len(labels), *shape)) if labels.size else labels
+        sides = np.full(len(labels), pool, "<U10")
+        if pool == "train":
+            sides[_drawn(rows, config.validation_fraction)] = "validation"
+            if not test_is_given:
+                sides[_drawn(rows, config.test_fraction, b"test")] = "test"
+        for split in sorted(set(sides)):
+            _write_split(target, split, rows, labels, np.flatnonzero(sides == split))
+        (target / f"{pool}.pool").unlink()
+    for split in _SPLITS:
+        if not (target / f"{split}_labels.npy").exists():
+            field = "validation_fraction" if test_is_given or split == "validation" else "test_fraction"
+            raise DatasetError(
+                f"data.{field} must leave images on both sides. With {getattr(config, field)}, there are none for "
+                f"{split}; choose another share, or add images."
             )
 
 
-def _check_network(name: str, url: str) -> None:
-    parts = urlsplit(url)
-    try:
-        # 5 seconds: a server that takes longer to answer would take hours for a dataset.
-        socket.create_connection((parts.hostname, parts.port or {"https": 443}.get(parts.scheme, 80)), 5).close()
-    except OSError as error:
-        raise UnreachableError(
-            f"Dataset {name!r} must be downloaded, and {parts.hostname} can't be reached ({error}); "
-            "connect this machine, or set data.mirror (or LAYERFLOW_MIRROR) to a folder that holds "
-            f"{name}/ with the raw files."
-        ) from error
+def _drawn(rows: np.ndarray, fraction: float, salt: bytes = b"") -> np.ndarray:
+    """Which images are chosen: those whose place between 0 and 1, decided by their bytes, is below ``fraction``."""
+    bound = int(fraction * 2**64)
+    digests = (hashlib.sha256(row.tobytes() + salt).digest() for row in rows)
+    return np.fromiter((int.from_bytes(each[:8], "big") < bound for each in digests), bool, count=len(rows))
 
 
-def _write_split(
-    builder: tfds.core.DatasetBuilder, theirs: str, image: str, label: str, folder: Path, split: str
-) -> None:
-    """Write one split's arrays, a batch at a time, in the dataset's own order."""
-    count = builder.info.splits[theirs].num_examples
-    shape = (count, *builder.info.features[image].shape)
-    images = open_memmap(folder / f"{split}_images.npy", mode="w+", dtype=np.uint8, shape=shape)
-    labels = open_memmap(folder / f"{split}_labels.npy", mode="w+", dtype=np.int32, shape=(count,))
-    dataset = builder.as_dataset(split=theirs, shuffle_files=False).batch(_BATCH)
-    start = 0
-    for batch in tfds.as_numpy(dataset):
-        stop = start + len(batch[label])
-        images[start:stop], labels[start:stop] = batch[image], batch[label]
-        start = stop
-    if start != count or count == 0 or labels.min() < 0:
-        raise DatasetError(
-            f"Split {theirs!r} of {builder.name!r} must hold {count} labelled images; {start} were read, "
-            f"{int((labels[:start] < 0).sum())} of them without a label. Choose a dataset whose {theirs} is labelled."
-        )
+def _write_split(target: Path, split: str, rows: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> None:
+    size = max(1, _BATCH_BYTES // int(np.prod(rows.shape[1:])))
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(chosen), *rows.shape[1:])}
+    with (target / f"{split}_images.npy").open("wb") as stream:
+        write_array_header_1_0(stream, header)
+        for start in range(0, len(chosen), size):
+            stream.write(rows[chosen[start : start + size]].tobytes())
+    np.save(target / f"{split}_labels.npy", labels[chosen], allow_pickle=False)
 
 
-def _hold_back_validation(folder: Path, fraction: float) -> None:
-    """Divide the train arrays into train and validation by ``_SPLIT_RULE``."""
-    images = np.load(folder / "train_images.npy", mmap_mode="r", allow_pickle=False)
-    labels = np.load(folder / "train_labels.npy", allow_pickle=False)
-    validates = np.fromiter((_share(image) < fraction for image in images), dtype=bool, count=len(images))
-    if validates.all() or not validates.any():
-        raise DatasetError(
-            f"data.validation_fraction must leave images on both sides. With {fraction}, {int(validates.sum())} of "
-            f"{len(validates)} training images would validate; choose another fraction."
-        )
-    for split, chosen in (("validation", validates), ("rest", ~validates)):
-        part = open_memmap(
-            folder / f"{split}_images.npy",
-            mode="w+",
-            dtype=np.uint8,
-            shape=(int(chosen.sum()), *images.shape[1:]),
-        )
-        for rows, batch in _batches(np.flatnonzero(chosen)):
-            part[rows] = images[batch]
-        np.save(folder / f"{split}_labels.npy", labels[chosen], allow_pickle=False)
-    for kind in ("images", "labels"):
-        (folder / f"rest_{kind}.npy").replace(folder / f"train_{kind}.npy")
+def _split_rule(config: DataConfig, test_is_given: bool) -> str:
+    """How the splits came about, in words."""
+    rule = "the first 8 bytes of the SHA-256 of its bytes, as a share of 2^64, are below"
+    test = (
+        "test is the data's own"
+        if test_is_given
+        else f"an image tests if, with `test` after its bytes, {rule} {config.test_fraction:g}"
+    )
+    return f"an image of the training split validates if {rule} {config.validation_fraction:g}; {test}"
 
 
-def _share(image: np.ndarray) -> float:
-    """The image's place between 0 and 1, decided by its bytes alone."""
-    return int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big") / 2**64
-
-
-def _batches(indices: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    for start in range(0, len(indices), _BATCH):
-        yield slice(start, start + _BATCH), indices[start : start + _BATCH]
-
-
-def _describe(builder: tfds.core.DatasetBuilder, image: str, label: str, folder: Path) -> DatasetRef:
-    splits = ("train", "validation", "test")
-    files = {file.name: store.sha256(file) for file in sorted(folder.glob("*.npy"))}
-    classes = tuple(builder.info.features[label].names)
-    sizes = {split: np.load(folder / f"{split}_labels.npy", mmap_mode="r", allow_pickle=False).size for split in splits}
+def _describe(
+    config: DataConfig, builder: tfds.core.DatasetBuilder, shape: Shape, target: Path, test_is_given: bool
+) -> DatasetRef:
+    files = {file.name: store.sha256(file) for file in sorted(target.glob("*.npy"))}
+    classes = tuple(builder.info.features[_image_and_label(builder)[1]].names)
+    counts = {split: len(np.load(target / f"{split}_labels.npy", allow_pickle=False)) for split in _SPLITS}
     test = [files["test_images.npy"], files["test_labels.npy"], list(classes)]
+    is_tree = isinstance(builder, ImageTree)
     return DatasetRef(
-        name=builder.name,
-        version=str(builder.version),
+        name=config.title if is_tree else builder.name,
+        version=builder.listing.digest[:12] if is_tree else str(builder.version),
         digest=_digest([files, list(classes)]),
         test_digest=_digest(test),
-        image_shape=tuple(builder.info.features[image].shape),
+        image_shape=shape,
         classes=classes,
-        counts=sizes,
-        split_rule=_SPLIT_RULE,
+        counts=counts,
+        broken=len(builder.broken) if is_tree else 0,
+        image_rule=images.RULE if is_tree or shape != _own_shape(builder) else "as they are",
+        split_rule=_split_rule(config, test_is_given),
     )
 
 

@@ -27,6 +27,10 @@ class DatasetError(UserError):
     """The dataset is unknown, or is no set of labelled images of one shape."""
 
 
+class DataError(UserError):
+    """The data were checked, and something was found with which nothing must be trained."""
+
+
 class MirrorError(UserError):
     """The mirror lacks a file or holds a damaged one."""
 
@@ -69,6 +73,12 @@ class ServerError(LayerflowError):
 
 class UnreachableError(OSError):
     """The network can't be reached now. Heals by itself, so it is retried."""
+
+    exit_status = 1
+
+
+class FolderChangedError(OSError):
+    """A folder of images was written to while it was read. Heals by itself, so it is retried."""
 
     exit_status = 1
 

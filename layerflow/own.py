@@ -1,4 +1,7 @@
-"""Networks that a user brings: ``model.name mypackage.mymodule:MyNet``. Imports TensorFlow only to make one."""
+"""What a user brings: networks (``model.name mypackage.mymodule:MyNet``), modules that register datasets.
+
+Imports TensorFlow only to make a network.
+"""
 
 import hashlib
 import importlib
@@ -19,7 +22,7 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
-def code_of(name: str) -> str:
+def code_of(name: str, setting: str = "model.name") -> str:
     """SHA-256 of the sources of the package that ``name`` lies in: when one changes, the network is another.
 
     Raises:
@@ -30,8 +33,8 @@ def code_of(name: str) -> str:
     spec = importlib.util.find_spec(top)
     if spec is None or not (spec.origin or spec.submodule_search_locations):
         raise ConfigError(
-            f"model.name must name something that can be imported, such as mypackage.mymodule:MyNet. There is no "
-            f"module {top}; start from the folder that holds it, or install it. Received: {name}"
+            f"{setting} must name something that can be imported. There is no module {top}; start from the folder that "
+            f"holds it, or install it. Received: {name}"
         )
     digest = hashlib.sha256()
     for folder in spec.submodule_search_locations or []:
@@ -48,7 +51,7 @@ def digest_of(name: str, file: Path) -> str:
     return hashlib.sha256(f"{digest} {code_of(name)}".encode()).hexdigest() if is_own(name) else digest
 
 
-def load_module(name: str) -> ModuleType:
+def load_module(name: str, setting: str = "model.name") -> ModuleType:
     """Import the module that ``name`` lies in, which makes saved files of its classes loadable.
 
     Raises:
@@ -60,7 +63,7 @@ def load_module(name: str) -> ModuleType:
         return importlib.import_module(module)
     except Exception as error:  # whatever a user's module may raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"model.name must name something that can be imported. {module} can't ({reason}).") from error
+        raise ConfigError(f"{setting} must name something that can be imported. {module} can't ({reason}).") from error
 
 
 def make(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> Any:

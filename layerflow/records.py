@@ -50,6 +50,8 @@ class DatasetRef(Record):
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
     counts: dict[str, int]
+    broken: int
+    image_rule: str
     split_rule: str
 
 

@@ -26,7 +26,7 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from layerflow import own, registry, store
+from layerflow import own, registry, sources, store
 from layerflow.code import code_digest
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig
 from layerflow.errors import LayerflowError, heals
@@ -136,8 +136,8 @@ def cached(step: Task[P, R], *inputs: Any) -> R | None:
 def _identity(value: Any) -> Any:
     if isinstance(value, Record):
         return value.identity
-    if isinstance(value, DataConfig):  # where the raw files come from does not change what they are
-        return value.model_dump(mode="json", exclude={"mirror"})
+    if isinstance(value, DataConfig):
+        return sources.identity(value)
     if isinstance(value, ModelConfig) and own.is_own(value.name):
         return [value.model_dump(mode="json"), own.code_of(value.name)]
     if isinstance(value, DevicesConfig):  # nor does what computes them

@@ -1,5 +1,7 @@
 """Loading through TFDS: real digits, and a mirror in place of the network."""
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,9 +11,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from layerflow import data
+from layerflow import catalog, data, images, sources
 from layerflow.config import DataConfig
-from layerflow.errors import DatasetError, MirrorError, UnreachableError
+from layerflow.errors import ConfigError, DatasetError, MirrorError, UnreachableError
 from layerflow.records import DatasetRef
 
 
@@ -68,7 +70,7 @@ def test_a_fraction_that_leaves_no_validation_is_refused(empty_store: Path, tmp_
         ("mnsit", "did you mean mnist"),
         ("mnist:9.9.9", "only: 3.0.1"),
         ("titanic", "must hold one image and one class label an example. It holds pclass"),
-        ("imagenette", "must be uint8 of one fixed shape"),
+        ("imagenette", "must be uint8 and get one shape"),
     ],
 )
 def test_a_wrong_dataset_is_one_sentence(empty_store: Path, name: str, reason: str) -> None:
@@ -130,3 +132,95 @@ def test_real_mnist_and_fashion_mnist_come_whole_from_the_mirror(
     # The class counts that the two datasets publish: neither has images of the other in it.
     assert first_labels["mnist"] == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert first_labels["fashion_mnist"] == [1000] * 10
+
+
+BUILDER = """
+import numpy as np
+import tensorflow_datasets as tfds
+
+
+class Stripes{number}(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        image, label = tfds.features.Image(shape=(None, None, 3)), tfds.features.ClassLabel(num_classes=2)
+        features = {{"image": image, "label": label}}
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+        )
+
+    def _split_generators(self, manager):
+        return {{"train": self._generate_examples()}}
+
+    def _generate_examples(self):
+        for index in range(60):
+            image = np.random.default_rng(index).integers(0, {bright}, (8 + index % 3, 9, 3), np.uint8)
+            yield index, {{"image": image, "label": index % 2}}
+"""
+
+
+@pytest.fixture
+def stripes(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A module of the user's, in the working folder, that registers a dataset; the name of both."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"stripes{abs(hash(request.node.name)) % 10**8}"  # TFDS registers a name once a process
+    (tmp_path / f"{name}.py").write_text(BUILDER.format(number=name.removeprefix("stripes"), bright=200))
+    return name
+
+
+def made(config: DataConfig, folder: Path) -> DatasetRef:
+    folder.mkdir()
+    return data.load(config, folder)
+
+
+def test_a_builder_of_the_users_with_images_of_several_sizes_and_no_test_split(stripes: str, tmp_path: Path) -> None:
+    own = DataConfig(name=stripes, module=stripes)
+    with pytest.raises(DatasetError, match=r"shape \(None, None, 3\); say which with --data.image_size"):
+        data.check(own)
+    sized = own.model_copy(update={"image_size": "8x8", "channels": 1})
+    found = made(sized, tmp_path / "first")
+    assert found.image_shape == (8, 8, 1)
+    assert sum(found.counts.values()) == 60
+    assert min(found.counts.values()) > 0
+    assert "`test` after its bytes" in found.split_rule
+    assert found.image_rule == images.RULE
+    assert made(sized, tmp_path / "again").digest == found.digest
+
+
+def test_a_builder_whose_code_changed_is_another_and_prepares_anew(stripes: str, tmp_path: Path) -> None:
+    own = DataConfig(name=stripes, module=stripes, image_size="8x8")
+    before = sources.identity(own), catalog._data_dir(own)
+    module = tmp_path / f"{stripes}.py"
+    module.write_text(module.read_text().replace("200", "100"))
+    assert sources.identity(own) != before[0]
+    assert catalog._data_dir(own) != before[1]
+    with pytest.raises(ConfigError, match=r"data.module must name .* no module nowhere"):
+        sources.identity(own.model_copy(update={"module": "nowhere"}))
+
+
+def test_a_prepared_folder_is_read_where_it_is_and_known_by_its_files(
+    digits: DatasetRef, session_store: Path, tmp_path: Path
+) -> None:
+    theirs = DataConfig(name="digits", data_dir=str(session_store / "tfds"))
+    assert made(theirs, tmp_path / "made").digest == digits.digest
+    copied = shutil.copytree(session_store / "tfds", tmp_path / "tfds")
+    copy = theirs.model_copy(update={"data_dir": str(copied)})
+    before = sources.identity(copy)
+    shard = next(copied.rglob("*train.tfrecord*"))
+    os.utime(shard, (1, 1))
+    assert sources.identity(copy) != before
+    with pytest.raises(DatasetError, match=r"data.data_dir must hold digits/1.0.0 .* does not"):
+        data.check(DataConfig(name="digits", data_dir=str(tmp_path / "nothing")))
+
+
+def test_prepared_data_that_were_damaged_are_set_aside_and_prepared_again(
+    digits: DatasetRef, empty_store: Path, tmp_path: Path
+) -> None:
+    made(DataConfig(), tmp_path / "first")
+    shard = next((empty_store / "tfds").rglob("*train.tfrecord*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert made(DataConfig(), tmp_path / "again").digest == digits.digest
+    assert [each.name for each in shard.parent.parent.glob(".damaged-*")]

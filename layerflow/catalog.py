@@ -1,0 +1,156 @@
+"""What TensorFlow Datasets (TFDS) has, and where its raw files come from: the network, or a mirror of it."""
+
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import tensorflow_datasets as tfds
+from filelock import FileLock
+
+import layerflow.digits  # noqa: F401  (registers the builder `digits`)
+from layerflow import own, store
+from layerflow.config import DataConfig
+from layerflow.errors import DatasetError, MirrorError, UnreachableError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+
+def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
+    """The TFDS builder of ``config.name``, from the catalogue, ``data.module`` or a prepared ``data.data_dir``.
+
+    Raises:
+        DatasetError: With near matches for an unknown name, or if ``data.data_dir`` does not hold it.
+    """
+    name = config.name.partition(":")[0].partition("/")[0]
+    if config.module:
+        own.load_module(config.module, "data.module")
+    try:
+        builder = tfds.builder(config.name, data_dir=_data_dir(config), try_gcs=False)
+    except tfds.core.DatasetNotFoundError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        raise DatasetError(
+            "data.name must be `digits`, `folder`, the name of a TensorFlow Datasets dataset, or of one that "
+            f"data.module registers. Received: {config.name!r}{did_you_mean(name, [*known, 'folder'])}."
+        ) from error
+    except (
+        AssertionError,
+        ValueError,
+    ) as error:  # TFDS's words for a version or configuration it does not have
+        reason = str(error).strip().splitlines()[0]
+        raise DatasetError(f"TensorFlow Datasets can't build {config.name!r}: {reason}") from error
+    if config.data_dir and not builder.is_prepared():
+        raise DatasetError(
+            f"data.data_dir must hold {builder.info.full_name} as TensorFlow Datasets prepared it. {config.data_dir} "
+            "does not; prepare it there, or leave data.data_dir out."
+        )
+    return builder
+
+
+def _data_dir(config: DataConfig) -> str:
+    """Where TFDS keeps prepared datasets: ``data.data_dir``, its own variable TFDS_DATA_DIR, or the store.
+
+    What a module of the user's prepares lies under the digest of its code: it is prepared again when that changes.
+    """
+    if config.data_dir:
+        return config.data_dir
+    home = Path(os.environ.get("TFDS_DATA_DIR") or store.root() / "tfds").expanduser()
+    return str(home / own.code_of(config.module, "data.module")[:16] if config.module else home)
+
+
+def prepare(builder: tfds.core.DatasetBuilder, config: DataConfig, scratch: Path) -> None:
+    """Let TFDS download, check and convert the dataset, once however many runs ask for it.
+
+    What was prepared has its SHA-256 written down; where it is damaged it is set aside, and prepared again.
+    """
+    if config.data_dir:
+        return
+    prepared = Path(builder.data_dir)
+    home, digests = prepared.parent, prepared.with_name(f".{prepared.name}.sha256.json")
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / ".layerflow.lock"):
+        if prepared.exists() and _is_whole(prepared, digests):
+            return
+        for leftover in home.glob("incomplete.*"):  # of a preparation that was killed: its lock is ours now
+            shutil.rmtree(leftover)
+        require_sources(builder, config)
+        mirror = config.mirror_folder
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        log.info("preparing %s from %s", builder.info.full_name, mirror or "its source")
+        builder.download_and_prepare(
+            download_dir=scratch / "downloads",
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=mirror / builder.name if mirror else None,
+                # One for each dataset: in a shared one TFDS mixes files of equal names.
+                extract_dir=scratch / "extracted",
+            ),
+        )
+        store.write_atomically(digests, json.dumps(store.digests(prepared)).encode())
+        for folder in ("downloads", "extracted"):
+            shutil.rmtree(scratch / folder, ignore_errors=True)
+
+
+def _is_whole(prepared: Path, digests: Path) -> bool:
+    """Whether what was prepared is as it was then; of what others prepared, nothing is known."""
+    if not digests.exists():
+        return True
+    expected, found = json.loads(digests.read_text()), store.digests(prepared)
+    if expected == found:
+        return True
+    wrong = min(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    aside = prepared.with_name(f".damaged-{prepared.name}-{time.time_ns()}")
+    prepared.rename(aside)
+    log.warning("%s in %s is not as it was prepared; it was set aside as %s", wrong, prepared, aside.name)
+    return False
+
+
+def require_sources(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
+    """Know before TFDS starts that every raw file can be had: it would retry for minutes.
+
+    Raises:
+        MirrorError: If a mirror is set, and lacks a file or holds a damaged one.
+        UnreachableError: If no mirror is set and the files' server does not answer.
+    """
+    if config.data_dir or Path(builder.data_dir).exists():
+        return
+    files = type(builder).url_infos
+    if not files:
+        return
+    if mirror := config.mirror_folder:
+        # A builder with several configurations lists the files of all; each needs only its own.
+        _check_mirror(mirror / builder.name, files, complete=len(builder.builder_configs) < 2)
+    else:
+        _check_network(builder.name, next(iter(files)))
+
+
+def _check_mirror(folder: Path, files: dict[str, tfds.download.checksums.UrlInfo], complete: bool) -> None:
+    for expected in files.values():
+        file = folder / expected.filename
+        if not file.is_file():
+            if complete:
+                raise MirrorError(f"The mirror must hold {file}, which is not there; add it under that name.")
+            continue
+        if (received := store.sha256(file)) != expected.checksum:
+            raise MirrorError(
+                f"{file} in the mirror is damaged: expected SHA-256 {expected.checksum}, received {received}; "
+                "copy it again."
+            )
+
+
+def _check_network(name: str, url: str) -> None:
+    parts = urlsplit(url)
+    try:
+        # 5 seconds: a server that takes longer to answer would take hours for a dataset.
+        socket.create_connection((parts.hostname, parts.port or {"https": 443}.get(parts.scheme, 80)), 5).close()
+    except OSError as error:
+        raise UnreachableError(
+            f"Dataset {name!r} must be downloaded, and {parts.hostname} can't be reached ({error}); "
+            "connect this machine, or set data.mirror (or LAYERFLOW_MIRROR) to a folder that holds "
+            f"{name}/ with the raw files."
+        ) from error

@@ -1,0 +1,97 @@
+"""From an image file's bytes to ``uint8`` arrays of one size: what is taken, and how it is made to fit."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# For good, because the threads that read share one list of filters: of a file that is read nothing need be said.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+#: What is read. Not everything that Pillow knows: its reader of PostScript, for one, starts another program.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+#: Most pixels of one image: 100 million are 300 MB once decoded. A small file can claim any number.
+MAX_PIXELS = 100_000_000
+#: Whole numbers wider than a byte, of which the upper byte is taken, and numbers that have no fixed range.
+_WIDE, _UNBOUNDED = ("I;16", "I;16B", "I;16L", "I;16N"), ("I", "F")
+#: What cameras write, the tag in which they note how they were held, and its values that change height and width.
+_CAMERAS, _ORIENTATION, _ON_ITS_SIDE = ("JPEG", "TIFF", "WEBP"), 0x0112, (5, 6, 7, 8)
+
+RULE = (
+    "turned as the camera was held, transparency left out, 16 bits cut to the upper 8, palettes and CMYK to RGB, grey "
+    "to colour by repetition, colour to grey by ITU-R 601; to image_size by Pillow's antialiased bilinear filter, "
+    "each side by itself"
+)
+
+
+class BrokenImageError(Exception):
+    """The file is no image that can be read; the text says why."""
+
+
+def look(content: bytes) -> tuple[int, int, int]:
+    """Height, width and channels (1 or 3) of an image, by its header alone.
+
+    Raises:
+        BrokenImageError: If it is no image of a known format, or too large.
+    """
+    with _named():
+        image = _open(content)
+        height, width = image.height, image.width
+        if image.format in _CAMERAS and image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
+            height, width = width, height
+        return height, width, 1 if image.mode in ("1", "L", "LA", *_WIDE) else 3
+
+
+def read(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """Decode an image, by ``RULE``, into ``uint8`` of ``shape`` (height, width, channels).
+
+    Raises:
+        BrokenImageError: If it can't be decoded to its last pixel.
+    """
+    with _named():
+        image = _open(content)
+        image.load()
+        return fit(ImageOps.exif_transpose(image) if image.format in _CAMERAS else image, shape)
+
+
+def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    """An image as ``uint8`` of ``shape``, by ``RULE``."""
+    height, width, channels = shape
+    if image.mode in _WIDE:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "P":  # a palette may hold transparency, which Pillow converts only this way
+        image = image.convert("RGBA")
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(shape)
+
+
+def _open(content: bytes) -> Image.Image:
+    if not content:
+        raise BrokenImageError("empty")
+    try:
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BrokenImageError(f"more than {MAX_PIXELS:,} pixels") from error
+    except UnidentifiedImageError as error:
+        raise BrokenImageError("no image") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise BrokenImageError(f"{image.height:,} x {image.width:,} pixels, more than {MAX_PIXELS:,}")
+    if image.mode in _UNBOUNDED:
+        raise BrokenImageError("numbers without a fixed range in place of grey values")
+    return image
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Give whatever a broken file makes Pillow raise one name."""
+    try:
+        yield
+    except (BrokenImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise BrokenImageError(" ".join(str(error).split()) or type(error).__name__) from error

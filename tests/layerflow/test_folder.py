@@ -1,0 +1,336 @@
+"""A folder of the user's own images: what is taken, what is refused, and how it is known."""
+
+import io
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from layerflow import data, folder, images, sources
+from layerflow.config import DataConfig
+from layerflow.errors import DatasetError, FolderChangedError, heals
+from layerflow.records import DatasetRef
+
+
+def encoded(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def some(number: int, shape: tuple[int, ...] = (8, 8)) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, shape, np.uint8)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, empty_store: Path) -> Path:
+    """Forty grey images of 8x8 in train/ and twelve in test/, of two classes."""
+    root = tmp_path / "pets"
+    for split, count in (("train", 40), ("test", 12)):
+        for number in range(count):
+            file = root / split / ("cat", "dog")[number % 2] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encoded(some(number + 1000 * (split == "test"))))
+    return root
+
+
+def load(root: Path, **settings: object) -> DatasetRef:
+    target = root.with_name(f"made-{len(list(root.parent.iterdir()))}")
+    target.mkdir()
+    made = data.load(DataConfig.model_validate({"name": "folder", "path": root, **settings}), target)
+    return made.model_copy(update={"folder": str(target)})
+
+
+def arrays(made: DatasetRef, split: str) -> tuple[np.ndarray, np.ndarray]:
+    return data.images_and_labels(made, split)  # an absolute folder stays as it is
+
+
+def test_the_digits_as_a_folder_of_pictures_are_the_digits(empty_store: Path, tmp_path: Path) -> None:
+    digits = load_digits()
+    pixels = np.rint(digits.images * 255 / 16).astype(np.uint8)
+    for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
+        file = tmp_path / "digits" / ("test" if number % 5 == 0 else "train") / str(label) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encoded(image))
+    made = load(tmp_path / "digits")
+    assert made.classes == tuple("0123456789")
+    assert made.image_shape == (8, 8, 1)
+    assert made.counts["test"] == 360
+    received = [
+        (image.tobytes(), int(label))
+        for split in made.counts
+        for image, label in zip(*arrays(made, split), strict=True)
+    ]
+    assert sorted(received) == sorted(
+        (image.tobytes(), int(label)) for image, label in zip(pixels, digits.target, strict=True)
+    )
+
+
+def test_without_a_test_folder_the_bytes_of_an_image_decide_and_stay_when_others_come(tree: Path) -> None:
+    shutil.rmtree(tree / "test")
+    before = load(tree)
+    assert sum(before.counts.values()) == 40
+    assert "`test` after its bytes" in before.split_rule
+    for number in range(40, 60):
+        (tree / "train" / "cat" / f"{number}.png").write_bytes(encoded(some(number)))
+    after = load(tree)
+    for split in before.counts:
+        old, new = ({image.tobytes() for image in arrays(made, split)[0]} for made in (before, after))
+        assert old <= new, split
+
+
+def test_names_and_places_do_not_count_content_does(tree: Path) -> None:
+    before = load(tree)
+    (tree / "train" / "cat" / "0.png").rename(tree / "train" / "cat" / "another name\n é.png")
+    os.utime(tree / "train" / "cat" / "2.png", (1, 1))
+    moved = tree.rename(tree.with_name("elsewhere"))
+    assert load(moved).digest == before.digest
+    (moved / "train" / "dog" / "1.png").write_bytes(encoded(some(7777)))
+    assert load(moved).digest != before.digest
+
+
+def config(root: Path) -> DataConfig:
+    return DataConfig(name="folder", path=root)
+
+
+def test_the_identity_changes_with_a_file_and_only_then(tree: Path) -> None:
+    before = sources.identity(config(tree))
+    folder._listings.clear()
+    assert sources.identity(config(tree)) == before
+    (tree / "train" / "cat" / "new.png").write_bytes(encoded(some(5)))
+    folder._listings.clear()
+    assert sources.identity(config(tree)) != before
+
+
+def test_only_what_changed_is_read_again(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    long_ago = 1_700_000_000
+    for file in tree.rglob("*.png"):
+        os.utime(file, (long_ago, long_ago))
+    folder.scan(tree)
+    folder._listings.clear()
+    (tree / "test" / "cat" / "new.png").write_bytes(encoded(some(5)))
+    (tree / "train" / "cat" / "0.png").write_bytes(encoded(some(6)))
+    (tree / "train" / "cat" / "2.png").unlink()
+    read: list[str] = []
+    original = folder._look
+    monkeypatch.setattr(folder, "_look", lambda file, status: (read.append(file.name), original(file, status))[1])
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    with caplog.at_level(logging.INFO):
+        folder.scan(tree)
+    assert sorted(read) == ["0.png", "new.png"]
+    assert "1 files added, 1 written anew, 1 gone" in caplog.text
+
+
+def test_an_index_that_was_damaged_only_costs_time(tree: Path, empty_store: Path) -> None:
+    before = folder.scan(tree)
+    for index in (empty_store / "folders").iterdir():
+        index.write_bytes(b"{")
+    folder._listings.clear()
+    assert folder.scan(tree) == before
+
+
+COLOUR = np.stack([np.full((8, 8), value, np.uint8) for value in (200, 100, 50)], axis=-1)
+GREY = 124  # of COLOUR, by ITU-R 601: 0.299 * 200 + 0.587 * 100 + 0.114 * 50
+KINDS: dict[str, tuple[bytes, int, int]] = {  # file, grey value as one channel, tolerance
+    "grey": (encoded(np.full((8, 8), 77, np.uint8)), 77, 0),
+    "bilevel": (encoded(Image.new("1", (8, 8), 1)), 255, 0),
+    "16 bits": (encoded(np.full((8, 8), 77 * 256 + 200, np.uint16)), 77, 0),
+    "colour": (encoded(COLOUR), GREY, 1),
+    "palette": (encoded(Image.fromarray(COLOUR).quantize(4)), GREY, 2),
+    "transparent palette": (encoded(Image.fromarray(COLOUR).quantize(4), transparency=0), GREY, 2),
+    "transparency": (encoded(Image.fromarray(COLOUR).convert("RGBA")), GREY, 1),
+    "CMYK": (encoded(Image.fromarray(COLOUR).convert("CMYK"), "JPEG", quality=95), GREY, 6),
+    "JPEG": (encoded(COLOUR, "JPEG", quality=95), GREY, 3),
+    "BMP": (encoded(COLOUR, "BMP"), GREY, 1),
+    "GIF": (encoded(Image.fromarray(COLOUR).quantize(4), "GIF"), GREY, 2),
+    "WebP": (encoded(COLOUR, "WEBP", lossless=True), GREY, 1),
+    "TIFF": (encoded(COLOUR, "TIFF"), GREY, 1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_image_becomes_what_the_rule_says(kind: str) -> None:
+    content, value, tolerance = KINDS[kind]
+    height, width, channels = images.look(content)
+    assert (height, width) == (8, 8)
+    assert channels == (1 if kind in ("grey", "bilevel", "16 bits") else 3)
+    grey = images.read(content, (8, 8, 1))
+    assert grey.dtype == np.uint8
+    assert abs(grey.astype(int) - value).max() <= tolerance
+    assert images.read(content, (4, 6, 3)).shape == (4, 6, 3)
+
+
+def test_a_photograph_is_turned_as_the_camera_was_held() -> None:
+    upright = np.zeros((8, 16), np.uint8)
+    upright[:, 8:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    content = encoded(np.rot90(upright), "JPEG", exif=exif, quality=95)
+    assert images.look(content) == (8, 16, 1)
+    assert abs(images.read(content, (8, 16, 1))[..., 0].astype(int) - upright).max() < 10
+
+
+def test_resizing_averages_what_it_leaves_out() -> None:
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    small = images.read(encoded(stripes), (8, 8, 1))
+    assert abs(small.astype(int) - 127).max() < 20, "without antialiasing it would be black or white"
+
+
+def test_images_of_several_sizes_need_a_size_and_get_it(tree: Path) -> None:
+    (tree / "train" / "cat" / "big.png").write_bytes(encoded(some(3, (20, 30, 3))))
+    with pytest.raises(DatasetError, match=r"holds 2 sizes: 8x8 \(52\), 20x30 \(1\); set --data.image_size"):
+        load(tree)
+    made = load(tree, image_size="10x12")
+    assert made.image_shape == (10, 12, 3), "one of them is in colour"
+    assert load(tree, image_size="10x12", channels=1).image_shape == (10, 12, 1)
+    assert made.image_rule == images.RULE
+
+
+def rename_class(root: Path, name: str) -> None:
+    (root / "train" / "cat").rename(root / "train" / name)
+    (root / "test" / "cat").rename(root / "test" / name)
+
+
+def huge() -> bytes:
+    """A PNG of a few bytes that claims 30,000 x 30,000 pixels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4) + name + content + zlib.crc32(name + content).to_bytes(4)
+
+    head = (30_000).to_bytes(4) * 2 + bytes([8, 0, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def add(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda root: (root / "train" / "cat" / name).write_bytes(content) and None
+
+
+JPEG = encoded(some(1, (64, 64, 3)), "JPEG")
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, r"must be a folder with train/<class>/.* does not exist"),
+    "empty folder": (lambda root: (shutil.rmtree(root), root.mkdir()), r"holds no folder"),
+    "no train": (lambda root: shutil.rmtree(root / "train"), r"must hold train/<class>/ .* holds test"),
+    "another split": (lambda root: (root / "val").mkdir(), r"holds test, train, val"),
+    "one class only": (
+        lambda root: [shutil.rmtree(root / split / "dog") for split in ("train", "test")],
+        r"at least two folders, one for each class. It holds cat",
+    ),
+    "class without images": (lambda root: (root / "train" / "bird").mkdir(), r"train/bird has none"),
+    "class that only test has": (
+        lambda root: shutil.copytree(root / "test" / "cat", root / "test" / "bird"),
+        r"bird is not",
+    ),
+    "file beside the classes": (add("../x.png", encoded(some(1))), r"It holds the file x\.png"),
+    "a text called .png": (add("a.png", b"hello"), r"1 of 53 files .*: train/cat/a\.png \(no image\)"),
+    "empty file": (add("a.png", b""), r"train/cat/a\.png \(empty\)"),
+    "no image at all": (
+        lambda root: [file.write_bytes(b"hello") for file in root.rglob("*.png")],
+        r"52 of 52 files in .* can't be read: test/cat/0\.png \(no image\)",
+    ),
+    "truncated JPEG": (add("a.jpg", JPEG[: len(JPEG) // 2]), r"a\.jpg \(image file is truncated"),
+    "30,000 x 30,000": (add("a.png", huge()), r"a\.png \(more than 100,000,000 pixels\)"),
+    "without a range": (add("a.tif", encoded(Image.new("F", (8, 8)), "TIFF")), r"a\.tif \(numbers without a fixed"),
+    "link to nothing": (lambda root: (root / "train/cat/a.png").symlink_to("gone"), r"a\.png \(a link to nothing\)"),
+    "link to itself": (lambda root: (root / "train/cat/a.png").symlink_to("a.png"), r"a\.png \(a link to nothing\)"),
+    "a pipe": (lambda root: os.mkfifo(root / "train/cat/a.png"), r"a\.png \(no regular file\)"),
+    "symlink loop": (
+        lambda root: (root / "train/cat/loop").symlink_to(root / "train"),
+        r"must not lead back to a folder above it",
+    ),
+    "newline in a file's name": (add("a\nb.png", b"hello"), r"'train/cat/a\\nb\.png' \(no image\)"),
+    "newline in a class's name": (lambda root: rename_class(root, "c\nat"), r"must be printable text. .*'c\\nat'"),
+    "classes that differ by case": (
+        lambda root: shutil.copytree(root / "train/cat", root / "train/Cat"),
+        r"more than upper and lower case. .* holds Cat and cat",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_folder_is_one_sentence(case: str, tree: Path) -> None:
+    spoil, reason = BAD[case]
+    spoil(tree)
+    with pytest.raises(DatasetError, match=reason) as caught:
+        load(tree, image_size="8x8")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_may_not_be_read_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Path.read_bytes
+
+    def refuse(file: Path) -> bytes:
+        if file.name == "0.png":
+            raise PermissionError(13, "Permission denied")
+        return original(file)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # the suite may run as root, who may read everything
+    with pytest.raises(DatasetError, match=r"0\.png \(permission denied\)"):
+        load(tree)
+
+
+@pytest.mark.parametrize("name", ["Café crème", "猫", "a b  c"])
+def test_unicode_and_spaces_in_names_are_fine(name: str, tree: Path) -> None:
+    rename_class(tree, name)
+    assert name in load(tree).classes
+
+
+def test_all_broken_images_are_named_and_left_out_under_the_stated_share(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(25):
+        (tree / "train" / "cat" / f"broken-{number}.jpg").write_bytes(JPEG[:-200] if number % 2 else b"hello")
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    with pytest.raises(DatasetError, match=r"25 of 77 files .* and 5 more, which the log names"):
+        load(tree, max_broken=0.2, image_size="8x8")
+    caplog.clear()
+    made = load(tree, max_broken=0.4, image_size="8x8")
+    assert made.broken == 25
+    assert sum(made.counts.values()) == 52
+    for number in range(25):
+        assert f"broken-{number}.jpg" in caplog.text
+
+
+def test_other_files_are_left_out_and_named(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tree / "train" / "cat" / "notes.txt").write_text("mine")
+    (tree / "train" / "cat" / ".DS_Store").write_text("not mine")
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    assert sum(load(tree).counts.values()) == 52
+    assert "1 files that are not named as images are left out: train/cat/notes.txt" in caplog.text
+
+
+def test_a_folder_that_changes_while_it_is_read_is_an_error_that_heals(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = folder.scan(tree)
+    (tree / "train" / "cat" / "0.png").write_bytes(encoded(some(9)))
+    monkeypatch.setitem(folder._listings, tree, (float("inf"), listing))
+    with pytest.raises(FolderChangedError, match=r"0\.png changed meanwhile") as caught:
+        load(tree)
+    assert heals(caught.value)
+    assert sum(load(tree).counts.values()) == 52, "the next try lists it anew"
+
+
+def test_a_split_that_leaves_no_images_is_refused(tree: Path) -> None:
+    shutil.rmtree(tree / "test")
+    with pytest.raises(DatasetError, match=r"data.test_fraction must leave images on both sides"):
+        load(tree, test_fraction=1e-9)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"name": "folder"}, {"name": "mnist", "path": "x"}, {"name": "folder", "path": "x", "module": "m"}]
+)
+def test_path_goes_with_folder_and_with_nothing_else(settings: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"data\.(path|module)"):
+        DataConfig.model_validate(settings)
