@@ -81,15 +81,21 @@ def start_unless_configured() -> Server | None:
     Raises:
         ServerError: If the configured server does not answer.
     """
-    if _may_be_configured():
-        from prefect.settings import get_current_settings
-
-        if url := get_current_settings().api.url:
-            _ensure_answering(url)
-            return None
+    if url := configured_url():
+        ensure_answering(url)
+        return None
     embedded = Server()
     atexit.register(embedded.stop)
     return embedded
+
+
+def configured_url() -> str | None:
+    """The API that Prefect's settings name, or nothing: then each run starts a server of its own."""
+    if not _may_be_configured():
+        return None
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
 
 
 def _may_be_configured() -> bool:
@@ -104,7 +110,12 @@ def _may_be_configured() -> bool:
     return "PREFECT_API_URL" in os.environ or any(_SPEAKS_OF_AN_API.search(text) for text in texts)
 
 
-def _ensure_answering(url: str) -> None:
+def ensure_answering(url: str) -> None:
+    """Ask the server that Prefect's settings name for its health.
+
+    Raises:
+        ServerError: If it does not answer.
+    """
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:

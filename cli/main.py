@@ -11,7 +11,7 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
-from layerflow.config import RetrainConfig
+from layerflow.config import DataConfig, RetrainConfig
 from layerflow.errors import ConfigError, LayerflowError, UnreachableError, config_sentence
 
 # Flags keep the names of the config's fields, underscores and all; dashes work too.
@@ -162,6 +162,20 @@ def rollback(*, to: int | None = None, name: str | None = None, as_json: _Json =
     from cli.registry import roll_back
 
     roll_back(name, to, as_json)
+
+
+@app.command
+def doctor(*, data: DataConfig = DataConfig(), as_json: _Json = False) -> None:  # noqa: B008  (frozen)
+    """Say whether this machine can run the flow: versions, devices, store, dataset, Prefect server, held locks.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON array.
+    """
+    from cli.doctor import diagnose
+
+    diagnose(data, as_json)
 
 
 def _over_file(file: Path, flags: RetrainConfig) -> RetrainConfig:

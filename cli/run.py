@@ -54,7 +54,7 @@ def _prepare(config: RetrainConfig) -> None:
     data = cached(tasks.load_data, config.data, config.devices)
     if data and _is_exported(config, data):
         return
-    with _quiet_stderr():
+    with quiet_stderr():
         import tensorflow  # noqa: F401
 
         from layerflow.data import check
@@ -119,7 +119,7 @@ def _read_steps(flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Keep back what TensorFlow's C++ code prints while it is imported, whatever its log level; shown if it fails."""
     sys.stderr.flush()
     saved = os.dup(2)

@@ -110,23 +110,27 @@ def _is_whole(prepared: Path, digests: Path) -> bool:
     return False
 
 
-def require_sources(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
-    """Know before TFDS starts that every raw file can be had: it would retry for minutes.
+def require_sources(builder: tfds.core.DatasetBuilder, config: DataConfig) -> str:
+    """Know before TFDS starts that every raw file can be had, and from where: it would retry for minutes.
 
     Raises:
         MirrorError: If a mirror is set, and lacks a file or holds a damaged one.
         UnreachableError: If no mirror is set and the files' server does not answer.
     """
     if config.data_dir or Path(builder.data_dir).exists():
-        return
+        return f"prepared in {builder.data_dir}"
     files = type(builder).url_infos
     if not files:
-        return
+        return "made on this machine, nothing is downloaded"
     if mirror := config.mirror_folder:
         # A builder with several configurations lists the files of all; each needs only its own.
-        _check_mirror(mirror / builder.name, files, complete=len(builder.builder_configs) < 2)
-    else:
-        _check_network(builder.name, next(iter(files)))
+        complete = len(builder.builder_configs) < 2
+        _check_mirror(mirror / builder.name, files, complete)
+        which = "all raw files" if complete else "the raw files that are there"
+        return f"{which}, in {mirror / builder.name}, have their SHA-256"
+    url = next(iter(files))
+    _check_network(builder.name, url)
+    return f"to be downloaded from {urlsplit(url).hostname}, which can be reached"
 
 
 def _check_mirror(folder: Path, files: dict[str, tfds.download.checksums.UrlInfo], complete: bool) -> None:

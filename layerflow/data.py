@@ -62,11 +62,16 @@ def load(config: DataConfig, target: Path) -> DatasetRef:
     return _describe(config, builder, shape, target, test_is_given)
 
 
-def check(config: DataConfig) -> None:
-    """Raise what ``load`` would raise before it reads any example: a wrong name, a mirror that is not whole."""
+def check(config: DataConfig) -> str:
+    """Raise what ``load`` would raise before it reads any example: a wrong name, a mirror that is not whole.
+
+    Returns:
+        Where ``load`` will find the examples, in words.
+    """
     builder, _ = _open(config)
-    if not isinstance(builder, ImageTree):
-        catalog.require_sources(builder, config)
+    if isinstance(builder, ImageTree):
+        return f"{len(builder.listing.files):,} files in {builder.listing.root}"
+    return catalog.require_sources(builder, config)
 
 
 def images_and_labels(data: DatasetRef, split: str) -> tuple[np.ndarray, np.ndarray]:

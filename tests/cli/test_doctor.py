@@ -1,0 +1,135 @@
+"""`layerflow doctor`, in processes of its own where TensorFlow or Prefect answer."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from cli import doctor
+from layerflow.config import DataConfig
+from layerflow.errors import ServerError
+
+ROOT = Path(__file__).resolve().parents[2]
+THINGS = ["versions", "devices", "store", "dataset", "prefect", "locks"]
+
+
+def layerflow(*arguments: str, store: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", "doctor", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "LAYERFLOW_STORE": str(store), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_healthy_machine_gets_a_line_a_thing_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    done = layerflow(store=tmp_path / "store")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [["ok", thing] for thing in THINGS]
+    for line, part in zip(
+        lines,
+        [
+            f"tensorflow {metadata.version('tensorflow')}",
+            "training runs on",
+            f"{tmp_path}/store can be written",
+            "digits: made on this machine",
+            "no server is configured: each run starts one of its own",
+            "none is held",
+        ],
+        strict=True,
+    ):
+        assert part in line
+    assert [*(tmp_path / "store").iterdir()] == []
+
+
+def test_a_held_lock_is_shown_with_its_holder_and_is_no_failure(tmp_path: Path) -> None:
+    hold = "import sys; from layerflow import store\nwith store.locked('training-abc'): print(flush=True), input()"
+    environment = {**os.environ, "LAYERFLOW_STORE": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", hold],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        done = layerflow("--json", store=tmp_path)
+        holder.communicate("\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
+    assert list(findings) == THINGS
+    assert findings["locks"]["level"] == "warn"
+    who = f"process {holder.pid} ({sys.executable}" if Path("/proc/locks").exists() else "a process that"
+    assert f"training-abc is held by {who}" in findings["locks"]["detail"]
+    assert {finding["level"] for name, finding in findings.items() if name != "locks"} == {"ok"}
+
+
+def test_everything_that_must_be_mended_is_said_at_once_with_status_2(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = layerflow(
+        *("--data.name", "mnist", "--data.mirror", str(tmp_path)), store=file, PREFECT_API_URL="http://127.0.0.1:9/api"
+    )
+    assert done.returncode == 2
+    failed = {line.split()[1]: line for line in done.stdout.splitlines() if line.startswith("fail")}
+    assert f"The store {file} must be a folder that can be written" in failed["store"]
+    assert re.search(rf"The mirror must hold {tmp_path}/mnist/\S+-ubyte\.gz, which is not there", failed["dataset"])
+    assert "A Prefect server must answer at http://127.0.0.1:9/api" in failed["prefect"]
+    assert done.stderr == (
+        "layerflow: This machine must have all that a run needs. Mend store, dataset, prefect as said above.\n"
+    )
+
+
+def test_a_server_that_takes_the_call_and_never_answers_fails_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        monkeypatch.setattr(doctor, "_ANSWER_SECONDS", 0.2)
+        with temporary_settings({PREFECT_API_URL: url}), pytest.raises(ServerError, match="timed out"):
+            doctor._prefect()
+        silent.settimeout(0)
+        silent.accept()
+        with pytest.raises(BlockingIOError):  # it was called once: a second call would come after seconds of back-off
+            silent.accept()
+
+
+def test_a_version_that_pyproject_does_not_allow_fails_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "3.9.1" if name == "keras" else real(name))
+    level, detail = doctor._versions()
+    assert level == "fail"
+    assert detail.startswith("layerflow needs keras<4,>=3.15 (here: 3.9.1). `make setup`")
+
+
+def test_a_disk_that_is_nearly_full_is_a_warning(monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 2**29))
+    level, detail = doctor._store()
+    assert level == "warn"
+    assert "0.5 GiB are free on its disk. Make room" in detail
+
+
+def test_what_nobody_foresaw_is_a_line_too_and_the_others_are_still_said(
+    monkeypatch: pytest.MonkeyPatch, empty_store: Path
+) -> None:
+    def broken() -> tuple[str, str]:
+        raise ImportError("libcudart.so.12:\n cannot open")
+
+    monkeypatch.setattr(doctor, "_devices", broken)
+    found = {finding.name: finding for finding in doctor._findings(DataConfig())}
+    assert found["devices"][1:] == ("fail", "ImportError: libcudart.so.12: cannot open")
+    assert list(found) == THINGS
