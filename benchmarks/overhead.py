@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 PLAIN = """
-from layerflow import store, devices, building, training, evaluation, export, verification
+from layerflow import store, devices, building, training, evaluation, export, validation, verification
 from layerflow.config import RetrainConfig
 from layerflow.data import load
 from layerflow.promotion import Challenger, promote
@@ -24,12 +24,13 @@ c = RetrainConfig()
 devices.set_up(c.devices_for_model)
 verification.start_early()
 d = store.make("d", "k", DatasetRef, lambda f: load(c.data, f))
+i = store.make("i", "k", DataReport, lambda f: validation.validate(c.checks, d, None, f))
 m = store.make("m", "k", ModelRef, lambda f: building.build(c.model, d, 0, f))
 t = store.make("t", "k", TrainedRef, lambda f: training.train(c.training, m, d, f))
 e = store.make("e", "k", Evaluation, lambda f: evaluation.evaluate(t, d, f))
 x = store.make("x", "k", ExportRef, lambda f: export.export(t, d, f))
 v = store.make("v", "k", Verification, lambda f: verification.verify(x, e, d))
-promote(c, Challenger(d, m, t, e, x, v), "plain")
+promote(c, Challenger(d, i, m, t, e, x, v), "plain")
 """
 
 #: With no server configured, Prefect's own client starts its embedded one, and ends it with the process.

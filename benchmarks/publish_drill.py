@@ -25,14 +25,18 @@ from layerflow import building, evaluation, export, registry, store, verificatio
 from layerflow.config import DataConfig, ModelConfig, RetrainConfig
 from layerflow.data import load
 from layerflow.promotion import Challenger, promote
-from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
+from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from layerflow.rollback import roll_back
+from layerflow.validation import validate
 
 # One process verifies everything: most kills would hit the import of TensorFlow in new ones otherwise.
 verification._Process.has_answered = property(lambda self: False, lambda self, value: None)
 verification.start_early()
 config = RetrainConfig.model_validate({"registry": {"name": "drill", "keep": 3}, "gate": {"force": "a drill"}})
 data = store.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
+checked = store.make(
+    "validate_data", "drill", DataReport, lambda folder: validate(config.checks, data, None, folder)
+)
 model = store.make("build_model", "drill", ModelRef, lambda folder: building.build(ModelConfig(), data, 0, folder))
 
 def vary(folder):
@@ -59,7 +63,7 @@ while True:
     proved = store.make(
         "verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data)
     )
-    made = promote(config, Challenger(data, model, trained, scored, exported, proved), "drill")
+    made = promote(config, Challenger(data, checked, model, trained, scored, exported, proved), "drill")
     assert made.status == "promoted", made
     assert made.champion_version is None or made.comparison, made
     print("published", made.version, exported.digest, flush=True)

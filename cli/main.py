@@ -178,6 +178,32 @@ def doctor(*, data: DataConfig = DataConfig(), as_json: _Json = False) -> None: 
     diagnose(data, as_json)
 
 
+data = App(name="data", help="Look at the data before anything is trained.", default_parameter=_settings)
+app.command(data)
+
+
+@data.command
+def check(
+    *,
+    settings: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),  # noqa: B008  (frozen)
+    config: Path | None = None,
+    as_json: _Json = False,
+) -> None:
+    """Load the data and check them as a run would: leakage, duplicates, missing classes, drift. Trains nothing.
+
+    Parameters
+    ----------
+    config
+        YAML file with the settings of a run; flags win over it.
+    as_json
+        Print the report as one JSON object.
+    """
+    from cli.data import check_data
+
+    settings = _over_file(config, settings) if config else settings
+    check_data(settings, as_json)
+
+
 def _over_file(file: Path, flags: RetrainConfig) -> RetrainConfig:
     """The settings of a YAML file, with those that were given as flags laid over them."""
     try:

@@ -11,15 +11,16 @@ from tasks import (
     load_data,
     promote_model,
     train_model,
+    validate_data,
     verify_export,
 )
-from tasks.policy import result_storage, sweep
+from tasks.policy import data_in_service, result_storage, sweep
 
 
 @flow(
     name="retrain",
     flow_run_name="retrain-{config.model.name}-on-{config.data.title}",
-    description="Load, build, train, evaluate, export, verify in a fresh process, and publish what is proved.",
+    description="Load, check, build, train, evaluate, export, verify in a fresh process, and publish what is proved.",
     result_storage=result_storage(),
     persist_result=False,  # the steps' own records are kept; a copy of them would be one more file a run
 )
@@ -28,14 +29,16 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     sweep(config.registry_name)
     devices = config.devices_for_model
     data = load_data(config.data, devices)
+    checked = validate_data(config.checks, data, data_in_service(config.registry_name, data))
     model = build_model(config.model, data, config.training.seed, devices)
     trained = train_model(config.training, model, data, devices)
     evaluation = evaluate_model(trained, data, devices)
     export = export_model(trained, data, devices)
     verification = verify_export(export, evaluation, data)
-    decision = promote_model(config, data, model, trained, evaluation, export, verification, return_state=True)
+    decision = promote_model(config, data, checked, model, trained, evaluation, export, verification, return_state=True)
     return Retrained(
         data=data,
+        checked=checked,
         model=model,
         trained=trained,
         evaluation=evaluation,

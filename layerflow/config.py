@@ -139,6 +139,38 @@ class DataConfig(_Group):
         return int(height), int(width)
 
 
+Level = Literal["info", "warn", "stop"]
+
+
+class ChecksConfig(_Group):
+    """What is looked for in the data before training: `info` notes a finding, `warn` logs it, `stop` ends the run."""
+
+    leakage: Level = Field("stop", description="More test images than `max_leakage` are in train or validation too.")
+    max_leakage: float = Field(
+        0.005, ge=0, le=1, description="Share of the test images that may be in train or validation too."
+    )
+    duplicates: Level = Field("info", description="Images that are in one split several times.")
+    conflicts: Level = Field("warn", description="The same image in several classes.")
+    missing_class: Level = Field("stop", description="A class without an image in one of the splits.")
+    small_class: Level = Field("warn", description="A class with fewer than `min_class_images` to train on.")
+    min_class_images: int = Field(10, ge=1, description="Fewest training images of a class.")
+    constant_images: Level = Field("warn", description="Images all of whose pixels are the same.")
+    new_class: Level = Field("stop", description="A class that the model in service does not know.")
+    lost_class: Level = Field("stop", description="A class of the model in service that the data no longer have.")
+    class_drift: Level = Field(
+        "warn", description="Class shares that differ from those of the model in service by more than `max_psi`."
+    )
+    max_psi: float = Field(
+        0.2, gt=0, description="Highest population stability index of the class shares; 0.2 is a usual bound."
+    )
+    pixel_drift: Level = Field(
+        "warn", description="Pixels or brightness that differ from the model's in service by more than `max_distance`."
+    )
+    max_distance: float = Field(
+        0.1, gt=0, le=1, description="Highest Jensen-Shannon distance of pixel values and of images' brightness."
+    )
+
+
 class ModelConfig(_Group):
     """Which network, and the settings that it takes; those of other networks are refused."""
 
@@ -298,6 +330,7 @@ class RetrainConfig(_Group):
     """Everything a retraining run is asked to do."""
 
     data: DataConfig = DataConfig()
+    checks: ChecksConfig = ChecksConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     gate: GateConfig = GateConfig()

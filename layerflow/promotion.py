@@ -16,6 +16,7 @@ from layerflow.gate import Verdict, below_floor, judge
 from layerflow.records import (
     Change,
     Comparison,
+    DataReport,
     DatasetRef,
     Evaluation,
     ExportRef,
@@ -47,6 +48,7 @@ class Challenger(NamedTuple):
     """All that is known of the model that asks to be published."""
 
     data: DatasetRef
+    checked: DataReport
     model: ModelRef
     trained: TrainedRef
     evaluation: Evaluation
@@ -189,7 +191,7 @@ def _publish(config: RetrainConfig, version: int, export: ExportRef, receipt: di
 def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str) -> dict[str, Any]:
     """Everything needed to know, years later, how this model came about."""
     records = {name: record.model_dump(mode="json") for name, record in challenger._asdict().items()}
-    return {
+    receipt = {
         "name": config.registry_name,
         "version": None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -204,6 +206,7 @@ def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str) -> di
         "history": records["trained"].pop("history"),
         **records,
     }
+    return json.loads(json.dumps(receipt))  # as it will be read: a tuple of the settings is no change of a list
 
 
 def _file_receipt(name: str, receipt: dict[str, Any]) -> Path:

@@ -55,6 +55,45 @@ class DatasetRef(Record):
     split_rule: str
 
 
+class Profile(BaseModel):
+    """Figures of the data by which a later run tells whether they changed. Shares are of the training images."""
+
+    model_config = ConfigDict(frozen=True)
+
+    classes: tuple[str, ...]
+    counts: dict[str, tuple[int, ...]]
+    pixels: tuple[float, ...]
+    brightness: tuple[float, ...]
+    lowest: int
+    highest: int
+    mean: float
+    deviation: float
+
+
+class Finding(BaseModel):
+    """Something that the checks found; ``check`` is its name in the config."""
+
+    model_config = ConfigDict(frozen=True)
+
+    check: str
+    level: Literal["info", "warn", "stop"]
+    text: str
+
+
+class DataReport(Record):
+    """What was found in the data before training; the card is the report for people."""
+
+    name: str
+    data_digest: str
+    profile: Profile
+    findings: tuple[Finding, ...]
+
+    @property
+    def card(self) -> str:
+        """The Markdown file."""
+        return f"{self.folder}/card.md"
+
+
 class ModelRef(Record):
     """A built, untrained model, saved as ``.keras``."""
 
@@ -246,6 +285,7 @@ class Retrained(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     data: DatasetRef
+    checked: DataReport
     model: ModelRef
     trained: TrainedRef
     evaluation: Evaluation

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from layerflow import store
 from layerflow.errors import DamagedError, RegistryError, did_you_mean
 from layerflow.manifest import EXTRA, write_digests
+from layerflow.records import Profile
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,21 @@ def receipt_of(name: str, version: int) -> dict[str, Any] | None:
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return receipt if complete else None
+
+
+def profile_in_service(name: str, data_digest: str) -> Profile | None:
+    """Figures of the data on which the highest version was trained, where its receipt holds them.
+
+    Nothing where those are these very data: there is nothing to compare.
+    """
+    champion = next(iter(versions(name)), None)
+    receipt = receipt_of(name, champion) if champion else None
+    try:
+        if receipt is None or receipt["data"]["digest"] == data_digest:
+            return None
+        return Profile.model_validate(receipt["checked"]["profile"])
+    except (KeyError, TypeError, ValidationError):  # published before there were such figures
+        return None
 
 
 def model_digest(name: str, version: int) -> str | None:

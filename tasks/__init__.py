@@ -7,6 +7,7 @@ from tasks.load_data import load_data
 from tasks.promote_model import promote_model
 from tasks.rollback_model import rollback_model
 from tasks.train_model import train_model
+from tasks.validate_data import validate_data
 from tasks.verify_export import verify_export
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "promote_model",
     "rollback_model",
     "train_model",
+    "validate_data",
     "verify_export",
 ]

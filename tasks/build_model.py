@@ -1,4 +1,4 @@
-"""Step 2: a network for the data's shape."""
+"""Step 3: a network for the data's shape."""
 
 from pathlib import Path
 

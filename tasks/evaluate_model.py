@@ -1,4 +1,4 @@
-"""Step 4: how good it is, on images it never saw."""
+"""Step 5: how good it is, on images it never saw."""
 
 from pathlib import Path
 

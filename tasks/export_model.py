@@ -1,4 +1,4 @@
-"""Step 5: a SavedModel for service."""
+"""Step 6: a SavedModel for service."""
 
 from pathlib import Path
 

@@ -14,12 +14,14 @@ import hashlib
 import inspect
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
@@ -30,7 +32,7 @@ from layerflow import own, registry, sources, store
 from layerflow.code import code_digest
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig
 from layerflow.errors import LayerflowError, heals
-from layerflow.records import Record
+from layerflow.records import DatasetRef, Profile, Record
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,7 +54,22 @@ def sweep(name: str) -> None:
     registry.sweep(name)
 
 
-def step(name: str, run_name: str, *, tags: tuple[str, ...] = ()) -> Callable[..., Any]:
+def data_in_service(name: str, data: DatasetRef) -> Profile | None:
+    """What the data were like on which the model in service was trained, if there is one that was trained on others."""
+    return registry.profile_in_service(name, data.digest)
+
+
+def show_card(key: str, card: str, description: str) -> None:
+    """Show a card, a Markdown file in the store, among the run's artifacts in the UI."""
+    if TaskRunContext.get() is None:  # called without Prefect
+        return
+    key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
+    create_markdown_artifact(key=key, markdown=store.path(card).read_text(), description=description)
+
+
+def step(
+    name: str, run_name: str, *, tags: tuple[str, ...] = (), then: Callable[[Any], None] = lambda record: None
+) -> Callable[..., Any]:
     """Make a Prefect task of a function whose last parameter, ``folder``, is where it puts what it makes.
 
     Callers do not pass ``folder``: the store gives it, and the step's record is what the task returns.
@@ -61,6 +78,7 @@ def step(name: str, run_name: str, *, tags: tuple[str, ...] = ()) -> Callable[..
         name: Name of the task, and of its folder in the store.
         run_name: Template of the task run's name, such as ``train-{model.name}-on-{data.name}``.
         tags: Tags of the task's runs.
+        then: Called with the step's record, whether it was made now or was there; may raise what must end the run.
     """
 
     def decorate(work: Callable[..., R]) -> Task[..., R]:
@@ -68,12 +86,9 @@ def step(name: str, run_name: str, *, tags: tuple[str, ...] = ()) -> Callable[..
 
         @functools.wraps(work)
         def in_store(*args: Any, **kwargs: Any) -> R:
-            inputs = inspect.signature(in_store).bind(*args, **kwargs).arguments
-            for value in inputs.values():
-                if isinstance(value, Record):
-                    store.check(store.path(value.folder))
-            key = key_of(work, inputs)
-            return store.make(name, key, kind, lambda folder: work(**inputs, folder=folder))
+            record = _make(name, work, inspect.signature(in_store).bind(*args, **kwargs).arguments)
+            then(record)
+            return record
 
         parameters = [each for each in inspect.signature(work).parameters.values() if each.name != "folder"]
         in_store.__signature__ = inspect.Signature(parameters, return_annotation=kind)  # type: ignore[attr-defined]
@@ -122,6 +137,22 @@ def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any]) -> str:
     """Digest of the inputs and of the code that the step runs."""
     content = [code_digest(Path(inspect.getfile(inspect.unwrap(work)))), *map(_identity, inputs.values())]  # type: ignore[arg-type]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def make(step: Task[P, R], *inputs: Any) -> R:
+    """What a call of ``step`` would give, made or found without Prefect, and without what is done with it then."""
+    cache = step.cache_policy
+    assert isinstance(cache, StoreCache)
+    assert cache.work
+    return _make(cache.step, cache.work, inspect.signature(step.fn).bind(*inputs).arguments)
+
+
+def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
+    for value in inputs.values():
+        if isinstance(value, Record):
+            store.check(store.path(value.folder))
+    kind = inspect.signature(work).return_annotation
+    return store.make(name, key_of(work, inputs), kind, lambda folder: work(**inputs, folder=folder))
 
 
 def cached(step: Task[P, R], *inputs: Any) -> R | None:

@@ -1,4 +1,4 @@
-"""Step 7: the decision. Never cached: what is in service is looked at every time."""
+"""Step 8: the decision. Never cached: what is in service is looked at every time."""
 
 from typing import cast
 
@@ -7,13 +7,23 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from layerflow.config import RetrainConfig
-from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, Promotion, TrainedRef, Verification
+from layerflow.records import (
+    DataReport,
+    DatasetRef,
+    Evaluation,
+    ExportRef,
+    ModelRef,
+    Promotion,
+    TrainedRef,
+    Verification,
+)
 from tasks.policy import as_task
 
 
 def _promote_model(
     config: RetrainConfig,
     data: DatasetRef,
+    checked: DataReport,
     model: ModelRef,
     trained: TrainedRef,
     evaluation: Evaluation,
@@ -23,7 +33,7 @@ def _promote_model(
     """Publish the model as the next version if it may be, keep the champion otherwise; leave a receipt either way."""
     from layerflow.promotion import Challenger, promote
 
-    challenger = Challenger(data, model, trained, evaluation, export, verification)
+    challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
     promotion = promote(config, challenger, flow_run.name or "")
     # Nothing was done for a model that is in service already: the UI says so in the word it has for that.
     state_name = "Cached" if promotion.code == "unchanged" else None

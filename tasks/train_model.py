@@ -1,4 +1,4 @@
-"""Step 3: learning. A retry goes on from the last checkpoint."""
+"""Step 4: learning. A retry goes on from the last checkpoint."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Step 6: proof, in a process that knows nothing of this code."""
+"""Step 7: proof, in a process that knows nothing of this code."""
 
 from pathlib import Path
 

@@ -45,8 +45,8 @@ def test_retrain_prints_one_json_object_that_says_what_was_done(trained: tuple[P
     assert Path(answer["keras"]).suffix == ".keras"
     assert json.loads(Path(answer["receipt"]).read_text())["version"] == 1
     assert list(answer["steps"]) == [
-        *("load_data", "build_model", "train_model", "evaluate_model", "export_model", "verify_export"),
-        "promote_model",
+        *("load_data", "validate_data", "build_model", "train_model", "evaluate_model", "export_model"),
+        *("verify_export", "promote_model"),
     ]
     for step in answer["steps"].values():
         assert step["state"] == "Completed"
@@ -59,7 +59,7 @@ def test_the_second_time_everything_is_cached_and_the_table_says_unchanged(
     store, _ = trained
     done = layerflow("retrain", store=store)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Cached") == 7
+    assert done.stdout.count("Cached") == 8
     assert "unchanged" in done.stdout
     assert f"version 1: {store}/models/mlp-digits/1" in done.stdout
     assert "95 % interval" in done.stdout

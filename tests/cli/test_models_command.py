@@ -24,7 +24,7 @@ def published(first_run: Retrained, session_store: Path, empty_store: Path) -> P
     """A store with two versions of one model, of which the second was forced and has another digest."""
     for record in (first_run.data, first_run.export):
         shutil.copytree(session_store / record.folder, empty_store / record.folder)
-    parts = ("data", "model", "trained", "evaluation", "export", "verification")
+    parts = ("data", "checked", "model", "trained", "evaluation", "export", "verification")
     good = Challenger(*(getattr(first_run, part) for part in parts))
     promote(RetrainConfig(), good, "first")
     model = empty_store / good.export.saved_model

@@ -23,6 +23,7 @@ from tasks import policy
 
 STEPS = [
     "load_data",
+    "validate_data",
     "build_model",
     "train_model",
     "evaluate_model",
@@ -48,7 +49,7 @@ def task_runs(flow_run_id: Any) -> dict[str, Any]:
     return {names[run.task_key]: run for run in found}
 
 
-def test_seven_steps_end_with_a_published_verified_model(first_run: Retrained) -> None:
+def test_eight_steps_end_with_a_published_verified_model(first_run: Retrained) -> None:
     assert first_run.promotion.status in ("promoted", "unchanged")
     assert first_run.evaluation.accuracy >= 0.95
     assert first_run.verification.test_accuracy == first_run.evaluation.accuracy

@@ -10,6 +10,7 @@ from layerflow import building, evaluation, export, store, training, verificatio
 from layerflow.config import ModelConfig, RetrainConfig, TrainingConfig
 from layerflow.promotion import Challenger, promote
 from layerflow.records import (
+    DataReport,
     DatasetRef,
     Evaluation,
     ExportRef,
@@ -23,14 +24,14 @@ from layerflow.records import (
 Decide = Callable[..., Promotion]
 
 
-def _made(key: str, data: DatasetRef, model: ModelConfig, settings: TrainingConfig) -> Challenger:
+def _made(key: str, data: DatasetRef, checked: DataReport, model: ModelConfig, settings: TrainingConfig) -> Challenger:
     """What the steps before the decision make of a config, for real."""
     built = store.make("build_model", key, ModelRef, lambda folder: building.build(model, data, settings.seed, folder))
     trained = store.make("train_model", key, TrainedRef, lambda folder: training.train(settings, built, data, folder))
     scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluation.evaluate(trained, data, folder))
     exported = store.make("export_model", key, ExportRef, lambda folder: export.export(trained, data, folder))
     proved = store.make("verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data))
-    return Challenger(data, built, trained, scored, exported, proved)
+    return Challenger(data, checked, built, trained, scored, exported, proved)
 
 
 @pytest.fixture(scope="session")
@@ -38,14 +39,15 @@ def contenders(first_run: Retrained) -> dict[str, Challenger]:
     """``good``: the first run's; ``similar``: the same with another seed; ``poor``: two hidden units, one epoch."""
     good = Challenger(
         first_run.data,
+        first_run.checked,
         first_run.model,
         first_run.trained,
         first_run.evaluation,
         first_run.export,
         first_run.verification,
     )
-    similar = _made("similar", good.data, ModelConfig(), TrainingConfig(seed=1))
-    poor = _made("poor", good.data, ModelConfig(hidden=(2,)), TrainingConfig(epochs=1))
+    similar = _made("similar", good.data, good.checked, ModelConfig(), TrainingConfig(seed=1))
+    poor = _made("poor", good.data, good.checked, ModelConfig(hidden=(2,)), TrainingConfig(epochs=1))
     assert good.evaluation.accuracy > 0.95 > 0.6 > poor.evaluation.accuracy
     assert abs(good.evaluation.accuracy - similar.evaluation.accuracy) < 0.02
     return {"good": good, "similar": similar, "poor": poor}

@@ -1,0 +1,65 @@
+"""What cards are made of: Markdown with its pictures inside, readable on a dark page and on a light one."""
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+#: Grey that stands out from white and from black.
+INK = "#8a8f98"
+#: Of the colours that are told apart by nearly everybody (Okabe and Ito, 2008), those that stand out from both too.
+COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "bad": "#d55e00"}
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    """A transparent figure of ``width`` by ``height`` inches, and its axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns)
+    for axis in getattr(axes, "flat", [axes]):
+        axis.tick_params(colors=INK, labelsize=8)
+        for spine in axis.spines.values():
+            spine.set_color(INK)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def picture(figure: Figure, alt: str) -> str:
+    """The figure as a Markdown picture that needs no other file; ``alt`` says what it shows."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100, transparent=True)
+    return _inline(stream.getvalue(), alt)
+
+
+def strip(images: np.ndarray, alt: str) -> str:
+    """``uint8`` images ``(count, height, width, channels)`` side by side as a Markdown picture, 32 to 64 high."""
+    count, height, width, channels = images.shape
+    row = np.zeros((height, count * (width + 1), channels), np.uint8)
+    for number, image in enumerate(images):
+        row[:, number * (width + 1) : number * (width + 1) + width] = image
+    drawn = Image.fromarray(row.squeeze(-1) if channels == 1 else row)
+    scale = 32 / height
+    if scale > 1:
+        drawn = drawn.resize((round(drawn.width * scale), 32), Image.Resampling.NEAREST)
+    elif height > 64:
+        drawn.thumbnail((drawn.width, 64))
+    stream = io.BytesIO()
+    drawn.save(stream, "PNG", optimize=True)
+    return _inline(stream.getvalue(), alt)
+
+
+def _inline(png: bytes, alt: str) -> str:
+    return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

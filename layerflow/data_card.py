@@ -1,0 +1,64 @@
+"""The data as people look at them: findings, figures, a histogram of the classes, some images of each."""
+
+from pathlib import Path
+
+import numpy as np
+
+from layerflow.cards import COLOURS, INK, new_figure, picture, strip, table
+from layerflow.data import images_and_labels
+from layerflow.records import DataReport, DatasetRef
+
+#: Classes and images of each that are shown: what fits on a page.
+_CLASSES, _SAMPLES = 20, 10
+_MARKS = {"info": "🔵 info", "warn": "🟡 warn", "stop": "🔴 stop"}
+
+
+def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
+    """Write ``card.md``."""
+    profile = report.profile
+    shown = f" (of {len(data.classes):,} classes the first {_CLASSES})" if len(data.classes) > _CLASSES else ""
+    findings = [(_MARKS[each.level], each.check, each.text) for each in report.findings]
+    counts = [
+        (name, *(f"{profile.counts[split][number]:,}" for split in data.counts))
+        for number, name in enumerate(data.classes[:_CLASSES])
+    ]
+    height, width, channels = data.image_shape
+    parts = [
+        f"# Data: {data.name} {data.version}",
+        f"{' + '.join(f'{count:,} {split}' for split, count in data.counts.items())} images of {height} x {width} x "
+        f"{channels}, uint8 from {profile.lowest} to {profile.highest}, mean {profile.mean:.1f}, standard deviation "
+        f"{profile.deviation:.1f}. {data.broken:,} files were left out.",
+        "## Findings",
+        table(("level", "check", "what was found"), findings) if findings else "Nothing was found.",
+        f"## Classes{shown}",
+        _histogram(report, data),
+        table(("class", *data.counts), counts),
+        f"## Images{shown}",
+        _samples(data),
+        f"Splits: {data.split_rule}. Images: {data.image_rule}. Digest `{data.digest}`.",
+        f"Again: `layerflow data check --data.name {data.name}` with the run's settings.",
+    ]
+    (folder / "card.md").write_text("\n\n".join(parts) + "\n")
+
+
+def _histogram(report: DataReport, data: DatasetRef) -> str:
+    figure, axis = new_figure(8, 2.6)
+    names = data.classes[:_CLASSES]
+    bottom = np.zeros(len(names))
+    for split, counts in report.profile.counts.items():
+        axis.bar(range(len(names)), counts[:_CLASSES], bottom=bottom, color=COLOURS[split], label=split)
+        bottom += counts[:_CLASSES]
+    axis.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 4 else 0)
+    axis.set_ylabel("images", color=INK, fontsize=8)
+    axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return picture(figure, f"Bars: images of each class of {data.name}, by split")
+
+
+def _samples(data: DatasetRef) -> str:
+    images, labels = images_and_labels(data, "train")
+    labels = np.asarray(labels)
+    rows = []
+    for number, name in enumerate(data.classes[:_CLASSES]):
+        chosen = np.flatnonzero(labels == number)[:_SAMPLES]
+        rows.append((name, strip(np.asarray(images[chosen]), f"Training images of {name}") if len(chosen) else ""))
+    return table(("class", "images"), rows)

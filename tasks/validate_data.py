@@ -1,0 +1,22 @@
+"""Step 2: a look at the data, before an hour is spent on them."""
+
+from pathlib import Path
+
+from layerflow.config import ChecksConfig
+from layerflow.records import DataReport, DatasetRef, Profile
+from tasks.policy import show_card, step
+
+
+def _tell(report: DataReport) -> None:
+    from layerflow.validation import require_no_stop
+
+    show_card(f"data-{report.name}", report.card, "What is in the data, and what was found")
+    require_no_stop(report)
+
+
+@step("validate_data", run_name="validate-{data.name}", tags=("data",), then=_tell)
+def validate_data(config: ChecksConfig, data: DatasetRef, baseline: Profile | None, folder: Path) -> DataReport:
+    """Look for leakage, duplicates, missing classes and drift since the model in service; end the run where it must."""
+    from layerflow.validation import validate
+
+    return validate(config, data, baseline, folder)

@@ -1,0 +1,86 @@
+"""A folder of pictures from the command line: checked, trained, unchanged, grown, leaking."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def layerflow(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "LAYERFLOW_STORE": str(store)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits as PNG files, every fifth in test/."""
+    root = tmp_path_factory.mktemp("folder") / "my digits"
+    digits = load_digits()
+    pixels = np.rint(digits.images * 255 / 16).astype(np.uint8)
+    for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
+        file = root / ("test" if number % 5 == 0 else "train") / str(label) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    return root
+
+
+def test_a_folder_is_trained_and_published_then_unchanged_then_says_what_is_new(pictures: Path, tmp_path: Path) -> None:
+    command = ("retrain", "--json", "--data.name", "folder", "--data.path", str(pictures))
+    done = layerflow(*command, store=tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout)
+    assert (first["status"], first["version"], first["flow_run"]) == ("promoted", 1, "retrain-mlp-on-my-digits")
+    assert first["accuracy"] >= 0.95
+    again = json.loads(layerflow(*command, store=tmp_path / "store").stdout)
+    assert again["status"] == "unchanged"
+    assert {step["state"] for step in again["steps"].values()} == {"Cached"}
+    for number in range(10):
+        noise = np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(noise).save(pictures / "train" / "3" / f"new-{number}.png")
+    done = layerflow(*command, store=tmp_path / "store")
+    grown = json.loads(done.stdout)
+    assert "10 files added, 0 written anew, 0 gone" in done.stderr
+    assert grown["steps"]["train_model"]["state"] == "Completed"
+    changed = {
+        change["field"]: change["after"] - change["before"]
+        for change in grown["changes"]
+        if "counts" in change["field"]
+    }
+    assert sum(changed.values()) == 10
+    assert {change["field"].partition(".")[0] for change in grown["changes"]} == {"data"}
+
+
+def test_a_leaking_folder_is_shown_and_stopped_by_the_check_and_by_the_run(pictures: Path, tmp_path: Path) -> None:
+    leaking = shutil.copytree(pictures, tmp_path / "leaking")
+    for file in sorted(leaking.glob("test/*/*.png"))[::20]:  # one in twenty
+        shutil.copy(file, leaking / "train" / file.parent.name / f"copy-of-{file.name}")
+    flags = ("--data.name", "folder", "--data.path", str(leaking))
+    done = layerflow("data", "check", *flags, store=tmp_path / "store")
+    assert done.returncode == 2
+    assert "18 of 360 test images (5.00%) are in train or validation too" in done.stdout
+    card = next(line.split()[-1] for line in done.stdout.splitlines() if line.startswith("card"))
+    assert "🔴 stop | leakage" in Path(card).read_text()
+    run = layerflow("retrain", *flags, store=tmp_path / "store")
+    assert (run.returncode, run.stdout) == (2, "")
+    sentence = run.stderr.splitlines()[-1]
+    assert sentence.startswith("layerflow: The data of leaking must pass the checks. They do not: 18 of 360")
+    assert "Traceback" not in run.stderr
+    warned = layerflow("data", "check", "--json", *flags, "--checks.leakage", "warn", store=tmp_path / "store")
+    assert warned.returncode == 0
+    assert json.loads(warned.stdout)["findings"][0]["level"] == "warn"
