@@ -46,7 +46,7 @@ def vary(folder):
     network.save(folder / "model.keras")
     digest = store.sha256(folder / "model.keras")
     counts = {"epochs": 1, "best_epoch": 1, "steps": 1, "threads": 1, "replicas": 1}
-    return TrainedRef(model="mlp", digest=digest, compiled="xla", history=(), **counts)
+    return TrainedRef(model="mlp", digest=digest, compiled="xla", feed="resident", history=(), **counts)
 
 def announced(*arguments, publish=registry.publish):
     print("publishing", flush=True)

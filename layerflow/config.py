@@ -253,6 +253,12 @@ class TrainingConfig(_Group):
     checkpoint_seconds: float = Field(
         60, gt=0, description="Most seconds of training that a killed run loses; epochs end with a checkpoint."
     )
+    memory_budget: int | None = Field(
+        None,
+        ge=1,
+        description="MiB that the training images may take; where three copies don't fit, they are streamed from the "
+        "disk, which changes no bit of the model. Default: half of the memory that is free.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Decides the first weights and the order of the images.")
 
 

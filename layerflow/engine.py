@@ -1,12 +1,13 @@
-"""The training loop itself: steps of an epoch in one compiled function, over images that stay on the device."""
+"""The training loop itself: steps of an epoch in one compiled function, over images that lie on the device."""
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from layerflow.windows import Windows
 
 #: Seconds that one call of the compiled function should take: how soon progress shows and a cancellation is obeyed.
 CHUNK_SECONDS = 1.0
@@ -30,46 +31,45 @@ def uses_xla(network: Any, image_shape: tuple[int, ...], choice: str) -> bool:
 
 
 class Engine:
-    """Trains a network over resident images; every image counts once an epoch, whatever the batch size.
+    """Trains a network; every image counts once an epoch, whatever the batch size.
 
     An epoch runs over a copy of the images in its order, a permutation decided by ``(seed, epoch)`` alone: its steps
     then read memory in one direction, which a compiled loop does twice as fast as it gathers single images. The copy is
-    made during the epoch before, by another thread, so that the images are held three times. Where an epoch stands,
-    and the sums of its loss and its correct answers, are variables that change with the weights, inside the compiled
-    function: between two calls, everything that a checkpoint needs fits together.
+    made before, by another thread: of the whole epoch, so that the images are held three times, or, streamed, of a
+    window of it at a time, with the same bits. Where an epoch stands, and the sums of its loss and its correct answers,
+    are variables that change with the weights, inside the compiled function: between two calls, everything that a
+    checkpoint needs fits together.
 
     Args:
         network: Takes ``uint8`` images, gives logits ``(batch, classes)``. Under a strategy, made in its scope.
         optimizer: A built Keras optimizer.
-        images: ``uint8`` of shape ``(examples, height, width, channels)``.
+        images: ``uint8`` of shape ``(examples, height, width, channels)``; a memory-mapped array where streamed.
         labels: ``int32`` of shape ``(examples,)``.
         batch_size: Images of one step, over all replicas.
         seed: Decides the order.
         xla: Whether XLA compiles the function; it can't with several replicas.
         strategy: Where the steps run; TensorFlow's default is the one device there is.
+        streamed: Whether the images are read from the disk, window by window.
     """
 
     def __init__(
         self,
         network: Any,
         optimizer: Any,
-        images: tf.Tensor,
-        labels: tf.Tensor,
+        images: np.ndarray | tf.Tensor,
+        labels: np.ndarray | tf.Tensor,
         batch_size: int,
         seed: int,
         xla: bool = True,
         strategy: tf.distribute.Strategy | None = None,
+        streamed: bool = False,
     ) -> None:
-        self.examples = int(images.shape[0])
-        self.steps = -(-self.examples // batch_size)
+        self.windows = Windows(images, labels, batch_size, seed, streamed)
+        self.examples, self.steps = self.windows.examples, self.windows.steps
         self.position = tf.Variable(0, dtype=tf.int32)
         self._losses = tf.Variable(0.0, dtype=tf.float64)
         self._correct = tf.Variable(0, dtype=tf.int64)
         self._finite = tf.Variable(0, dtype=tf.int32)
-        self._images, self._labels, self._seed = images, labels, seed
-        self._epoch, self._ordered = 0, (images, labels)
-        self._other_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
-        self._ahead: tuple[int, Future[Any]] = (0, Future())
         self._chunk = min(_FIRST_CHUNK, self.steps)
         strategy = strategy or tf.distribute.get_strategy()
         step = _make_step(network, optimizer, strategy)
@@ -97,7 +97,8 @@ class Engine:
 
     def warm_up(self) -> None:
         """Compile now, running no step, so that the seconds of the first epoch are those of an epoch."""
-        self._run(*self._ordered, tf.constant(0))
+        window = self.windows.blank()
+        self._run(window.images, window.labels, tf.constant(window.start), tf.constant(window.stop))
 
     def start_epoch(self) -> None:
         """Go back to the first step and forget the sums."""
@@ -105,29 +106,18 @@ class Engine:
             variable.assign(tf.zeros_like(variable))
 
     def run_chunk(self, epoch: int) -> bool:
-        """Run about a second's worth of the epoch's steps; return whether the epoch is over or its loss not finite."""
+        """Run about a second's worth of the epoch's steps, or those left in the window.
+
+        Returns whether the epoch is over or its loss not finite.
+        """
         began, first = time.perf_counter(), int(self.position)
-        self._run(*self._in_order(epoch), tf.constant(min(first + self._chunk, self.steps)))
+        window = self.windows.at(epoch, first)
+        last = min(first + self._chunk, window.stop)
+        self._run(window.images, window.labels, tf.constant(window.start), tf.constant(last))
         done = int(self.position) - first
         seconds = time.perf_counter() - began
         self._chunk = max(1, min(self.steps, int(done * CHUNK_SECONDS / max(seconds, 1e-6))))
         return int(self.position) == self.steps or int(self._finite) < int(self.position)
-
-    def order(self, epoch: int) -> np.ndarray:
-        """The images' places in the epoch: ``int64`` of shape ``(examples,)``, each image once."""
-        return np.random.Generator(np.random.Philox(key=[self._seed, epoch])).permutation(self.examples)
-
-    def _in_order(self, epoch: int) -> tuple[tf.Tensor, tf.Tensor]:
-        if epoch != self._epoch:
-            ahead, copy = self._ahead
-            self._ordered = copy.result() if ahead == epoch else self._copy(epoch)
-            self._epoch = epoch
-            self._ahead = epoch + 1, self._other_thread.submit(self._copy, epoch + 1)
-        return self._ordered
-
-    def _copy(self, epoch: int) -> tuple[tf.Tensor, tf.Tensor]:
-        order = self.order(epoch)
-        return tf.gather(self._images, order), tf.gather(self._labels, order)
 
     def _compile(self, step: Callable[..., Any], batch_size: int, xla: bool) -> Callable[..., None]:
         full, rest = divmod(self.examples, batch_size)
@@ -140,23 +130,28 @@ class Engine:
             return index + 1, losses, correct + tf.cast(right, tf.int64), finite
 
         @tf.function(jit_compile=xla)
-        def run(images: tf.Tensor, labels: tf.Tensor, last: tf.Tensor) -> None:
-            def next_batch(index: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def run(images: tf.Tensor, labels: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> None:
+            def batch(index: tf.Tensor | int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
                 start = index * batch_size
-                batch = tf.slice(images, [start, 0, 0, 0], [batch_size, *images.shape[1:]])
-                return body(batch, tf.slice(labels, [start], [batch_size]), index, *sums)
+                return tf.slice(images, [start, 0, 0, 0], [size, *images.shape[1:]]), tf.slice(labels, [start], [size])
 
+            # Steps are counted from the window's first: XLA would compile anew for each other number that a slice's
+            # start depends on, unless it is a loop's own counter or known here, as the place of the last batch is.
             state = tuple(variable.read_value() for variable in self.variables)
+            state = (state[0] - first, *state[1:])
             if full:
-                state = tf.while_loop(lambda index, *_: index < tf.minimum(last, full), next_batch, state)
+                state = tf.while_loop(
+                    lambda index, *_: index < tf.minimum(last, full) - first,
+                    lambda index, *sums: body(*batch(index, batch_size), index, *sums),
+                    state,
+                )
             if rest:  # a batch of its own size: padding it would let images that are not there into the statistics
-                start = full * batch_size
                 state = tf.cond(
-                    (state[0] == full) & (last > full),
-                    lambda: body(images[start:], labels[start:], *state),
+                    (state[0] + first == full) & (last > full),
+                    lambda: body(*batch(full % self.windows.window_steps, rest), *state),
                     lambda: state,
                 )
-            for variable, value in zip(self.variables, state, strict=True):
+            for variable, value in zip(self.variables, (state[0] + first, *state[1:]), strict=True):
                 variable.assign(value)
 
         return run

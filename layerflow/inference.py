@@ -6,8 +6,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-#: Images in one call: large enough that the call costs nothing beside the arithmetic, small enough for any GPU.
+from layerflow.memory import give_back
+
+#: Most images in one call: enough that the call costs nothing beside the arithmetic.
 _BATCH = 1000
+#: Most bytes of images in one call: a network's own arrays are a hundred times as large, and must fit on any GPU.
+_BATCH_BYTES = 8 * 2**20
 
 
 def make_predictor(network: Any, xla: bool) -> Callable[[np.ndarray], np.ndarray]:
@@ -18,8 +22,12 @@ def make_predictor(network: Any, xla: bool) -> Callable[[np.ndarray], np.ndarray
         return network(images, training=False)
 
     def predict(images: np.ndarray) -> np.ndarray:
-        parts = range(0, len(images), _BATCH)
-        return np.concatenate([logits(tf.constant(images[start : start + _BATCH])).numpy() for start in parts])
+        size = max(1, min(_BATCH, _BATCH_BYTES // images[:1].nbytes))
+        parts = []
+        for start in range(0, len(images), size):
+            parts.append(logits(tf.constant(images[start : start + size])).numpy())
+            give_back(images)
+        return np.concatenate(parts)
 
     return predict
 
@@ -32,7 +40,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean negative log-likelihood of ``labels``, in nats, summed in ``float64`` and divided once."""
+    # In parts, for float64 takes several times the memory of the logits.
+    parts = [slice(start, start + _BATCH) for start in range(0, len(labels), _BATCH)]
+    return float(np.concatenate([_losses(logits[part], labels[part]) for part in parts]).sum() / len(labels))
+
+
+def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     wide = logits.astype(np.float64)
     shifted = wide - wide.max(axis=-1, keepdims=True)
     log_sums = np.log(np.exp(shifted).sum(axis=-1))
-    return float((log_sums - shifted[np.arange(len(labels)), labels]).sum() / len(labels))
+    return log_sums - shifted[np.arange(len(labels)), labels]

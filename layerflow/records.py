@@ -129,6 +129,7 @@ class TrainedRef(Record):
     best_epoch: int
     steps: int
     compiled: str
+    feed: Literal["resident", "streamed"]
     threads: int
     replicas: int
     history: tuple[Epoch, ...]

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from layerflow import devices, own, store
+from layerflow import devices, memory, own, store
 from layerflow.checkpoint import Checkpoint
 from layerflow.code import code_digest
 from layerflow.config import TrainingConfig
@@ -25,14 +25,17 @@ from layerflow.inference import cross_entropy, make_predictor
 from layerflow.models import load_model
 from layerflow.optimizers import depends_on_epochs, make_optimizer
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
+from layerflow.windows import resident_bytes
 
 log = logging.getLogger(__name__)
 
 #: Share of a training's time that saving may take. Where an epoch is shorter than that allows (a large network, few
 #: images), some epochs end without a checkpoint; the last never does.
 _SAVING_SHARE = 0.1
-#: What may change between two runs of one and the same training: how far it goes, and how often it is saved.
-_NOT_THE_TRAINING = {"epochs", "patience", "checkpoint_seconds"}
+#: What may change between two runs of one and the same training: how far it goes, how often it is saved, and whether
+#: its images are resident, which changes no bit.
+_NOT_THE_TRAINING = {"epochs", "patience", "checkpoint_seconds", "memory_budget"}
+_MIB = 2**20
 
 
 def train(
@@ -65,7 +68,7 @@ def train(
         except tf.errors.ResourceExhaustedError as error:
             raise OutOfMemoryError(
                 f"The device ran out of memory with {config.batch_size} images a step; "
-                "lower training.batch_size, or use a smaller model."
+                "lower training.batch_size or training.memory_budget, or use a smaller model."
             ) from error
     shipped = load_model(model.name, store.path(model.keras))
     shipped.set_weights(training.progress.best_weights)
@@ -77,6 +80,7 @@ def train(
         best_epoch=training.progress.best_epoch,
         steps=int(training.optimizer.iterations.numpy()),
         compiled="xla" if training.xla else "graph",
+        feed="streamed" if training.streamed else "resident",
         threads=tf.config.threading.get_intra_op_parallelism_threads(),
         replicas=training.strategy.num_replicas_in_sync,
         history=tuple(training.progress.history),
@@ -116,16 +120,25 @@ class _Training:
             self.optimizer = make_optimizer(config, -(-len(labels) // config.batch_size))
             self.optimizer.build(self.network.trainable_variables)
         self.xla = uses_xla(self.network, data.image_shape, config.compile)
+        budget = config.memory_budget * _MIB if config.memory_budget else memory.free_bytes() // 2
+        self.streamed = resident_bytes(images, labels) > budget
         self.engine = Engine(
             self.network,
             self.optimizer,
-            tf.constant(images),
-            tf.constant(labels),
+            images,
+            labels,
             config.batch_size,
             config.seed,
             self.xla,
             self.strategy,
+            self.streamed,
         )
+        if self.streamed:
+            sizes = images.nbytes, images[:1].nbytes * self.engine.windows.rows, budget
+            log.info(
+                "streaming %s MiB of images in windows of %s MiB (budget %s MiB)",
+                *(f"{size / _MIB:,.0f}" for size in sizes),
+            )
         self.variables = [*self.network.variables, *self.optimizer.variables, *self.engine.variables]
         self.predict = make_predictor(self.network, self.xla)
         self.progress = self._resume() or _Progress()

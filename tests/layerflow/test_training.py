@@ -71,7 +71,7 @@ def test_an_epoch_equals_keras_train_on_batch_over_the_same_batches(examples: in
     engine = Engine(network, built_adam(network), images, labels, batch_size=8, seed=5, xla=xla)
     for epoch in (1, 2):
         loss = run_epoch(engine, epoch)
-        order = engine.order(epoch)
+        order = engine.windows.order(epoch)
         assert sorted(order) == list(range(examples)), "every example exactly once"
         expected = 0.0
         for start in range(0, examples, 8):
