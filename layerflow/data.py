@@ -16,6 +16,7 @@ from PIL import Image
 from layerflow import catalog, folder, images, store
 from layerflow.config import DataConfig
 from layerflow.errors import DatasetError
+from layerflow.memory import give_back
 from layerflow.records import DatasetRef
 from layerflow.tree import ImageTree
 
@@ -205,7 +206,9 @@ def _drawn(rows: np.ndarray, fraction: float, salt: bytes = b"") -> np.ndarray:
     """Which images are chosen: those whose place between 0 and 1, decided by their bytes, is below ``fraction``."""
     bound = int(fraction * 2**64)
     digests = (hashlib.sha256(row.tobytes() + salt).digest() for row in rows)
-    return np.fromiter((int.from_bytes(each[:8], "big") < bound for each in digests), bool, count=len(rows))
+    chosen = np.fromiter((int.from_bytes(each[:8], "big") < bound for each in digests), bool, count=len(rows))
+    give_back(rows)
+    return chosen
 
 
 def _write_split(target: Path, split: str, rows: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> None:
@@ -215,6 +218,7 @@ def _write_split(target: Path, split: str, rows: np.ndarray, labels: np.ndarray,
         write_array_header_1_0(stream, header)
         for start in range(0, len(chosen), size):
             stream.write(rows[chosen[start : start + size]].tobytes())
+            give_back(rows)
     np.save(target / f"{split}_labels.npy", labels[chosen], allow_pickle=False)
 
 

@@ -12,11 +12,13 @@ import os
 import stat
 import time
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from layerflow import images, store
 from layerflow.errors import DatasetError, FolderChangedError
@@ -32,8 +34,9 @@ _NAMES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif
 _RACY_NS = 2_000_000_000
 #: A listing is believed for this many times as long as it took: a run asks for it a few times in its first seconds.
 _BELIEVED = 10
-#: Files that the threads read before their results are used: enough for all of them, few enough for any memory.
-_AHEAD = 64
+#: Files that a thread takes at a time, and how often that is done before the results are used: enough for all threads,
+#: few enough for any memory.
+_PART, _AHEAD = 32, 2 * (os.cpu_count() or 1)
 #: Names that a sentence names; the rest stands in the log.
 _NAMED = 20
 
@@ -127,10 +130,10 @@ def shape_of(listing: Listing, image_size: tuple[int, int] | None, channels: int
     return height, width, channels or max(shape[2] for shape in shapes)
 
 
-def read_all(
+def read_batches(
     listing: Listing, split: str, shape: tuple[int, int, int], broken: list[tuple[str, str]]
-) -> Iterator[tuple[Any, int]]:
-    """Images ``uint8`` of ``shape`` with their class numbers; one that can't be read goes to ``broken`` instead.
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images ``uint8`` of ``(some, *shape)`` with their class numbers; one that can't be read goes to ``broken``.
 
     Raises:
         FolderChangedError: If a file is not what it was when it was listed.
@@ -139,12 +142,12 @@ def read_all(
     files = [file for file in listing.files if file.split == split]
 
     def read(file: ImageFile) -> Any:
+        if file.reason:
+            return images.BrokenImageError(file.reason)
         try:
             content = (listing.root / file.path).read_bytes()
         except FileNotFoundError:
             content = None
-        if file.reason:
-            return images.BrokenImageError(file.reason)
         if content is None or hashlib.sha256(content).hexdigest() != file.digest:
             _listings.pop(listing.root, None)
             raise FolderChangedError(
@@ -156,11 +159,15 @@ def read_all(
         except images.BrokenImageError as error:
             return error
 
-    for file, image in zip(files, _in_threads(read, files), strict=True):
-        if isinstance(image, images.BrokenImageError):
-            broken.append((file.path, str(image)))
-        else:
-            yield image, numbers[file.label]
+    for part, found in _in_threads(read, files):
+        whole = []
+        for file, image in zip(part, found, strict=True):
+            if isinstance(image, images.BrokenImageError):
+                broken.append((file.path, str(image)))
+            else:
+                whole.append((image, numbers[file.label]))
+        if whole:
+            yield np.stack([image for image, _ in whole]), np.array([label for _, label in whole])
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str, str, os.stat_result]]:
@@ -222,7 +229,7 @@ def _learn(root: Path, found: list[tuple[str, str, str, os.stat_result]]) -> Ite
         known = _read_index(index)
         new = [each for each in found if known.get(each[2], [None])[:2] != [each[3].st_size, each[3].st_mtime_ns]]
         learned = _in_threads(lambda each: _look(root / each[2], each[3]), new)
-        fresh = {path: seen for (_, _, path, _), seen in zip(new, learned, strict=True)}
+        fresh = {each[2]: seen for part, looks in learned for each, seen in zip(part, looks, strict=True)}
         index_now = {path: fresh.get(path) or known[path] for _, _, path, _ in found}
         gone = known.keys() - index_now.keys()
         if fresh or gone:
@@ -307,12 +314,22 @@ def _classes(root: Path, files: list[ImageFile]) -> tuple[str, ...]:
     return names
 
 
-def _in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """``map`` by threads, a bounded number of items ahead; Pillow and hashlib let other threads run meanwhile."""
+def _in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[tuple[list[S], list[T]]]:
+    """Parts of the items with their results, in order; Pillow and hashlib let the other threads run meanwhile.
+
+    A thread takes a part at a time: with small files, handing over single ones costs more than reading them.
+    """
+
+    def work_through(part: list[S]) -> tuple[list[S], list[T]]:
+        return part, [work(item) for item in part]
+
+    rest = iter(items)
+    parts = iter(lambda: list(itertools.islice(rest, _PART)), [])
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        rest = iter(items)
-        while batch := list(itertools.islice(rest, _AHEAD)):
-            yield from threads.map(work, batch)
+        ahead = deque(threads.submit(work_through, part) for part in itertools.islice(parts, _AHEAD))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(threads.submit(work_through, part) for part in itertools.islice(parts, 1))
 
 
 def _shown(name: object) -> str:

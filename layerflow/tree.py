@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from layerflow.folder import Listing, read_all
+from layerflow.folder import Listing, read_batches
 
 
 class ImageTree(tfds.core.DatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -51,13 +51,14 @@ class ImageTree(tfds.core.DatasetBuilder, skip_registration=True):  # type: igno
         """Do nothing: the files are there."""
 
     def _as_dataset(self, split: str, shuffle_files: bool = False, **kwargs: Any) -> tf.data.Dataset:
-        signature = {"image": tf.TensorSpec(self.shape, tf.uint8), "label": tf.TensorSpec((), tf.int64)}
+        batch = {"image": tf.TensorSpec((None, *self.shape), tf.uint8), "label": tf.TensorSpec((None,), tf.int64)}
 
-        def examples() -> Any:
+        def batches() -> Any:
             try:
-                for image, label in read_all(self.listing, split, self.shape, self.broken):
-                    yield {"image": image, "label": label}
+                for images, labels in read_batches(self.listing, split, self.shape, self.broken):
+                    yield {"image": images, "label": labels}
             except OSError as error:
                 self.failure = error
 
-        return tf.data.Dataset.from_generator(examples, output_signature=signature)
+        # By batches, because each call from TensorFlow into Python costs as much as reading two small images.
+        return tf.data.Dataset.from_generator(batches, output_signature=batch).unbatch()

@@ -13,6 +13,7 @@ from layerflow.config import ChecksConfig
 from layerflow.data import images_and_labels
 from layerflow.data_card import write_card
 from layerflow.errors import DataError
+from layerflow.memory import give_back
 from layerflow.records import DataReport, DatasetRef, Finding, Profile
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def _batches(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     size = max(1, _BATCH_BYTES // int(np.prod(images.shape[1:])))
     for start in range(0, len(images), size):
         yield start, np.asarray(images[start : start + size])
+        give_back(images)
 
 
 def _profile(data: DatasetRef, splits: dict[str, _Split]) -> Profile:
