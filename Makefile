@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint ui deploy drill bench bench-accuracy bench-layers lock clean
+.PHONY: help setup run test lint ui deploy drill bench bench-accuracy bench-layers bench-scale lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ bench-accuracy: setup ## how good the networks become, over three seeds (about a
 
 bench-layers: setup ## each layer against its counterpart in keras.layers
 	$(PY) benchmarks/layer_speed.py
+
+bench-scale: setup ## preparing and training from MNIST once to ten times: seconds an image, peak memory
+	$(PY) benchmarks/scale.py
 
 ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200)
 	$(VENV)/bin/prefect server start

@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from numpy.lib.format import write_array_header_1_0
 from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
 
 from layerflow import catalog, folder, images, store
 from layerflow.config import DataConfig
@@ -142,11 +144,17 @@ def _write_pool(builder: tfds.core.DatasetBuilder, theirs: str, shape: Shape, ta
     """
     count, said = builder.info.splits[theirs].num_examples, time.monotonic()
     labels: list[int] = []
-    with (target / f"{pool}.pool").open("wb") as stream:
+    terminal = Console(stderr=True)
+    with (
+        (target / f"{pool}.pool").open("wb") as stream,
+        Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar,
+    ):
+        task = bar.add_task(f"reading {theirs}", total=count)
         for batch, numbers in _batches(builder, theirs, shape):
             stream.write(batch.tobytes())
             labels.extend(numbers)
-            if time.monotonic() - said > _PROGRESS_SECONDS:
+            bar.update(task, completed=len(labels))
+            if bar.disable and time.monotonic() - said > _PROGRESS_SECONDS:
                 said = time.monotonic()
                 log.info("read %s of %s images of %s", f"{len(labels):,}", f"{count:,}", theirs)
     if isinstance(builder, ImageTree):

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import resource
 import shutil
 import zlib
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from layerflow import data, folder, images, sources
+from layerflow import data, folder, images, sources, store
 from layerflow.config import DataConfig
 from layerflow.errors import DatasetError, FolderChangedError, heals
 from layerflow.records import DatasetRef
@@ -320,6 +321,33 @@ def test_a_folder_that_changes_while_it_is_read_is_an_error_that_heals(
         load(tree)
     assert heals(caught.value)
     assert sum(load(tree).counts.values()) == 52, "the next try lists it anew"
+
+
+def test_a_full_disk_leaves_nothing_and_does_not_heal(tree: Path, empty_store: Path) -> None:
+    def make() -> DatasetRef:
+        return store.make("load_data", "full", DatasetRef, lambda target: data.load(config(tree), target))
+
+    folder.scan(tree)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # bytes of a file: what a full disk looks like to a writer
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            make()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not heals(caught.value)
+    assert not (empty_store / "load_data" / "full").exists()
+    assert sum(make().counts.values()) == 52, "with room, the next try makes it"
+
+
+def test_how_far_reading_is_stands_in_the_log(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(data, "_PROGRESS_SECONDS", -1.0)
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    with caplog.at_level(logging.INFO):
+        load(tree)
+    assert "read 40 of 40 images of train" in caplog.text
 
 
 def test_a_split_that_leaves_no_images_is_refused(tree: Path) -> None:
