@@ -7,6 +7,7 @@ It is the form that the Prefect UI renders, the flags that the command line take
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -352,6 +353,16 @@ class RetrainConfig(_Group):
         """
         small = self.model.name == "mlp" and self.training.batch_size < 64
         return self.devices.model_copy(update={"threads": self.devices.threads or (1 if small else None)})
+
+    @property
+    def as_flags(self) -> str:
+        """The settings that are not the defaults, as the command line takes them."""
+        words = []
+        for group, settings in self.model_dump(mode="json", exclude_defaults=True).items():
+            for field, value in settings.items():
+                text = value if isinstance(value, str) else json.dumps(value)
+                words += [f"--{group}.{field}", shlex.quote(text)]
+        return " ".join(words)
 
     @property
     def registry_name(self) -> str:

@@ -10,7 +10,7 @@ from layerflow.records import DataReport, DatasetRef
 
 #: Classes and images of each that are shown: what fits on a page.
 _CLASSES, _SAMPLES = 20, 10
-_MARKS = {"info": "🔵 info", "warn": "🟡 warn", "stop": "🔴 stop"}
+_MARKS = {"info": "info", "warn": "**warn**", "stop": "**stop**"}
 
 
 def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
@@ -36,7 +36,6 @@ def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
         f"## Images{shown}",
         _samples(data),
         f"Splits: {data.split_rule}. Images: {data.image_rule}. Digest `{data.digest}`.",
-        f"Again: `layerflow data check --data.name {data.name}` with the run's settings.",
     ]
     (folder / "card.md").write_text("\n\n".join(parts) + "\n")
 

@@ -27,10 +27,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from layerflow import own, registry, sources, store
 from layerflow.code import code_digest
-from layerflow.config import DataConfig, DevicesConfig, ModelConfig
+from layerflow.config import DataConfig, DevicesConfig, ModelConfig, RetrainConfig
 from layerflow.errors import LayerflowError, heals
 from layerflow.records import DatasetRef, Profile, Record
 
@@ -63,8 +64,10 @@ def show_card(key: str, card: str, description: str) -> None:
     """Show a card, a Markdown file in the store, among the run's artifacts in the UI."""
     if TaskRunContext.get() is None:  # called without Prefect
         return
+    config = (flow_run.parameters or {}).get("config")
+    again = f"\nAgain: `layerflow retrain {config.as_flags}`\n" if isinstance(config, RetrainConfig) else ""
     key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
-    create_markdown_artifact(key=key, markdown=store.path(card).read_text(), description=description)
+    create_markdown_artifact(key=key, markdown=store.path(card).read_text() + again, description=description)
 
 
 def step(

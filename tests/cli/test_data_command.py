@@ -75,7 +75,7 @@ def test_a_leaking_folder_is_shown_and_stopped_by_the_check_and_by_the_run(pictu
     assert done.returncode == 2
     assert "18 of 360 test images (5.00%) are in train or validation too" in done.stdout
     card = next(line.split()[-1] for line in done.stdout.splitlines() if line.startswith("card"))
-    assert "🔴 stop | leakage" in Path(card).read_text()
+    assert "**stop** | leakage" in Path(card).read_text()
     run = layerflow("retrain", *flags, store=tmp_path / "store")
     assert (run.returncode, run.stdout) == (2, "")
     sentence = run.stderr.splitlines()[-1]

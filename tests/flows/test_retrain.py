@@ -79,6 +79,19 @@ def test_runs_are_named_for_what_they_do_and_steps_are_described(first_run: Retr
     assert retrain.description
 
 
+def test_the_data_card_is_an_artifact_of_the_run_and_says_how_to_repeat_it(first_run: Retrained) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    config = RetrainConfig.model_validate({"data": {"validation_fraction": 0.2}, "training": {"epochs": 1}})
+    state = retrain(config, return_state=True)
+    chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as client:
+        cards = {card.key: card.data for card in client.read_artifacts(artifact_filter=chosen)}
+    assert "Bars: images of each class of digits" in cards["data-digits"]
+    assert "Again: `layerflow retrain --data.validation_fraction 0.2 --training.epochs 1`" in cards["data-digits"]
+
+
 def test_steps_are_tagged() -> None:
     assert policy.step("load_data", run_name="load", tags=("data",))(failing_step([]).fn).tags == {"layerflow", "data"}
 

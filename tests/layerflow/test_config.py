@@ -95,3 +95,10 @@ def test_settings_are_those_given_over_the_networks_own() -> None:
     config = RetrainConfig.model_validate({"model": {"name": "vit", "depth": 2}})
     assert config.model.settings["depth"] == 2
     assert config.model.settings["heads"] == 4
+
+
+def test_the_flags_of_a_config_give_the_config_back() -> None:
+    settings = {"data": {"name": "folder", "path": "my pets"}, "model": {"hidden": [8, 4]}, "training": {"epochs": 3}}
+    config = RetrainConfig.model_validate(settings)
+    assert config.as_flags == "--data.name folder --data.path 'my pets' --model.hidden '[8, 4]' --training.epochs 3"
+    assert RetrainConfig().as_flags == ""
