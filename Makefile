@@ -57,10 +57,8 @@ bench-scale: setup ## preparing and training from MNIST once to ten times: secon
 ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200)
 	$(VENV)/bin/prefect server start
 
-deploy: setup ## create the work pool and the deployments of prefect.yaml
-	$(VENV)/bin/prefect work-pool inspect layerflow >/dev/null 2>&1 \
-	  || $(VENV)/bin/prefect work-pool create layerflow --type process
-	$(VENV)/bin/prefect --no-prompt deploy --all
+deploy: setup ## the work pool, the deployments of prefect.yaml and the automations of automations.yaml
+	$(VENV)/bin/layerflow deploy
 
 lock: ## pin the environment anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

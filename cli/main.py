@@ -178,6 +178,28 @@ def doctor(*, data: DataConfig = DataConfig(), as_json: _Json = False) -> None: 
     diagnose(data, as_json)
 
 
+@app.command
+def deploy(*, webhook: str | None = None) -> None:
+    """Put the flows on the Prefect server: work pool, deployments, automations. Again, it brings them up to date.
+
+    Parameters
+    ----------
+    webhook
+        Address that is told when a model is promoted or rolled back, or a run fails.
+    """
+    from cli.deploy import deploy
+
+    deploy(webhook)
+
+
+@app.command
+def serve() -> None:
+    """Run the deployments of prefect.yaml on their schedules from this process, without a worker."""
+    from cli.deploy import serve
+
+    serve()
+
+
 data = App(name="data", help="Look at the data before anything is trained.", default_parameter=_settings)
 app.command(data)
 

@@ -25,6 +25,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.events import emit_event
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -68,6 +69,12 @@ def show_card(key: str, card: str, description: str) -> None:
     again = f"\nAgain: `layerflow retrain {config.as_flags}`\n" if isinstance(config, RetrainConfig) else ""
     key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
     create_markdown_artifact(key=key, markdown=store.path(card).read_text() + again, description=description)
+
+
+def tell(what: str, name: str, details: dict[str, Any]) -> None:
+    """Emit the event ``layerflow.model.<what>`` about the model ``name``, on which users hang automations."""
+    resource = {"prefect.resource.id": f"layerflow.model.{name}", "prefect.resource.name": name}
+    emit_event(event=f"layerflow.model.{what}", resource=resource, payload=details)
 
 
 def step(

@@ -17,7 +17,7 @@ from layerflow.records import (
     TrainedRef,
     Verification,
 )
-from tasks.policy import as_task
+from tasks.policy import as_task, tell
 
 
 def _promote_model(
@@ -35,6 +35,9 @@ def _promote_model(
 
     challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
     promotion = promote(config, challenger, flow_run.name or "")
+    if promotion.status != "unchanged":
+        essentials = ("code", "reason", "version", "champion_version", "accuracy", "test_examples", "receipt")
+        tell(promotion.status, promotion.name, promotion.model_dump(mode="json", include=set(essentials)))
     # Nothing was done for a model that is in service already: the UI says so in the word it has for that.
     state_name = "Cached" if promotion.code == "unchanged" else None
     return Completed(name=state_name, message=f"{promotion.code}: {promotion.reason}", data=promotion)

@@ -3,14 +3,16 @@
 from prefect.runtime import flow_run
 
 from layerflow.records import RolledBack
-from tasks.policy import as_task
+from tasks.policy import as_task, tell
 
 
 def _rollback_model(name: str, to: int | None = None) -> RolledBack:
     """Publish an earlier version's bytes as the next version, after verifying them in a fresh process."""
     from layerflow.rollback import roll_back
 
-    return roll_back(name, to, flow_run.name or "")
+    done = roll_back(name, to, flow_run.name or "")
+    tell("rolled_back", name, done.model_dump(mode="json"))
+    return done
 
 
 # Never retried: where the first try did publish, a second one would go back one version more.

@@ -1,13 +1,8 @@
 """The real thing: a Prefect server, the deployments of prefect.yaml, a worker, a run."""
 
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,39 +12,6 @@ from layerflow.config import RetrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
-
-
-@pytest.fixture(scope="module")
-def lasting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """`prefect server start` on a free port, and the environment that reaches it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    home = tmp_path_factory.mktemp("prefect")
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "LAYERFLOW_STORE": str(home / "store"),
-    }
-    with (home / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [PREFECT, "server", "start", "--port", str(port)], env=environment, stdout=log, stderr=log
-        )
-        try:
-            deadline = time.monotonic() + 120
-            while True:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline, (home / "server.log").read_text()
-                    assert server.poll() is None, (home / "server.log").read_text()
-                    time.sleep(0.2)
-            yield environment
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(timeout=60)
 
 
 def prefect(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

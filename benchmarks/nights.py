@@ -1,0 +1,232 @@
+"""Nights that go wrong, in minutes: a real Prefect server, a real worker, schedules, and what `layerflow deploy` makes.
+
+Usage: ``python benchmarks/nights.py``. On the digits, in a store of its own; takes about six minutes. Three acts:
+
+1. A schedule fires every five seconds over runs that last longer: never two at once, and every run ends.
+2. Worker and run are killed in mid-training: the automation marks the run as crashed, and the next one goes on where the
+   training was, and publishes.
+3. The server is away for 20 seconds in mid-run: the run ends with a state, and the store is whole.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+#: A training of about twenty seconds, whatever its loss does.
+LONG = {"training": {"epochs": 6000, "patience": 6000, "checkpoint_seconds": 1}}
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+class Night:
+    """A server and a worker, and what can be asked of them."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.home, self.url = home, f"http://127.0.0.1:{self.port}/api"
+        self.environment = {
+            **os.environ,
+            "PREFECT_HOME": str(home / "prefect"),
+            "PREFECT_API_URL": self.url,
+            "LAYERFLOW_STORE": str(home / "store"),
+        }
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a Prefect process, its output in a file."""
+        with (self.home / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen([PREFECT, *arguments], cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+        self.started.append(process)
+        return process
+
+    def start_server(self) -> subprocess.Popen[bytes]:
+        """Start the server and wait until it answers."""
+        server = self.start("server", "server", "start", "--port", str(self.port))
+        wait("the server answers", self.answers)
+        return server
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        """Start a worker of the pool that `layerflow deploy` makes."""
+        return self.start("worker", "worker", "start", "--pool", "layerflow")
+
+    def answers(self) -> bool:
+        """Whether the server does."""
+        try:
+            urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def ask(self, path: str, content: Any = None, method: str = "POST") -> Any:
+        """What the server's API answers."""
+        body = json.dumps(content or {}).encode()
+        request = urllib.request.Request(
+            f"{self.url}/{path}", body, {"content-type": "application/json"}, method=method
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def deployment(self) -> str:
+        """The id of the nightly deployment."""
+        found = self.ask("deployments/filter", {"deployments": {"name": {"any_": ["retrain-digits"]}}})
+        return str(found[0]["id"])
+
+    def run(self, config: dict[str, Any]) -> str:
+        """Ask for a run of the nightly deployment; its id."""
+        made = self.ask(
+            f"deployments/{self.deployment()}/create_flow_run",
+            {"parameters": {"config": config}, "state": {"type": "SCHEDULED"}},
+        )
+        return str(made["id"])
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All flow runs."""
+        return self.ask("flow_runs/filter", {"sort": "START_TIME_ASC", "limit": 200})
+
+    def state(self, run: str) -> str:
+        """The type of a run's state."""
+        return str(next(each["state_type"] for each in self.runs() if each["id"] == run))
+
+    def logs(self, run: str) -> str:
+        """What a run logged."""
+        found = self.ask(
+            "logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
+        )
+        return "\n".join(each["message"] for each in found)
+
+    def layerflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of layerflow."""
+        return subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def end(self) -> None:
+        """End what was started."""
+        for process in reversed(self.started):
+            kill(process) if process.poll() is None else None
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL a process and all that it started, as a machine that loses its power does."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for each in family:
+        try:
+            each.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+def wait(what: str, until: Callable[[], Any], seconds: float = 240) -> Any:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not (value := until()):
+        if time.monotonic() > deadline:
+            sys.exit(f"waited {seconds:.0f} s in vain: {what}")
+        time.sleep(0.3)
+    return value
+
+
+def require(condition: Any, what: str) -> None:
+    """End with what was expected, unless it holds."""
+    if not condition:
+        sys.exit(f"WRONG: {what}")
+
+
+def overlapping_nights(night: Night) -> str:
+    """A schedule that fires every five seconds, for a minute."""
+    deployment = night.deployment()
+    schedule = {"schedule": {"interval": 5}, "active": True}
+    made = night.ask(f"deployments/{deployment}/schedules", [schedule])[0]
+    time.sleep(60)
+    night.ask(f"deployments/{deployment}/schedules/{made['id']}", method="DELETE")
+    due = [each for each in night.runs() if each["state_type"] == "SCHEDULED"]
+    for each in due:  # those that the scheduler made for later
+        night.ask(f"flow_runs/{each['id']}", method="DELETE")
+    wait("all runs end", lambda: {each["state_type"] for each in night.runs()} <= FINAL)
+    runs = night.runs()
+    times = [(each["start_time"], each["end_time"]) for each in runs if each["state_type"] == "COMPLETED"]
+    spans = sorted(tuple(datetime.fromisoformat(moment) for moment in span) for span in times)
+    require(len(spans) > 1, f"several runs complete: {len(spans)}")
+    require(all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False)), "never two at once")
+    ended = Counter(each["state_type"] for each in runs)
+    require(set(ended) <= {"COMPLETED", "CANCELLED"}, f"runs complete or are cancelled: {dict(ended)}")
+    listed = json.loads(night.layerflow("models", "--json").stdout)
+    require(len(listed) == 1, f"one version for one data: {listed}")
+    return ", ".join(f"{count} {state.lower()}" for state, count in sorted(ended.items()))
+
+
+def killed_worker(night: Night, worker: subprocess.Popen[bytes]) -> str:
+    """Worker and run die in mid-training."""
+    first = night.run(LONG)
+    checkpoints = night.home / "store" / "checkpoints"
+    known = set(checkpoints.glob("*/*"))
+    wait("a checkpoint is written", lambda: set(checkpoints.glob("*/*")) - known)
+    time.sleep(3)
+    kill(worker)
+    began = time.monotonic()
+    wait("the automation marks the run as crashed", lambda: night.state(first) == "CRASHED")
+    noticed = time.monotonic() - began
+    night.start_worker()
+    second = night.run(LONG)
+    wait("the next run ends", lambda: night.state(second) in FINAL)
+    require(night.state(second) == "COMPLETED", f"the next run completes: {night.state(second)}")
+    resumed = next((line for line in night.logs(second).splitlines() if "resuming at epoch" in line), "")
+    require(resumed, "the next run resumes the training")
+    return f"crashed after {noticed:.0f} s without heartbeats; then: {resumed}"
+
+
+def server_away(night: Night, server: subprocess.Popen[bytes]) -> str:
+    """The server is stopped for 20 seconds while a run trains."""
+    run = night.run({"training": {**LONG["training"], "seed": 1}})
+    checkpoints = night.home / "store" / "checkpoints"
+    known = set(checkpoints.glob("*/*"))
+    wait("a checkpoint is written", lambda: set(checkpoints.glob("*/*")) - known)
+    kill(server)
+    time.sleep(20)
+    night.start_server()
+    wait("the run ends", lambda: night.state(run) in FINAL)
+    checked = night.layerflow("models", "verify")
+    require(checked.returncode == 0, f"every version is whole: {checked.stderr}")
+    return f"the run ended {night.state(run).lower()}, every version is whole"
+
+
+def main() -> None:
+    """The three acts."""
+    with tempfile.TemporaryDirectory(prefix="layerflow-nights-") as home:
+        night = Night(Path(home))
+        try:
+            server = night.start_server()
+            made = night.layerflow("deploy")
+            require(made.returncode == 0, made.stdout + made.stderr)
+            worker = night.start_worker()
+            print("a schedule over longer runs:", overlapping_nights(night), flush=True)
+            print("worker killed in mid-training:", killed_worker(night, worker), flush=True)
+            print("server away in mid-run:", server_away(night, server), flush=True)
+        finally:
+            night.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The commands that put the flows on a Prefect server: deployments, automations, and serving them from here."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cli.embedded import configured_url, ensure_answering
+from layerflow.errors import ServerError
+
+_ROOT = Path(__file__).resolve().parent.parent
+_POOL = "layerflow"
+_PREFECT = str(Path(sys.executable).with_name("prefect"))
+
+
+def deploy(webhook: str | None) -> None:
+    """Create the work pool, the deployments of prefect.yaml and the automations of automations.yaml, or update them.
+
+    Raises:
+        ServerError: If no server is configured or it does not answer, or Prefect refuses a deployment.
+    """
+    _require_server()
+    if _prefect("work-pool", "inspect", _POOL, quiet=True):
+        _prefect("work-pool", "create", _POOL, "--type", "process")
+    if status := _prefect("deploy", "--all"):
+        raise ServerError(f"`prefect deploy --all` must succeed. It ended with status {status}; it says why above.")
+    block = _save_webhook(webhook) if webhook else None
+    for content in yaml.safe_load((_ROOT / "automations.yaml").read_text()):
+        for action in content["actions"]:
+            if action.get("block_document_id") == "webhook":
+                action["block_document_id"] = block
+        if all(action.get("block_document_id", True) for action in content["actions"]):
+            print(f"automation {_write_automation(content)}: {content['name']}")
+
+
+def serve() -> None:
+    """Run the deployments of prefect.yaml from this process, on their schedules, until it is ended.
+
+    The schedules stay active when it ends: what was due meanwhile is late, and runs when it is started again.
+    """
+    _require_server()
+    import prefect
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.schedules import Cron
+
+    os.chdir(_ROOT)  # where the deployments' entry points are found
+    deployments = []
+    for entry in yaml.safe_load((_ROOT / "prefect.yaml").read_text())["deployments"]:
+        file, _, function = entry["entrypoint"].partition(":")
+        flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), function)
+        schedules = [Cron(each["cron"], timezone=each["timezone"]) for each in entry.get("schedules", [])]
+        deployments.append(
+            flow.to_deployment(
+                name=entry["name"],
+                description=entry["description"],
+                tags=entry["tags"],
+                parameters=entry["parameters"],
+                schedules=schedules,
+                concurrency_limit=ConcurrencyLimitConfig(**entry["concurrency_limit"]),
+            )
+        )
+    prefect.serve(*deployments, pause_on_shutdown=False)
+
+
+def _require_server() -> None:
+    url = configured_url()
+    if url is None:
+        raise ServerError(
+            "A Prefect server must keep the deployments, and none is configured. Start one with `make ui`, and set "
+            "PREFECT_API_URL=http://127.0.0.1:4200/api."
+        )
+    ensure_answering(url)
+
+
+def _prefect(*arguments: str, quiet: bool = False) -> int:
+    output = subprocess.DEVNULL if quiet else None
+    command = [_PREFECT, "--no-prompt", *arguments]
+    return subprocess.run(command, cwd=_ROOT, check=False, stdout=output, stderr=output).returncode
+
+
+def _save_webhook(url: str) -> str:
+    from prefect.blocks.webhook import Webhook
+
+    return str(Webhook(method="POST", url=url).save(_POOL, overwrite=True))
+
+
+def _write_automation(content: dict[str, Any]) -> str:
+    """Create the automation, or bring the one of its name up to date; says which."""
+    from prefect.automations import Automation
+
+    wanted = Automation.model_validate(content)
+    try:
+        there: Any = Automation.read(name=wanted.name)
+        wanted.id = there.id
+    except ValueError:  # Prefect's word for: there is none
+        wanted.create()
+        return "created"
+    wanted.update()
+    return "updated"
