@@ -80,6 +80,25 @@ def test_deploying_twice_doubles_nothing_and_a_promotion_is_told_to_the_webhook(
     assert (told["details"]["code"], told["details"]["version"]) == ("promoted_first", 1)
 
 
+def test_a_schedule_fires(lasting_server: dict[str, str]) -> None:
+    assert layerflow("deploy", environment=lasting_server).returncode == 0
+    url = lasting_server["PREFECT_API_URL"]
+
+    def ask(path: str, content: object) -> Any:
+        body = json.dumps(content).encode()
+        request = urllib.request.Request(f"{url}/{path}", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    nightly = ask("deployments/filter", {"deployments": {"name": {"any_": ["retrain-digits"]}}})[0]
+    due = {"flow_runs": {"deployment_id": {"any_": [nightly["id"]]}, "state": {"type": {"any_": ["SCHEDULED"]}}}}
+    deadline = time.monotonic() + 90
+    while not (runs := ask("flow_runs/filter", due)):
+        assert time.monotonic() < deadline, "the server's scheduler has made no run of a nightly deployment"
+        time.sleep(0.5)
+    assert runs[0]["auto_scheduled"]
+
+
 def test_without_a_server_deploying_and_serving_are_one_sentence(tmp_path: Path) -> None:
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
     for command in ("deploy", "serve"):
