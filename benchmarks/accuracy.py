@@ -30,15 +30,15 @@ RECIPES: dict[str, tuple[dict[str, Any], float]] = {
     "mnist cnn": (
         {
             "data": {"name": "mnist"},
-            "model": {"name": "cnn", "shift": 2},
-            "training": {**_COSINE, "epochs": 10, "learning_rate": 3e-3},
+            "model": {"name": "cnn", "width": 16, "shift": 2},
+            "training": {**_COSINE, "epochs": 15, "learning_rate": 3e-3},
         },
         0.993,
     ),
     "fashion_mnist cnn": (
         {
             "data": {"name": "fashion_mnist"},
-            "model": {"name": "cnn", "flip": True},
+            "model": {"name": "cnn", "width": 16, "flip": True},
             "training": {**_COSINE, "epochs": 12, "learning_rate": 3e-3},
         },
         0.915,
