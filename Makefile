@@ -37,7 +37,8 @@ lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-drill: setup ## kill training 100 times and publishing 300 times; nothing may be lost or torn (about an hour)
+drill: setup ## nights that go wrong, training killed 100 times and publishing 300 times (about an hour)
+	$(PY) benchmarks/nights.py
 	$(PY) benchmarks/drill.py 100
 	$(PY) benchmarks/publish_drill.py 300
 
@@ -45,7 +46,7 @@ bench: setup ## seconds an epoch and of a whole run (PyTorch and JAX take part w
 	$(PY) benchmarks/training.py
 	$(PY) benchmarks/overhead.py
 
-bench-accuracy: setup ## how good the networks become, over three seeds (about an hour on two cores)
+bench-accuracy: setup ## how good the networks become, over three seeds (40 minutes on two cores)
 	$(PY) benchmarks/accuracy.py 3
 
 bench-layers: setup ## each layer against its counterpart in keras.layers

@@ -3,11 +3,12 @@
 Usage: ``python benchmarks/nights.py``. On the digits, in a store of its own; takes about six minutes. Three acts:
 
 1. A schedule fires every five seconds over runs that last longer: never two at once, and every run ends.
-2. Worker and run are killed in mid-training: the automation marks the run as crashed, and the next one goes on where the
-   training was, and publishes.
+2. Worker and run are killed in mid-training: the automation marks the run as crashed, and the next one goes on where
+   the training was, and publishes.
 3. The server is away for 20 seconds in mid-run: the run ends with a state, and the store is whole.
 """
 
+import itertools
 import json
 import os
 import socket
@@ -168,8 +169,10 @@ def overlapping_nights(night: Night) -> str:
     runs = night.runs()
     times = [(each["start_time"], each["end_time"]) for each in runs if each["state_type"] == "COMPLETED"]
     spans = sorted(tuple(datetime.fromisoformat(moment) for moment in span) for span in times)
-    require(len(spans) > 1, f"several runs complete: {len(spans)}")
-    require(all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False)), "never two at once")
+    require(
+        len(spans) > 1, f"several runs complete: {[(each['state_name'], each['state']['message']) for each in runs]}"
+    )
+    require(all(a[1] <= b[0] for a, b in itertools.pairwise(spans)), "never two at once")
     ended = Counter(each["state_type"] for each in runs)
     require(set(ended) <= {"COMPLETED", "CANCELLED"}, f"runs complete or are cancelled: {dict(ended)}")
     listed = json.loads(night.layerflow("models", "--json").stdout)

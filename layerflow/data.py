@@ -60,6 +60,7 @@ def load(config: DataConfig, target: Path) -> DatasetRef:
             _write_pool(builder, theirs, shape, target, pool)
     if isinstance(builder, ImageTree):
         folder.require_few_broken(builder.listing, builder.broken, config.max_broken)
+        folder.forget(builder.listing.root)
     test_is_given = pools["test"] is not None
     _divide(config, shape, target, test_is_given)
     return _describe(config, builder, shape, target, test_is_given)

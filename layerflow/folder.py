@@ -85,6 +85,11 @@ def scan(root: Path) -> Listing:
     return listing
 
 
+def forget(root: Path) -> None:
+    """Let go of what was listed: a million files take half a gigabyte, which training needs."""
+    _listings.pop(root.expanduser().absolute(), None)
+
+
 def require_few_broken(listing: Listing, broken: list[tuple[str, str]], allowed: float) -> None:
     """Name all images that can't be read, and refuse them where they are more than the share ``allowed``.
 
@@ -170,8 +175,19 @@ def read_batches(
             yield np.stack([image for image, _ in whole]), np.array([label for _, label in whole])
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str, str, os.stat_result]]:
-    """Each file that is named as an image: split, class, path below ``root``, and what the system knows of it."""
+class _Found(NamedTuple):
+    """A file as the system knows it; ``path`` is relative to the folder."""
+
+    split: str
+    label: str
+    path: str
+    size: int
+    time: int
+    mode: int
+
+
+def _walk(root: Path) -> Iterator[_Found]:
+    """Each file that is named as an image."""
     if not root.is_dir():
         raise DatasetError(
             f"data.path must be a folder with train/<class>/ and, where you have one, test/<class>/. {root} "
@@ -196,7 +212,9 @@ def _walk(root: Path) -> Iterator[tuple[str, str, str, os.stat_result]]:
             for path, status in _files(root / split / entry.name, ()):
                 relative = os.path.relpath(path, root)
                 if os.path.splitext(path)[1].lower() in _NAMES:
-                    yield split, entry.name, relative, status
+                    yield _Found(
+                        split, entry.name, relative, status.st_size, status.st_mtime_ns, stat.S_IFMT(status.st_mode)
+                    )
                 else:
                     others.append(relative)
     if others:
@@ -221,16 +239,16 @@ def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[s
             yield entry.path, status
 
 
-def _learn(root: Path, found: list[tuple[str, str, str, os.stat_result]]) -> Iterable[ImageFile]:
+def _learn(root: Path, found: list[_Found]) -> Iterable[ImageFile]:
     """Digest and shape of each file: from the index where size and time are as they were, else from its content."""
     name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
     index = store.root() / "folders" / f"{name}.json"
     with store.locked(f"folder-{name}"):
         known = _read_index(index)
-        new = [each for each in found if known.get(each[2], [None])[:2] != [each[3].st_size, each[3].st_mtime_ns]]
-        learned = _in_threads(lambda each: _look(root / each[2], each[3]), new)
-        fresh = {each[2]: seen for part, looks in learned for each, seen in zip(part, looks, strict=True)}
-        index_now = {path: fresh.get(path) or known[path] for _, _, path, _ in found}
+        new = [each for each in found if known.get(each.path, [None])[:2] != [each.size, each.time]]
+        learned = _in_threads(lambda each: _look(root, each), new)
+        fresh = {each.path: seen for part, looks in learned for each, seen in zip(part, looks, strict=True)}
+        index_now = {each.path: fresh.get(each.path) or known[each.path] for each in found}
         gone = known.keys() - index_now.keys()
         if fresh or gone:
             if known:
@@ -240,18 +258,21 @@ def _learn(root: Path, found: list[tuple[str, str, str, os.stat_result]]) -> Ite
             lasting = {path: seen for path, seen in index_now.items() if now - seen[1] > _RACY_NS}
             index.parent.mkdir(parents=True, exist_ok=True)
             store.write_atomically(index, json.dumps(lasting).encode())
-    for split, label, path, _ in found:
-        _, _, digest, shape, reason = index_now[path]
-        yield ImageFile(path, split, label, digest, tuple(shape) if shape else None, reason)
+    shapes: dict[tuple[int, int, int], tuple[int, int, int]] = {}  # one object for each, however many files have it
+    for each in found:
+        _, _, digest, shape, reason = index_now.pop(each.path)
+        if shape:
+            shape = shapes.setdefault(tuple(shape), tuple(shape))
+        yield ImageFile(each.path, each.split, each.label, digest, shape, reason)
 
 
-def _look(file: Path, status: os.stat_result) -> list[Any]:
+def _look(root: Path, file: _Found) -> list[Any]:
     """``[size, time, digest, shape or nothing, reason or nothing]``, as the index holds them."""
-    known = [status.st_size, status.st_mtime_ns]
-    if not stat.S_ISREG(status.st_mode):
-        return [*known, "", None, "a link to nothing" if stat.S_ISLNK(status.st_mode) else "no regular file"]
+    known = [file.size, file.time]
+    if not stat.S_ISREG(file.mode):
+        return [*known, "", None, "a link to nothing" if stat.S_ISLNK(file.mode) else "no regular file"]
     try:
-        content = file.read_bytes()
+        content = (root / file.path).read_bytes()
     except (PermissionError, FileNotFoundError) as error:
         return [*known, "", None, (error.strerror or str(error)).lower()]
     digest = hashlib.sha256(content).hexdigest()

@@ -123,7 +123,9 @@ def test_only_what_changed_is_read_again(
     (tree / "train" / "cat" / "2.png").unlink()
     read: list[str] = []
     original = folder._look
-    monkeypatch.setattr(folder, "_look", lambda file, status: (read.append(file.name), original(file, status))[1])
+    monkeypatch.setattr(
+        folder, "_look", lambda root, file: (read.append(Path(file.path).name), original(root, file))[1]
+    )
     monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     with caplog.at_level(logging.INFO):
         folder.scan(tree)
