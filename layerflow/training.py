@@ -29,6 +29,8 @@ from layerflow.windows import resident_bytes
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two lines of epochs in the log: short epochs would flood it. The first and the last are always there.
+_LOG_SECONDS = 1.0
 #: Share of a training's time that saving may take. Where an epoch is shorter than that allows (a large network, few
 #: images), some epochs end without a checkpoint; the last never does.
 _SAVING_SHARE = 0.1
@@ -143,6 +145,7 @@ class _Training:
         self.predict = make_predictor(self.network, self.xla)
         self.progress = self._resume() or _Progress()
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
+        self.logged_at = -math.inf
 
     def run(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Train until the last epoch, or until ``patience`` is at its end."""
@@ -206,6 +209,9 @@ class _Training:
             self.save()
         epoch = epoch.model_copy(update={"seconds": time.perf_counter() - began})
         self.progress.history[-1] = epoch
+        if time.monotonic() - self.logged_at < _LOG_SECONDS and not self.progress.is_over(self.config):
+            return epoch
+        self.logged_at = time.monotonic()
         log.info(
             "epoch %d/%d  loss %.4f  accuracy %.4f  val_loss %.4f  val_accuracy %.4f  %s images/s",
             *(number, self.config.epochs, epoch.loss, epoch.accuracy, epoch.val_loss, epoch.val_accuracy),

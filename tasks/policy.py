@@ -68,7 +68,10 @@ def show_card(key: str, card: str, description: str) -> None:
     config = (flow_run.parameters or {}).get("config")
     again = f"\nAgain: `layerflow retrain {config.as_flags}`\n" if isinstance(config, RetrainConfig) else ""
     key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
-    create_markdown_artifact(key=key, markdown=store.path(card).read_text() + again, description=description)
+    try:
+        create_markdown_artifact(key=key, markdown=store.path(card).read_text() + again, description=description)
+    except Exception as error:  # a server that is away costs the card, never the run
+        _ours.warning("the card %s could not be shown: %s", key, error)
 
 
 def tell(what: str, name: str, details: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from layerflow.config import DevicesConfig, TrainingConfig
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from tasks.policy import step
+from tasks.progress import epochs_as_bar
 
 
 @step("train_model", run_name="train-{model.name}-on-{data.name}", tags=("training", "gpu"))
@@ -18,4 +19,4 @@ def train_model(
 
     set_up(devices)
     start_early()
-    return train(config, model, data, folder)
+    return train(config, model, data, folder, epochs_as_bar(config.epochs))

@@ -441,6 +441,21 @@ def test_keras_callbacks_are_called_as_in_fit(clean: None, model: ModelRef, digi
     assert (tmp_path / "log.csv").read_text().count("\n") == 3
 
 
+def test_many_short_epochs_do_not_flood_the_log(
+    model: ModelRef,
+    digits: DatasetRef,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    monkeypatch.setattr(training, "_LOG_SECONDS", 1000.0)
+    with caplog.at_level(logging.INFO):
+        train(model, digits, tmp_path / "made", epochs=9, patience=9, seed=77)
+    lines = {record.getMessage().split("  ")[0] for record in caplog.records if " images/s" in record.getMessage()}
+    assert lines == {"epoch 1/9", "epoch 9/9"}
+
+
 def test_xla_is_chosen_by_the_rule_and_recorded(model: ModelRef, digits: DatasetRef, tmp_path: Path) -> None:
     convolutional = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3)])
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
