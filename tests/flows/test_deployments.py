@@ -72,3 +72,14 @@ def test_no_file_names_a_path_of_one_machine() -> None:
         file = ROOT / name
         if file.is_file() and file.suffix in (".py", ".yaml", ".toml", ".md", ".lock", ""):
             assert str(ROOT) not in file.read_text(errors="replace"), name
+
+
+def test_the_example_of_a_folder_is_a_deployment_once_its_marks_are_away() -> None:
+    lines = (ROOT / "prefect.yaml").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("  # - name:"))
+    text = "\n".join(line.replace("  # ", "  ", 1) for line in lines[start:] if line.startswith("  #"))
+    head = "\n".join(lines[: next(number for number, line in enumerate(lines) if line == "deployments:") + 1])
+    example = yaml.safe_load(f"{head}\n{text}")["deployments"][0]
+    config = RetrainConfig.model_validate(example["parameters"]["config"])
+    assert (config.data.title, config.data.size, config.model.name) == ("pets", (32, 32), "cnn")
+    assert example["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
