@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layerflow.cards import COLOURS, INK, new_figure, picture, strip, table
+from layerflow.cards import COLOURS, INK, new_figure, picture, strip, table, write
 from layerflow.data import images_and_labels
 from layerflow.records import DataReport, DatasetRef
 
@@ -37,7 +37,7 @@ def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
         _samples(data),
         f"Splits: {data.split_rule}. Images: {data.image_rule}. Digest `{data.digest}`.",
     ]
-    (folder / "card.md").write_text("\n\n".join(parts) + "\n")
+    write(folder, parts)
 
 
 def _histogram(report: DataReport, data: DatasetRef) -> str:

@@ -55,7 +55,9 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
                 "restored": target,
             },
         }
-        published = registry.publish(name, version, folder, receipt)
+        # How the model came about is as true as it was: its report goes along as it is.
+        report = folder / registry.REPORT
+        published = registry.publish(name, version, folder, receipt, report.read_text() if report.exists() else None)
     log.info("rolled_back: version %d of %s is %s", version, name, reason)
     return RolledBack(
         name=name,

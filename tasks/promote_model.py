@@ -17,7 +17,7 @@ from layerflow.records import (
     TrainedRef,
     Verification,
 )
-from tasks.policy import as_task
+from tasks.policy import as_task, show_card
 
 
 def _promote_model(
@@ -34,7 +34,11 @@ def _promote_model(
     from layerflow.promotion import Challenger, promote
 
     challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
-    promotion = promote(config, challenger, flow_run.name or "")
+
+    def show(card: str) -> None:
+        show_card(f"decision-{config.registry_name}", card, "What was decided about the model, and why")
+
+    promotion = promote(config, challenger, flow_run.name or "", show)
     # Nothing was done for a model that is in service already: the UI says so in the word it has for that.
     state_name = "Cached" if promotion.code == "unchanged" else None
     return Completed(name=state_name, message=f"{promotion.code}: {promotion.reason}", data=promotion)
