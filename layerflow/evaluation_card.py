@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from layerflow.calibration import Calibration, calibration
-from layerflow.cards import COLOURS, INK, new_figure, picture, strip, table, write
+from layerflow.cards import COLOURS, INK, new_figure, picture, slant, strip, table, write
 from layerflow.data import images_and_labels
 from layerflow.records import DatasetRef, Evaluation, TrainedRef
 
@@ -105,7 +105,7 @@ def _bars(evaluation: Evaluation) -> str:
         bars = axis.bar(np.arange(len(scores)) + shift, values, 0.38, color=COLOURS[colour], label=kind)
         axis.bar_label(bars, [f"{100 * value:.0f}" for value in values], fontsize=6, color=INK)
     names = [score.name for score in scores]
-    axis.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 4 else 0)
+    axis.set_xticks(range(len(names)), names, **slant(names))
     axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return picture(figure, f"Bars: precision and recall of {len(names)} classes, in percent")
 
@@ -114,8 +114,9 @@ def _reliability(found: Calibration) -> str:
     bins = len(found.counts)
     there = np.flatnonzero(found.counts)
     figure, axis = new_figure(5.5, 3.4)
-    bars = axis.bar((there + 0.5) / bins, found.accuracy[there], 0.9 / bins, color=COLOURS["train"], label="are right")
-    axis.bar_label(bars, [f"{int(count):,}" for count in found.counts[there]], fontsize=6, color=INK, padding=3)
+    axis.bar((there + 0.5) / bins, found.accuracy[there], 0.9 / bins, color=COLOURS["train"], label="are right")
+    for number in there:  # above all bars and dots, for they would lie on them
+        axis.text((number + 0.5) / bins, 1.06, f"{found.counts[number]:,}", ha="center", fontsize=6, color=INK)
     axis.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1)
     axis.plot(
         found.confidence[there],
@@ -125,7 +126,7 @@ def _reliability(found: Calibration) -> str:
         markersize=4,
         label="should be",
     )
-    axis.set(xlim=(0, 1), ylim=(0, 1.1))
+    axis.set(xlim=(0, 1), ylim=(0, 1.12))
     axis.set_xlabel("probability of the predicted class", color=INK, fontsize=8)
     axis.set_ylabel("share that is right", color=INK, fontsize=8)
     axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
@@ -143,9 +144,4 @@ def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray,
         )
         for at in chosen
     ]
-    if not cells:
-        return "There are none."
-    head = ("image", "true", "predicted", "confidence")
-    left = cells[: -(-len(cells) // 2)]
-    right = [*cells[len(left) :], ("",) * len(head)]
-    return table(head * 2, [(*each, *other) for each, other in zip(left, right, strict=False)])
+    return table(("image", "true", "predicted", "confidence"), cells) if cells else "There are none."

@@ -9,7 +9,7 @@ from layerflow.records import DatasetRef, Epoch, TrainedRef
 
 def write_card(config: TrainingConfig, trained: TrainedRef, data: DatasetRef, folder: Path) -> None:
     """Write ``card.md``."""
-    best = trained.history[trained.best_epoch - 1]
+    best, last = trained.history[trained.best_epoch - 1], trained.history[-1]
     seconds = sum(epoch.seconds for epoch in trained.history)
     images = data.counts["train"]
     early = " and stopped early" if trained.epochs < config.epochs else ""
@@ -30,10 +30,10 @@ def write_card(config: TrainingConfig, trained: TrainedRef, data: DatasetRef, fo
         _curves(trained),
         table(
             ("", "loss", "accuracy", "validation loss", "validation accuracy"),
-            [_row("best", best), _row("last", trained.history[-1])],
+            [_row("best", best), *([_row("last", last)] if last != best else [])],
         ),
         "## How it ran",
-        table(("", ""), facts.items()),
+        table(("what", "value"), facts.items()),
     ]
     write(folder, parts)
 

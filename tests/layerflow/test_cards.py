@@ -86,7 +86,7 @@ def test_the_evaluation_card_shows_what_is_mixed_up_and_how_sure_it_was(first_ru
     predictions = np.load(store.path(evaluation.predictions), allow_pickle=False)
     labels = np.load(store.path(first_run.data.folder) / "test_labels.npy", allow_pickle=False)
     surest = predictions.max(axis=1)[predictions.argmax(axis=1) != labels].max()
-    assert f"| {surest:.1%} | " in card
+    assert f"| {surest:.1%} |\n" in card
 
 
 def test_three_hundred_classes_of_large_images_are_still_a_small_card(first_run: Retrained, empty_store: Path) -> None:
