@@ -113,13 +113,11 @@ def promote(
             receipt=_relative(receipt_file),
             report=_relative(report_file),
         )
-        card = decision_card.draw(config.gate, made)
-        if verdict.code != "unchanged":
-            page = report.render(config, _cards(challenger, card))
-            if published and version:
-                _publish(config, version, export, receipt, page)
-            else:
-                _file(receipt_file, receipt, report_file, page)
+        card, page = _told(config, challenger, made)
+        if published and version:
+            _publish(config, version, export, receipt, page)
+        elif verdict.code != "unchanged":
+            _file(receipt_file, receipt, report_file, page)
     show(card)
     if verdict.code == "refused_unverified":
         raise VerificationError(verdict.reason)
@@ -194,6 +192,17 @@ def _compare(challenger: Challenger, name: str, champion: int, theirs: dict[str,
     return gate.compare(champion, report)
 
 
+def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tuple[str, str]:
+    """The decision's card, Markdown, and the page of all cards, HTML."""
+    try:
+        card = decision_card.draw(config.gate, made)
+        # The version of an unchanged model has its page.
+        return card, "" if made.code == "unchanged" else report.render(config, _cards(challenger, card))
+    except Exception as error:  # whatever it is: what people look at must not keep a model from service
+        log.warning("the report can't be drawn: %s", error)
+        return ("The report could not be drawn; the receipt tells all.",) * 2
+
+
 def _cards(challenger: Challenger, decision: str) -> dict[str, str]:
     """The cards of a run by their names, the answer first."""
     return {
@@ -206,7 +215,7 @@ def _cards(challenger: Challenger, decision: str) -> dict[str, str]:
 
 
 def _card(record: Record) -> str:
-    """A step's card, or a sentence in its place: what people look at must not keep a model from service."""
+    """A step's card, or a sentence in its place."""
     try:
         return store.path(record.card).read_text(errors="replace")
     except OSError:

@@ -37,13 +37,14 @@ def test_retrain_prints_one_json_object_that_says_what_was_done(trained: tuple[P
     _, answer = trained
     assert list(answer) == [
         *("status", "code", "reason", "comparison", "changes", "version", "accuracy", "test_examples"),
-        *("export", "keras", "receipt", "flow_run", "steps"),
+        *("export", "keras", "receipt", "report", "flow_run", "steps"),
     ]
     assert (answer["status"], answer["version"], answer["test_examples"]) == ("promoted", 1, 360)
     assert answer["accuracy"] >= 0.95
     assert (Path(answer["export"]) / "saved_model.pb").is_file()
     assert Path(answer["keras"]).suffix == ".keras"
     assert json.loads(Path(answer["receipt"]).read_text())["version"] == 1
+    assert Path(answer["report"]).is_file()
     assert list(answer["steps"]) == [
         *("load_data", "validate_data", "build_model", "train_model", "evaluate_model", "export_model"),
         *("verify_export", "promote_model"),

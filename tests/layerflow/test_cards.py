@@ -265,6 +265,18 @@ def test_a_card_that_is_damaged_or_gone_keeps_no_model_from_service(with_cards: 
     needs_nothing_else(Page(text))
 
 
+def test_what_can_not_be_drawn_keeps_no_model_from_service(
+    with_cards: Challenger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> str:
+        raise OSError("no font")
+
+    monkeypatch.setattr(decision_card, "draw", fail)
+    assert promote(RetrainConfig(), with_cards, "run").version == 1
+    assert registry.report_of(NAME, 1).read_text() == "The report could not be drawn; the receipt tells all."
+    assert manifest.damage(registry.folder_of(NAME, 1)) is None
+
+
 def test_a_version_without_a_report_says_so(with_cards: Challenger) -> None:
     promote(RetrainConfig(), with_cards, "run")
     registry.report_of(NAME, 1).unlink()
