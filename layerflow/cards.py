@@ -22,7 +22,7 @@ COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "bad"
 
 def write(folder: Path, parts: Iterable[str]) -> None:
     """Write ``card.md``, a paragraph for each part."""
-    (folder / "card.md").write_text("\n\n".join(parts) + "\n")
+    (folder / "card.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> "tuple[Figure, Any]":
@@ -41,7 +41,8 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
 
 def slant(names: Sequence[str]) -> dict[str, Any]:
     """How these names stand below bars: slanting where they would touch, and ending at their bar."""
-    return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 4 else {}
+    plain = {"parse_math": False}  # a class may have a dollar in its name
+    return {**plain, "rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 4 else plain
 
 
 def picture(figure: "Figure", alt: str) -> str:

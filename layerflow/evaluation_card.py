@@ -58,8 +58,8 @@ def _matrix(evaluation: Evaluation, wrong: int) -> str:
             colour = "white" if strength[row, column] > 0.5 else INK
             axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=7, color=colour)
     if len(names) <= 2 * _CLASSES:
-        axis.set_xticks(range(side), names, rotation=90 if max(map(len, names)) > 2 else 0)
-        axis.set_yticks(range(side), names)
+        axis.set_xticks(range(side), names, rotation=90 if max(map(len, names)) > 2 else 0, parse_math=False)
+        axis.set_yticks(range(side), names, parse_math=False)
     else:
         axis.set(xticks=(), yticks=())
     axis.set_xlabel("predicted", color=INK, fontsize=8)

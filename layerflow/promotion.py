@@ -217,7 +217,7 @@ def _cards(challenger: Challenger, decision: str) -> dict[str, str]:
 def _card(record: Record) -> str:
     """A step's card, or a sentence in its place."""
     try:
-        return store.path(record.card).read_text(errors="replace")
+        return store.path(record.card).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return f"The card {record.card} can't be read."
 

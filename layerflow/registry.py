@@ -193,7 +193,7 @@ def publish(name: str, version: int, source: Path, receipt: dict[str, Any], repo
             raise DamagedError(f"The copy of {source} is not what was exported; it was not published.")
         (staging / RECEIPT).write_text(json.dumps(receipt, indent=2))
         if report is not None:
-            (staging / REPORT).write_text(report)
+            (staging / REPORT).write_text(report, encoding="utf-8")
         write_digests(staging)
         store.sync(staging)
         staging.rename(final)

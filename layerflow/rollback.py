@@ -56,8 +56,9 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
             },
         }
         # How the model came about is as true as it was: its report goes along as it is.
-        report = folder / registry.REPORT
-        published = registry.publish(name, version, folder, receipt, report.read_text() if report.exists() else None)
+        file = folder / registry.REPORT
+        report = file.read_text(encoding="utf-8") if file.exists() else None
+        published = registry.publish(name, version, folder, receipt, report)
     log.info("rolled_back: version %d of %s is %s", version, name, reason)
     return RolledBack(
         name=name,

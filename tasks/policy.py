@@ -66,7 +66,7 @@ def card_shown(kind: str, description: str) -> Callable[[Record], None]:
     def then(record: Record) -> None:
         config = _config()
         name = f"{kind}-{config.registry_name}" if config else kind
-        show_card(name, store.path(record.card).read_text(), description)
+        show_card(name, store.path(record.card).read_text(encoding="utf-8"), description)
 
     return then
 

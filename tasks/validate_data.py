@@ -11,7 +11,7 @@ from tasks.policy import show_card, step
 def _tell(report: DataReport) -> None:
     from layerflow.validation import require_no_stop
 
-    card = store.path(report.card).read_text()
+    card = store.path(report.card).read_text(encoding="utf-8")
     show_card(f"data-{report.name}", card, "What is in the data, and what was found")
     require_no_stop(report)
 

@@ -91,7 +91,7 @@ def test_the_evaluation_card_shows_what_is_mixed_up_and_how_sure_it_was(first_ru
 
 def test_three_hundred_classes_of_large_images_are_still_a_small_card(first_run: Retrained, empty_store: Path) -> None:
     random = np.random.default_rng(0)
-    classes, examples = tuple(f"class [{number}" for number in range(300)), 900
+    classes, examples = tuple(f"[{number} $_$ |" for number in range(300)), 900
     folder = empty_store / "data"
     folder.mkdir(parents=True)
     labels = np.arange(examples, dtype=np.int32) % 300
@@ -119,6 +119,13 @@ def test_three_hundred_classes_of_large_images_are_still_a_small_card(first_run:
     card = (folder / "card.md").read_text()
     assert len(pictures(card)) == 3 + 16
     assert "## Classes (of 300 the 20 of lowest recall)" in card
+
+
+def test_names_with_dollars_and_none_wrong_are_drawn(first_run: Retrained) -> None:
+    scores = tuple(ClassScore(name=f"${name}_$", precision=1, recall=1, f1=1, examples=3) for name in "ab")
+    perfect = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((3, 0), (0, 3))})
+    assert pictures(evaluation_card._matrix(perfect, 0))
+    assert evaluation_card._confusions(perfect) == "Nothing is."
 
 
 def test_a_single_mistake_among_a_thousand_classes_is_drawn() -> None:
