@@ -147,6 +147,22 @@ def verify_all(*, name: str | None = None) -> None:
 
 
 @app.command
+def report(version: int | None = None, /, *, name: str | None = None) -> None:
+    """Open the report of a published version in the browser, and print its path: one page with all cards of its run.
+
+    Parameters
+    ----------
+    version
+        Its number; default: the one in service.
+    name
+        The model, where several are published.
+    """
+    from cli.registry import open_report
+
+    open_report(version, name)
+
+
+@app.command
 def rollback(*, to: int | None = None, name: str | None = None, as_json: _Json = False) -> None:
     """Put an earlier version into service again: its bytes, verified, become the next version.
 

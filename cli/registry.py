@@ -2,6 +2,7 @@
 
 import json
 import sys
+import webbrowser
 from typing import Any
 
 from rich.table import Table
@@ -63,6 +64,14 @@ def show_version(version: int, name: str | None, as_json: bool) -> None:
     if decision.get("comparison"):
         console().print(comparison_table(decision["comparison"]))
         console().print(changes_table(decision["changes"], f"champion {decision['champion']}", "challenger"))
+
+
+def open_report(version: int | None, name: str | None) -> None:
+    """Print the path of a version's report, or of the champion's, and open it in the browser."""
+    name = registry.the_name(name)
+    report = registry.report_of(name, registry.versions(name)[0] if version is None else version)
+    print(report, flush=True)
+    webbrowser.open(report.as_uri())
 
 
 def show_difference(before: int, after: int, name: str | None, as_json: bool) -> None:

@@ -1,7 +1,5 @@
 """What people see at the end: tables, or one JSON object."""
 
-import json
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +10,7 @@ from rich.table import Table
 
 from cli.run import Outcome
 from layerflow import store
+from layerflow.cards import short
 from layerflow.gate import p_text
 
 
@@ -30,6 +29,7 @@ def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
         "export": str(store.path(result.export.saved_model)),
         "keras": str(store.path(result.trained.keras)),
         "receipt": str(store.path(promotion.receipt)),
+        "report": str(store.path(promotion.report)),
         "flow_run": outcome.flow_run,
         "steps": outcome.steps,
     }
@@ -61,6 +61,7 @@ def show_retrained(outcome: Outcome) -> None:
     if promotion.published:
         facts.add_row("in service", f"version {promotion.version}: {store.path(promotion.published)}")
     facts.add_row("receipt", str(store.path(promotion.receipt)))
+    facts.add_row("report", str(store.path(promotion.report)))
     if promotion.comparison:
         terminal.print(comparison_table(promotion.comparison.model_dump()))
         changes = [change.model_dump() for change in promotion.changes]
@@ -100,15 +101,8 @@ def changes_table(changes: Iterable[dict[str, Any]], before: str, after: str) ->
     """What differs between two receipts, a line each."""
     table = Table("what differs", before, after)
     for change in changes:
-        table.add_row(change["field"], *(_short(change[side]) for side in ("before", "after")))
+        table.add_row(change["field"], *(short(change[side]) for side in ("before", "after")))
     return table
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"{text[:12]}…" if re.fullmatch("[0-9a-f]{32,}", text) else text
 
 
 def console() -> Console:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from layerflow.cards import COLOURS, INK, new_figure, picture, strip, table
+from layerflow.cards import COLOURS, INK, new_figure, picture, slant, strip, table, write
 from layerflow.data import images_and_labels
 from layerflow.records import DataReport, DatasetRef
 
-#: Classes and images of each that are shown: what fits on a page.
-_CLASSES, _SAMPLES = 20, 10
+#: Classes and images of each that are shown: what fits on a page, and of photographs into 300 kB.
+_CLASSES, _SAMPLES = 20, 8
 _MARKS = {"info": "info", "warn": "**warn**", "stop": "**stop**"}
 
 
@@ -37,7 +37,7 @@ def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
         _samples(data),
         f"Splits: {data.split_rule}. Images: {data.image_rule}. Digest `{data.digest}`.",
     ]
-    (folder / "card.md").write_text("\n\n".join(parts) + "\n")
+    write(folder, parts)
 
 
 def _histogram(report: DataReport, data: DatasetRef) -> str:
@@ -47,7 +47,7 @@ def _histogram(report: DataReport, data: DatasetRef) -> str:
     for split, counts in report.profile.counts.items():
         axis.bar(range(len(names)), counts[:_CLASSES], bottom=bottom, color=COLOURS[split], label=split)
         bottom += counts[:_CLASSES]
-    axis.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 4 else 0)
+    axis.set_xticks(range(len(names)), names, **slant(names))
     axis.set_ylabel("images", color=INK, fontsize=8)
     axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return picture(figure, f"Bars: images of each class of {data.name}, by split")

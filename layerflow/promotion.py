@@ -4,11 +4,12 @@ import importlib.metadata
 import json
 import logging
 import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layerflow import gate, registry, store, verification
+from layerflow import decision_card, gate, registry, report, store, verification
 from layerflow.code import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError
@@ -22,6 +23,7 @@ from layerflow.records import (
     ExportRef,
     ModelRef,
     Promotion,
+    Record,
     TrainedRef,
     Verification,
 )
@@ -56,11 +58,16 @@ class Challenger(NamedTuple):
     verification: Verification
 
 
-def promote(config: RetrainConfig, challenger: Challenger, flow_run: str) -> Promotion:
+def promote(
+    config: RetrainConfig, challenger: Challenger, flow_run: str, show: Callable[[str], None] = lambda card: None
+) -> Promotion:
     """Publish the challenger as the next version if the gate lets it, or keep the champion; leave a receipt either way.
 
     The champion is the highest published version. Both are scored as they ship, on the same test examples, in the
     verifying process.
+
+    Args:
+        show: Called with the decision's card, Markdown, once all is done; before a refusal is raised, too.
 
     Raises:
         VerificationError: If the verification is not of this export.
@@ -86,28 +93,36 @@ def promote(config: RetrainConfig, challenger: Challenger, flow_run: str) -> Pro
                 "changes": [change.model_dump() for change in differing],
             },
         }
-        if verdict.code == "unchanged":
-            receipt_file = registry.home(name) / str(champion) / registry.RECEIPT
-        elif published and version:
-            receipt_file = _publish(config, version, export, receipt)
+        in_service = registry.home(name) / str(version)
+        if published or verdict.code == "unchanged":
+            receipt_file, report_file = in_service / registry.RECEIPT, in_service / registry.REPORT
         else:
-            receipt_file = _file_receipt(name, receipt)
+            receipt_file = store.root() / "receipts" / name / f"{export.digest[:16]}-against-{champion}.json"
+            report_file = receipt_file.with_suffix(".html")
+        made = Promotion(
+            code=verdict.code,
+            reason=verdict.reason,
+            name=name,
+            version=version,
+            published=_relative(in_service) if version else None,
+            accuracy=challenger.evaluation.accuracy,
+            test_examples=challenger.evaluation.test_examples,
+            champion_version=champion,
+            comparison=comparison,
+            changes=differing,
+            receipt=_relative(receipt_file),
+            report=_relative(report_file),
+        )
+        card, page = _told(config, challenger, made)
+        if published and version:
+            _publish(config, version, export, receipt, page)
+        elif verdict.code != "unchanged":
+            _file(receipt_file, receipt, report_file, page)
+    show(card)
     if verdict.code == "refused_unverified":
         raise VerificationError(verdict.reason)
     log.info("%s: %s", verdict.code, verdict.reason)
-    return Promotion(
-        code=verdict.code,
-        reason=verdict.reason,
-        name=name,
-        version=version,
-        published=_relative(registry.home(name) / str(version)) if version else None,
-        accuracy=challenger.evaluation.accuracy,
-        test_examples=challenger.evaluation.test_examples,
-        champion_version=champion,
-        comparison=comparison,
-        changes=differing,
-        receipt=_relative(receipt_file),
-    )
+    return made
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = False) -> tuple[Change, ...]:
@@ -177,15 +192,44 @@ def _compare(challenger: Challenger, name: str, champion: int, theirs: dict[str,
     return gate.compare(champion, report)
 
 
-def _publish(config: RetrainConfig, version: int, export: ExportRef, receipt: dict[str, Any]) -> Path:
+def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tuple[str, str]:
+    """The decision's card, Markdown, and the page of all cards, HTML."""
+    try:
+        card = decision_card.draw(config.gate, made)
+        # The version of an unchanged model has its page.
+        return card, "" if made.code == "unchanged" else report.render(config, _cards(challenger, card))
+    except Exception as error:  # whatever it is: what people look at must not keep a model from service
+        log.warning("the report can't be drawn: %s", error)
+        return ("The report could not be drawn; the receipt tells all.",) * 2
+
+
+def _cards(challenger: Challenger, decision: str) -> dict[str, str]:
+    """The cards of a run by their names, the answer first."""
+    return {
+        "decision": decision,
+        "evaluation": _card(challenger.evaluation),
+        "training": _card(challenger.trained),
+        "export": _card(challenger.verification),
+        "data": _card(challenger.checked),
+    }
+
+
+def _card(record: Record) -> str:
+    """A step's card, or a sentence in its place."""
+    try:
+        return store.path(record.card).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return f"The card {record.card} can't be read."
+
+
+def _publish(config: RetrainConfig, version: int, export: ExportRef, receipt: dict[str, Any], page: str) -> None:
     name = config.registry_name
-    folder = registry.publish(name, version, store.path(export.saved_model), receipt)
+    registry.publish(name, version, store.path(export.saved_model), receipt, page)
     ledger = registry.read_ledger(name)
     if export.digest in ledger.rolled_back:  # forced: it is wanted again
         kept = tuple(digest for digest in ledger.rolled_back if digest != export.digest)
         registry.write_ledger(name, ledger.model_copy(update={"rolled_back": kept}))
     registry.prune(name, config.registry.keep)
-    return folder / registry.RECEIPT
 
 
 def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str) -> dict[str, Any]:
@@ -209,13 +253,11 @@ def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str) -> di
     return json.loads(json.dumps(receipt))  # as it will be read: a tuple of the settings is no change of a list
 
 
-def _file_receipt(name: str, receipt: dict[str, Any]) -> Path:
-    """Keep the receipt of a model that was not published, among those of its name."""
-    champion = receipt["decision"]["champion"]
-    file = store.root() / "receipts" / name / f"{receipt['export']['digest'][:16]}-against-{champion}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    store.write_atomically(file, json.dumps(receipt, indent=2).encode())
-    return file
+def _file(receipt_file: Path, receipt: dict[str, Any], report_file: Path, page: str) -> None:
+    """Keep the receipt and the report of a model that was not published, among those of its name."""
+    receipt_file.parent.mkdir(parents=True, exist_ok=True)
+    store.write_atomically(report_file, page.encode())
+    store.write_atomically(receipt_file, json.dumps(receipt, indent=2).encode())
 
 
 def _flat(content: dict[str, Any], path: str = "") -> dict[str, Any]:

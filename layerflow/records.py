@@ -34,6 +34,11 @@ class Record(BaseModel):
     folder: str = ""
 
     @property
+    def card(self) -> str:
+        """The Markdown file for people, of a step that draws one."""
+        return f"{self.folder}/card.md"
+
+    @property
     def identity(self) -> dict[str, object]:
         """What decides the key of the steps after this one: the digest, or every field that is no path."""
         digest = getattr(self, "digest", None)
@@ -87,11 +92,6 @@ class DataReport(Record):
     data_digest: str
     profile: Profile
     findings: tuple[Finding, ...]
-
-    @property
-    def card(self) -> str:
-        """The Markdown file."""
-        return f"{self.folder}/card.md"
 
 
 class ModelRef(Record):
@@ -260,6 +260,7 @@ class Promotion(Record):
     comparison: Comparison | None
     changes: tuple[Change, ...]
     receipt: str
+    report: str
 
     @property
     def status(self) -> str:

@@ -20,6 +20,8 @@ from layerflow.records import Profile
 log = logging.getLogger(__name__)
 
 RECEIPT = f"{EXTRA}/receipt.json"
+#: All cards of the run that made the model, for people.
+REPORT = f"{EXTRA}/report.html"
 _LEDGER = ".ledger.json"
 #: Hidden folders in which a version is put together or taken apart: TF Serving and we look at plain numbers only.
 _STAGING, _REMOVING = ".staging-", ".removing-"
@@ -95,6 +97,18 @@ def receipt_of(name: str, version: int) -> dict[str, Any] | None:
     return receipt if complete else None
 
 
+def report_of(name: str, version: int) -> Path:
+    """The report that a version carries.
+
+    Raises:
+        RegistryError: If there is no such version, or it carries none.
+    """
+    report = folder_of(name, version) / REPORT
+    if not report.is_file():
+        raise RegistryError(f"{report} must be the report of a run. There is none; another version may have one.")
+    return report
+
+
 def profile_in_service(name: str, data_digest: str) -> Profile | None:
     """Figures of the data on which the highest version was trained, where its receipt holds them.
 
@@ -154,14 +168,15 @@ def next_version(name: str) -> int:
     return max([read_ledger(name).highest, *there]) + 1
 
 
-def publish(name: str, version: int, source: Path, receipt: dict[str, Any]) -> Path:
-    """Publish the model in ``source`` with ``receipt`` as ``version``, and return its folder.
+def publish(name: str, version: int, source: Path, receipt: dict[str, Any], report: str | None = None) -> Path:
+    """Publish the model in ``source`` with ``receipt`` and ``report`` as ``version``, and return its folder.
 
     Args:
         name: Name of the model.
         version: What ``next_version`` gave, under the same lock.
-        source: An export, or another version; its own receipt is left behind.
+        source: An export, or another version; its own receipt and report are left behind.
         receipt: Holds the digests that the model must have, as ``receipt["export"]["files"]``.
+        report: An HTML page, if there is one.
 
     Raises:
         DamagedError: If the copy is not, byte for byte, what was exported.
@@ -172,10 +187,13 @@ def publish(name: str, version: int, source: Path, receipt: dict[str, Any]) -> P
     write_ledger(name, read_ledger(name).model_copy(update={"highest": version}))
     try:
         shutil.copytree(source, staging)
-        (staging / RECEIPT).unlink(missing_ok=True)
+        for beside in (RECEIPT, REPORT):
+            (staging / beside).unlink(missing_ok=True)
         if write_digests(staging) != receipt["export"]["files"]:
             raise DamagedError(f"The copy of {source} is not what was exported; it was not published.")
         (staging / RECEIPT).write_text(json.dumps(receipt, indent=2))
+        if report is not None:
+            (staging / REPORT).write_text(report, encoding="utf-8")
         write_digests(staging)
         store.sync(staging)
         staging.rename(final)

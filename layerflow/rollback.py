@@ -55,7 +55,10 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
                 "restored": target,
             },
         }
-        published = registry.publish(name, version, folder, receipt)
+        # How the model came about is as true as it was: its report goes along as it is.
+        file = folder / registry.REPORT
+        report = file.read_text(encoding="utf-8") if file.exists() else None
+        published = registry.publish(name, version, folder, receipt, report)
     log.info("rolled_back: version %d of %s is %s", version, name, reason)
     return RolledBack(
         name=name,

@@ -4,14 +4,22 @@ from pathlib import Path
 
 from layerflow.config import DevicesConfig
 from layerflow.records import DatasetRef, Evaluation, TrainedRef
-from tasks.policy import step
+from tasks.policy import card_shown, step
 
 
-@step("evaluate_model", run_name="evaluate-{trained.model}-on-{data.name}", tags=("evaluation", "gpu"))
+@step(
+    "evaluate_model",
+    run_name="evaluate-{trained.model}-on-{data.name}",
+    tags=("evaluation", "gpu"),
+    then=card_shown("evaluation", "How good the model is, and where it is wrong"),
+)
 def evaluate_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> Evaluation:
     """Score every test example: accuracy with its interval, loss, per-class figures, confusion matrix."""
     from layerflow.devices import set_up
     from layerflow.evaluation import evaluate
+    from layerflow.evaluation_card import write_card
 
     set_up(devices)
-    return evaluate(trained, data, folder)
+    evaluation = evaluate(trained, data, folder)
+    write_card(evaluation, trained, data, folder)
+    return evaluation

@@ -61,17 +61,34 @@ def data_in_service(name: str, data: DatasetRef) -> Profile | None:
     return registry.profile_in_service(name, data.digest)
 
 
+def card_shown(kind: str, description: str) -> Callable[[Record], None]:
+    """What a step does then: show its card under the kind, model and data of the run."""
+
+    def then(record: Record) -> None:
+        config = _config()
+        name = f"{kind}-{config.registry_name}" if config else kind
+        show_card(name, store.path(record.card).read_text(encoding="utf-8"), description)
+
+    return then
+
+
 def show_card(key: str, card: str, description: str) -> None:
-    """Show a card, a Markdown file in the store, among the run's artifacts in the UI."""
+    """Show a card, Markdown, among the run's artifacts in the UI."""
     if TaskRunContext.get() is None:  # called without Prefect
         return
-    config = (flow_run.parameters or {}).get("config")
-    again = f"\nAgain: `layerflow retrain {config.as_flags}`\n" if isinstance(config, RetrainConfig) else ""
+    config = _config()
+    again = f"\nAgain: `layerflow retrain {config.as_flags}`\n" if config else ""
     key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
     try:
-        create_markdown_artifact(key=key, markdown=store.path(card).read_text() + again, description=description)
-    except Exception as error:  # a server that is away costs the card, never the run
-        _ours.warning("the card %s could not be shown: %s", key, error)
+        create_markdown_artifact(key=key, markdown=card + again, description=description)
+    except Exception as error:  # whatever it is: a decision that was carried out must not be retried for its picture
+        _ours.warning("the card %s can't be shown: %s", key, error)
+
+
+def _config() -> RetrainConfig | None:
+    """The settings of the flow run, if it is one of `retrain`."""
+    config = (flow_run.parameters or {}).get("config")
+    return config if isinstance(config, RetrainConfig) else None
 
 
 def tell(what: str, name: str, details: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from layerflow.records import (
     TrainedRef,
     Verification,
 )
-from tasks.policy import as_task, tell
+from tasks.policy import as_task, show_card, tell
 
 
 def _promote_model(
@@ -34,12 +34,16 @@ def _promote_model(
     from layerflow.promotion import Challenger, promote
 
     challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
-    promotion = promote(config, challenger, flow_run.name or "")
+
+    def show(card: str) -> None:
+        show_card(f"decision-{config.registry_name}", card, "What was decided about the model, and why")
+
+    promotion = promote(config, challenger, flow_run.name or "", show)
     if promotion.status != "unchanged":
         essentials = ("code", "reason", "version", "champion_version", "accuracy", "test_examples", "receipt")
         tell(promotion.status, promotion.name, promotion.model_dump(mode="json", include=set(essentials)))
-    # Nothing was done for a model that is in service already: the UI says so in the word it has for that.
-    state_name = "Cached" if promotion.code == "unchanged" else None
+    kept = promotion.code.removeprefix("kept_").replace("_", " ")
+    state_name = f"Kept: {kept}" if promotion.status == "kept" else promotion.status.capitalize()
     return Completed(name=state_name, message=f"{promotion.code}: {promotion.reason}", data=promotion)
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from layerflow import store
 from layerflow.config import ChecksConfig
 from layerflow.records import DataReport, DatasetRef, Profile
 from tasks.policy import show_card, step
@@ -10,7 +11,8 @@ from tasks.policy import show_card, step
 def _tell(report: DataReport) -> None:
     from layerflow.validation import require_no_stop
 
-    show_card(f"data-{report.name}", report.card, "What is in the data, and what was found")
+    card = store.path(report.card).read_text(encoding="utf-8")
+    show_card(f"data-{report.name}", card, "What is in the data, and what was found")
     require_no_stop(report)
 
 

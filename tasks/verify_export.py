@@ -3,12 +3,20 @@
 from pathlib import Path
 
 from layerflow.records import DatasetRef, Evaluation, ExportRef, Verification
-from tasks.policy import step
+from tasks.policy import card_shown, step
 
 
-@step("verify_export", run_name="verify-export-of-{data.name}", tags=("export",))
+@step(
+    "verify_export",
+    run_name="verify-export-of-{data.name}",
+    tags=("export",),
+    then=card_shown("export", "What is exported, and what was proved of it"),
+)
 def verify_export(export: ExportRef, evaluation: Evaluation, data: DatasetRef, folder: Path) -> Verification:
     """Reload the export in a fresh process and score the whole test split with what ships."""
+    from layerflow.export_card import write_card
     from layerflow.verification import verify
 
-    return verify(export, evaluation, data)
+    verification = verify(export, evaluation, data)
+    write_card(verification, export, folder)
+    return verification

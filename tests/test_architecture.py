@@ -55,11 +55,12 @@ def test_the_verifier_imports_nothing_of_the_project() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("flows.retrain", ["tensorflow", "keras", "tensorflow_datasets", "sklearn"]),
+        ("flows.retrain", ["tensorflow", "keras", "tensorflow_datasets", "sklearn", "matplotlib"]),
         ("layerflow.config", ["tensorflow", "keras", "prefect"]),
         ("layerflow.records", ["tensorflow", "keras", "prefect"]),
-        ("layerflow.verification", ["tensorflow", "prefect"]),
-        ("cli.main", ["tensorflow", "keras", "prefect"]),
+        ("layerflow.promotion", ["tensorflow", "prefect", "matplotlib"]),
+        ("layerflow.verification", ["tensorflow", "prefect", "matplotlib"]),
+        ("cli.main", ["tensorflow", "keras", "prefect", "matplotlib"]),
     ],
 )
 def test_importing_a_room_does_not_load_what_it_does_not_need(module: str, absent: list[str]) -> None:

@@ -83,6 +83,15 @@ def test_show_and_diff_tell_how_a_version_came_about(published: Path) -> None:
     assert "differ in nothing" in layerflow("models", "diff", "1", "1", store=published).stdout
 
 
+def test_report_opens_that_of_the_champion_or_of_the_version_asked_for(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER", "echo opened %s")
+    for arguments, version in (((), 2), (("1", "--name", NAME), 1)):
+        file = published / "models" / NAME / str(version) / "assets.extra" / "report.html"
+        assert layerflow("report", *arguments, store=published).stdout == f"{file}\nopened {file.as_uri()}\n"
+
+
 def test_verify_names_what_is_damaged_and_fails(published: Path) -> None:
     done = layerflow("models", "verify", store=published)
     assert (done.returncode, done.stdout.count("every byte is as published")) == (0, 2)
@@ -110,6 +119,7 @@ def test_rollback_is_one_command(published: Path) -> None:
         (["models", "diff", "1", "9"], "must be one that is published (1, 2). Received: 9"),
         (["models", "--name", "mlp-digit"], "did you mean mlp-digits?"),
         (["models", "show", "two"], "two"),
+        (["report", "9"], "must be one that is published (1, 2). Received: 9"),
         (["rollback", "--to", "2"], "another model than the one in service. Received: 2"),
         (["rollback", "--name", "cnn"], "--name must be one of mlp-digits. Received: cnn"),
     ],

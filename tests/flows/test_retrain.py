@@ -55,9 +55,7 @@ def test_eight_steps_end_with_a_published_verified_model(first_run: Retrained) -
     assert first_run.verification.test_accuracy == first_run.evaluation.accuracy
 
 
-def test_the_same_again_is_cached_in_every_step_and_trains_nothing(
-    first_run: Retrained, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise AssertionError("a training step ran")
 
@@ -65,7 +63,9 @@ def test_the_same_again_is_cached_in_every_step_and_trains_nothing(
     state = retrain(RetrainConfig(), return_state=True)
     again = state.result()
     runs = task_runs(state.state_details.flow_run_id)
-    assert {name: run.state_name for name, run in runs.items()} == dict.fromkeys(STEPS, "Cached")
+    assert {name: run.state_name for name, run in runs.items()} == dict.fromkeys(STEPS, "Cached") | {
+        "promote_model": "Unchanged"
+    }
     assert again.promotion.status == "unchanged"
     assert again.trained == first_run.trained
 
@@ -79,7 +79,7 @@ def test_runs_are_named_for_what_they_do_and_steps_are_described(first_run: Retr
     assert retrain.description
 
 
-def test_the_data_card_is_an_artifact_of_the_run_and_says_how_to_repeat_it(first_run: Retrained) -> None:
+def test_five_cards_are_artifacts_of_the_run_and_say_how_to_repeat_it(first_run: Retrained) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
@@ -87,9 +87,26 @@ def test_the_data_card_is_an_artifact_of_the_run_and_says_how_to_repeat_it(first
     state = retrain(config, return_state=True)
     chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     with get_client(sync_client=True) as client:
-        cards = {card.key: card.data for card in client.read_artifacts(artifact_filter=chosen)}
+        found = client.read_artifacts(artifact_filter=chosen)
+    cards = {card.key: card.data for card in found if card.type == "markdown"}  # beside the bar of the training
+    kinds = ("training", "evaluation", "export", "decision")
+    assert cards.keys() == {"data-digits", *(f"{kind}-mlp-digits" for kind in kinds)}
+    for card in cards.values():
+        assert card.endswith("Again: `layerflow retrain --data.validation_fraction 0.2 --training.epochs 1`\n")
     assert "Bars: images of each class of digits" in cards["data-digits"]
-    assert "Again: `layerflow retrain --data.validation_fraction 0.2 --training.epochs 1`" in cards["data-digits"]
+    assert "# Decision on mlp-digits: kept" in cards["decision-mlp-digits"]
+
+
+def test_a_card_that_the_server_refuses_fails_no_decision(
+    first_run: Retrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**card: object) -> None:
+        raise ConnectionError("reset")
+
+    monkeypatch.setattr(policy, "create_markdown_artifact", refuse)
+    state = retrain(RetrainConfig(), return_state=True)
+    assert state.result().promotion.code == "unchanged"
+    assert task_runs(state.state_details.flow_run_id)["promote_model"].run_count == 1
 
 
 def test_steps_are_tagged() -> None:

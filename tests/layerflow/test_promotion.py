@@ -121,7 +121,7 @@ def test_a_verification_of_another_export_promotes_nothing(decide: Decide, conte
     with pytest.raises(VerificationError, match="it is of another"):
         decide(strange, force="it is late")
     assert registry.names() == []
-    (receipt,) = (store.root() / "receipts" / NAME).iterdir()
+    (receipt,) = (store.root() / "receipts" / NAME).glob("*.json")
     assert json.loads(receipt.read_text())["decision"]["code"] == "refused_unverified"
 
 

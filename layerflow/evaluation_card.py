@@ -1,0 +1,147 @@
+"""An evaluation as people look at it: what is mixed up with what, how sure it is, its most confident mistakes."""
+
+from pathlib import Path
+
+import numpy as np
+
+from layerflow.calibration import Calibration, calibration
+from layerflow.cards import COLOURS, INK, new_figure, picture, slant, strip, table, write
+from layerflow.data import images_and_labels
+from layerflow.records import DatasetRef, Evaluation, TrainedRef
+
+#: Classes whose bars, and whose counts in the matrix, fit on a page; names fit for twice as many.
+_CLASSES = 20
+#: Side of the largest matrix that is drawn cell by cell: at least two pixels for each.
+_CELLS = 200
+_CONFUSIONS, _MISTAKES = 10, 16
+
+
+def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, folder: Path) -> None:
+    """Write ``card.md``, from the record and the ``predictions.npy`` in ``folder``."""
+    images, labels = images_and_labels(data, "test")
+    probabilities = np.load(folder / "predictions.npy", mmap_mode="r", allow_pickle=False)
+    found = calibration(probabilities, labels)
+    wrong = evaluation.test_examples - sum(row[number] for number, row in enumerate(evaluation.confusion))
+    some = f" (of {len(data.classes):,} the {_CLASSES} of lowest recall)" if len(data.classes) > _CLASSES else ""
+    parts = [
+        f"# Evaluation: {trained.model} on {data.name}",
+        f"**Accuracy {evaluation.accuracy:.4f}** (95 % interval {evaluation.accuracy_low:.4f} to "
+        f"{evaluation.accuracy_high:.4f}), {wrong:,} mistakes among {evaluation.test_examples:,} test examples; "
+        f"loss {evaluation.loss:.4f}; expected calibration error {found.error:.4f}.",
+        "## What is taken for what",
+        _matrix(evaluation, wrong),
+        _confusions(evaluation),
+        f"## Classes{some}",
+        _bars(evaluation),
+        "## How sure it is",
+        _reliability(found),
+        "Examples by the probability of the predicted class, in 15 bins: how many of them are right, and the dot how "
+        "many should be. Their distance, on the average, is the expected calibration error (Guo and others, On "
+        "calibration of modern neural networks, 2017).",
+        "## The most confident mistakes",
+        _mistakes(probabilities, images, labels, data.classes),
+    ]
+    write(folder, parts)
+
+
+def _matrix(evaluation: Evaluation, wrong: int) -> str:
+    counts = np.array(evaluation.confusion)
+    shares = _reduced(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    side, names = len(shares), [score.name for score in evaluation.per_class]
+    right = np.eye(side, dtype=bool)
+    # The cube root: one mistake in a hundred must be seen beside what is right.
+    strength = np.where(right, shares, np.cbrt(shares))
+    figure, axis = new_figure(5.5, 5.5)
+    axis.imshow(np.where(right[..., None], _rgba("test", strength), _rgba("bad", strength)), interpolation="nearest")
+    if len(names) <= _CLASSES:
+        for row, column in np.argwhere(counts):
+            colour = "white" if strength[row, column] > 0.5 else INK
+            axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=7, color=colour)
+    if len(names) <= 2 * _CLASSES:
+        axis.set_xticks(range(side), names, rotation=90 if max(map(len, names)) > 2 else 0, parse_math=False)
+        axis.set_yticks(range(side), names, parse_math=False)
+    else:
+        axis.set(xticks=(), yticks=())
+    axis.set_xlabel("predicted", color=INK, fontsize=8)
+    axis.set_ylabel("true", color=INK, fontsize=8)
+    return picture(figure, f"Confusion matrix of {len(names)} classes: {wrong} mistakes are off the diagonal")
+
+
+def _reduced(shares: np.ndarray) -> np.ndarray:
+    """The matrix with at most ``_CELLS`` rows, of several cells the largest: a mean would hide single mistakes."""
+    block = -(-len(shares) // _CELLS)
+    padded = np.pad(shares, (0, -len(shares) % block))
+    side = len(padded) // block
+    return padded.reshape(side, block, side, block).max(axis=(1, 3))
+
+
+def _rgba(colour: str, strength: np.ndarray) -> np.ndarray:
+    red, green, blue = (int(COLOURS[colour][at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return np.stack(
+        [np.full_like(strength, red), np.full_like(strength, green), np.full_like(strength, blue), strength], -1
+    )
+
+
+def _confusions(evaluation: Evaluation) -> str:
+    counts = np.array(evaluation.confusion)
+    names = [score.name for score in evaluation.per_class]
+    off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    largest = [divmod(int(at), len(counts)) for at in np.argsort(-off, axis=None, kind="stable")[:_CONFUSIONS]]
+    rows = [
+        (names[true], names[taken], f"{off[true, taken]:,}", f"{off[true, taken] / counts[true].sum():.1%}")
+        for true, taken in largest
+        if off[true, taken]
+    ]
+    return table(("true", "predicted", "images", "of its class"), rows) if rows else "Nothing is."
+
+
+def _bars(evaluation: Evaluation) -> str:
+    scores = list(evaluation.per_class)
+    if len(scores) > _CLASSES:
+        scores = sorted(scores, key=lambda score: score.recall)[:_CLASSES]
+    figure, axis = new_figure(8, 2.6)
+    for shift, kind, colour in ((-0.2, "precision", "train"), (0.2, "recall", "validation")):
+        values = [getattr(score, kind) for score in scores]
+        bars = axis.bar(np.arange(len(scores)) + shift, values, 0.38, color=COLOURS[colour], label=kind)
+        axis.bar_label(bars, [f"{100 * value:.0f}" for value in values], fontsize=6, color=INK)
+    names = [score.name for score in scores]
+    axis.set_xticks(range(len(names)), names, **slant(names))
+    axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return picture(figure, f"Bars: precision and recall of {len(names)} classes, in percent")
+
+
+def _reliability(found: Calibration) -> str:
+    bins = len(found.counts)
+    there = np.flatnonzero(found.counts)
+    figure, axis = new_figure(5.5, 3.4)
+    axis.bar((there + 0.5) / bins, found.accuracy[there], 0.9 / bins, color=COLOURS["train"], label="are right")
+    for number in there:  # above all bars and dots, for they would lie on them
+        axis.text((number + 0.5) / bins, 1.06, f"{found.counts[number]:,}", ha="center", fontsize=6, color=INK)
+    axis.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1)
+    axis.plot(
+        found.confidence[there],
+        found.confidence[there],
+        "o",
+        color=COLOURS["validation"],
+        markersize=4,
+        label="should be",
+    )
+    axis.set(xlim=(0, 1), ylim=(0, 1.12))
+    axis.set_xlabel("probability of the predicted class", color=INK, fontsize=8)
+    axis.set_ylabel("share that is right", color=INK, fontsize=8)
+    axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return picture(figure, f"Reliability diagram: accuracy by confidence, expected calibration error {found.error:.4f}")
+
+
+def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> str:
+    predicted, confidence = probabilities.argmax(axis=-1), probabilities.max(axis=-1)
+    wrong = np.flatnonzero(predicted != labels)
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+    cells = [
+        (
+            strip(np.asarray(images[at : at + 1]), f"{classes[labels[at]]} taken for {classes[predicted[at]]}"),
+            *(classes[labels[at]], classes[predicted[at]], f"{confidence[at]:.1%}"),
+        )
+        for at in chosen
+    ]
+    return table(("image", "true", "predicted", "confidence"), cells) if cells else "There are none."

@@ -1,0 +1,291 @@
+"""What people look at: each card has its facts and its pictures, and one page has all cards and needs nothing else."""
+
+import base64
+import io
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from layerflow import decision_card, evaluation_card, manifest, registry, report, store
+from layerflow.calibration import calibration
+from layerflow.config import GateConfig, RetrainConfig
+from layerflow.errors import RegistryError, VerificationError
+from layerflow.promotion import Challenger, promote
+from layerflow.records import ClassScore, DatasetRef, Evaluation, Promotion, Record, Retrained
+from layerflow.rollback import roll_back
+
+NAME = "mlp-digits"
+Decide = Callable[..., Promotion]
+
+
+def pictures(card: str) -> list[str]:
+    """The texts in the place of a card's pictures, each of which must be a PNG in the card itself."""
+    found = re.findall(r"!\[(.*?)\]\(data:image/png;base64,(.*?)\)", card)
+    assert len(found) == card.count("![")
+    for alt, content in found:
+        assert alt
+        drawn = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
+        drawn.load()
+        assert drawn.format == "PNG"
+    assert len(card) < 300_000
+    return [alt for alt, _ in found]
+
+
+def card_of(record: Record) -> str:
+    return store.path(record.card).read_text()
+
+
+def test_the_calibration_error_of_three_examples_is_the_one_on_paper() -> None:
+    # In the bin of 0.9: two examples, one right: |0.5 - 0.9| * 2/3. In that of 0.6: one, right: |1 - 0.6| * 1/3.
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
+    found = calibration(probabilities, np.array([0, 1, 1]))
+    assert found.error == pytest.approx(0.4)
+    assert found.counts.tolist() == [0] * 8 + [1] + [0] * 4 + [2, 0]
+    assert found.accuracy[13] == 0.5
+
+
+def test_a_model_as_sure_as_it_is_right_has_no_calibration_error_and_one_that_is_certain_has_its_mistakes() -> None:
+    labels = np.array([0, 0, 0, 1])
+    assert calibration(np.tile([0.75, 0.25], (4, 1)), labels).error == pytest.approx(0)
+    certain = calibration(np.tile([1.0, 0.0], (4, 1)), labels)
+    assert (certain.error, certain.counts[14]) == (0.25, 4)
+
+
+def test_the_training_card_shows_the_curves_and_how_it_ran(first_run: Retrained) -> None:
+    card, trained = card_of(first_run.trained), first_run.trained
+    assert pictures(card) == [
+        f"Curves: loss and accuracy of {trained.epochs} epochs, train and validation; {trained.best_epoch} is best"
+    ]
+    best = trained.history[trained.best_epoch - 1]
+    assert f"| best, epoch {best.epoch} | {best.loss:.4f} | {best.accuracy:.4f} | {best.val_loss:.4f} |" in card
+    rate = 1354 * trained.epochs / sum(epoch.seconds for epoch in trained.history)
+    assert f"| images a second | {rate:,.0f} (" in card
+    for fact in (f"| steps | {trained.steps:,} of 32", "| compiled | xla |", "| replicas | 1 |", "| feed | resident |"):
+        assert fact in card
+
+
+def test_the_evaluation_card_shows_what_is_mixed_up_and_how_sure_it_was(first_run: Retrained) -> None:
+    card, evaluation = card_of(first_run.evaluation), first_run.evaluation
+    wrong = round(evaluation.test_examples * (1 - evaluation.accuracy))
+    alts = pictures(card)
+    assert alts[0] == f"Confusion matrix of 10 classes: {wrong} mistakes are off the diagonal"
+    assert alts[1].startswith("Bars: precision and recall")
+    assert alts[2].startswith("Reliability diagram")
+    assert len(alts) == 3 + min(wrong, 16), "and an image of each mistake"
+    assert f"**Accuracy {evaluation.accuracy:.4f}** (95 % interval {evaluation.accuracy_low:.4f} to " in card
+    confusion = np.array(evaluation.confusion) * ~np.eye(10, dtype=bool)
+    true, taken = np.unravel_index(confusion.argmax(), (10, 10))
+    assert f"| {true} | {taken} | {confusion.max()} | " in card
+    predictions = np.load(store.path(evaluation.predictions), allow_pickle=False)
+    labels = np.load(store.path(first_run.data.folder) / "test_labels.npy", allow_pickle=False)
+    surest = predictions.max(axis=1)[predictions.argmax(axis=1) != labels].max()
+    assert f"| {surest:.1%} |\n" in card
+
+
+def test_three_hundred_classes_of_large_images_are_still_a_small_card(first_run: Retrained, empty_store: Path) -> None:
+    random = np.random.default_rng(0)
+    classes, examples = tuple(f"[{number} $_$ |" for number in range(300)), 900
+    folder = empty_store / "data"
+    folder.mkdir(parents=True)
+    labels = np.arange(examples, dtype=np.int32) % 300
+    np.save(folder / "test_images.npy", random.integers(0, 256, (examples, 96, 96, 3), np.uint8), allow_pickle=False)
+    np.save(folder / "test_labels.npy", labels, allow_pickle=False)
+    probabilities = random.dirichlet(np.ones(300), examples).astype(np.float32)
+    probabilities[np.arange(600), labels[:600]] += 1
+    np.save(folder / "predictions.npy", probabilities / probabilities.sum(axis=1, keepdims=True), allow_pickle=False)
+    predicted = probabilities.argmax(axis=1)
+    recalls = [float((predicted[labels == number] == number).mean()) for number in range(300)]
+    evaluation = first_run.evaluation.model_copy(
+        update={
+            "per_class": tuple(
+                ClassScore(name=name, precision=1, recall=recall, f1=1, examples=3)
+                for name, recall in zip(classes, recalls, strict=True)
+            ),
+            "confusion": tuple(map(tuple, confusion_matrix(labels, predicted).tolist())),
+            "test_examples": examples,
+        }
+    )
+    data = first_run.data.model_copy(update={"folder": "data", "classes": classes, "image_shape": (96, 96, 3)})
+    assert isinstance(data, DatasetRef)
+    assert isinstance(evaluation, Evaluation)
+    evaluation_card.write_card(evaluation, first_run.trained, data, folder)
+    card = (folder / "card.md").read_text()
+    assert len(pictures(card)) == 3 + 16
+    assert "## Classes (of 300 the 20 of lowest recall)" in card
+
+
+def test_names_with_dollars_and_none_wrong_are_drawn(first_run: Retrained) -> None:
+    scores = tuple(ClassScore(name=f"${name}_$", precision=1, recall=1, f1=1, examples=3) for name in "ab")
+    perfect = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((3, 0), (0, 3))})
+    assert pictures(evaluation_card._matrix(perfect, 0))
+    assert evaluation_card._confusions(perfect) == "Nothing is."
+
+
+def test_a_single_mistake_among_a_thousand_classes_is_drawn() -> None:
+    shares = np.eye(1000)
+    shares[3, 996] = 0.5
+    assert evaluation_card._reduced(shares).shape == (200, 200)
+    assert evaluation_card._reduced(shares)[0, 199] == 0.5
+
+
+def test_the_export_card_shows_what_was_proved(first_run: Retrained) -> None:
+    card, verification = card_of(first_run.verification), first_run.verification
+    assert pictures(card) == []
+    assert "| takes | `images` | uint8 | (batch, 8, 8, 1) |" in card
+    assert f"**{verification.latency_p50_ms:.2f} ms**, 99 % within {verification.latency_p99_ms:.2f} ms" in card
+    for check in verification.checks:
+        assert check.detail in card
+    for name, digest in first_run.export.files.items():
+        assert re.search(rf"\| `{name}` \| [\d,]+ \| `{digest[:12]}…` \|", card)
+
+
+def ask(challenger: Challenger, **gate: object) -> tuple[Promotion | None, str]:
+    """The decision, if it is not a refusal, and its card."""
+    shown: list[str] = []
+    config = RetrainConfig.model_validate({"gate": gate})
+    try:
+        made = promote(config, challenger, "run", shown.append)
+    except VerificationError:
+        made = None
+    (card,) = shown
+    return made, card
+
+
+def test_the_decision_card_says_what_was_decided_and_why(contenders: dict[str, Challenger], shelf: Path) -> None:
+    made, card = ask(contenders["good"])
+    assert made
+    assert card.startswith(f"# Decision on {NAME}: promoted\n\n**Published: there was no champion")
+    assert "Version 1 is in service: `models/mlp-digits/1`." in card
+    assert f"Receipt: `{made.receipt}`" in card
+    assert pictures(card) == []
+    made, card = ask(contenders["poor"])
+    assert made
+    assert made.comparison
+    assert "**Not published: worse than the champion.** `kept_worse`: worse: accuracy" in card
+    assert f"| accuracy | {made.comparison.champion.accuracy:.4f} | {made.comparison.challenger.accuracy:.4f} |" in card
+    (alt,) = pictures(card)
+    assert alt.startswith(f"Interval: difference in accuracy {made.comparison.difference:+.4f}")
+    assert "`unchanged`: version 1 is this very model" in ask(contenders["good"])[1]
+    assert "`kept_below_floor`: accuracy" in ask(contenders["poor"], min_accuracy=0.99)[1]
+    refused, card = ask(contenders["poor"]._replace(export=contenders["similar"].export))
+    assert refused is None
+    assert "**Refused: it was not verified.**" in card
+
+
+def test_what_changed_since_the_champion_is_on_the_decision_card(first_run: Retrained) -> None:
+    changes = ({"field": "config.training.epochs", "before": 5, "after": 6},)
+    made = Promotion.model_validate(first_run.promotion.model_dump() | {"champion_version": 1, "changes": changes})
+    assert "| `config.training.epochs` | 5 | 6 |" in decision_card.draw(GateConfig(), made)
+
+
+class Page(HTMLParser):
+    """All that a page would load, and the elements in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.sections: list[str | None] = []
+        self.alts: list[str | None] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.loads += [given[name] or "" for name in ("src", "href", "srcset", "data", "action") if name in given]
+        self.sections += [given["id"]] if tag == "section" else []
+        self.alts += [given["alt"]] if tag == "img" else []
+
+
+def needs_nothing_else(page: Page) -> None:
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+    assert all(each.startswith(("data:image/png;base64,", "#")) for each in page.loads)
+
+
+@pytest.fixture
+def with_cards(contenders: dict[str, Challenger], session_store: Path, shelf: Path) -> Challenger:
+    """The first run's model, in a store that has its cards too."""
+    good = contenders["good"]
+    for record in (good.checked, good.trained, good.evaluation, good.verification):
+        shutil.copytree(session_store / record.folder, shelf / record.folder)
+    return good
+
+
+def test_the_report_has_all_cards_with_all_their_pictures_and_needs_nothing_else(with_cards: Challenger) -> None:
+    made = promote(RetrainConfig(), with_cards, "run")
+    text = store.path(made.report).read_text()
+    assert store.path(made.report) == registry.report_of(NAME, 1)
+    page = Page(text)
+    assert page.sections == ["decision", "evaluation", "training", "export", "data"]
+    records = (with_cards.evaluation, with_cards.trained, with_cards.verification, with_cards.checked)
+    assert page.alts == [alt for record in records for alt in pictures(card_of(record))]
+    assert "can't be read" not in text
+    assert "url(" not in text
+    assert text.count("<h1>") == 5
+    needs_nothing_else(page)
+
+
+def test_a_class_by_any_name_makes_the_report_load_and_run_nothing() -> None:
+    card = "![x](http://example.org/x.png) [y](javascript:z) <script>1</script> <img src=http://example.org/x.png>"
+    page = Page(report.render(RetrainConfig(), {"data": card}))
+    needs_nothing_else(page)
+    assert page.alts == []
+
+
+def test_a_version_with_its_report_is_sound_and_is_rolled_back_with_it(
+    with_cards: Challenger, contenders: dict[str, Challenger]
+) -> None:
+    promote(RetrainConfig(), with_cards, "run")
+    forced = RetrainConfig.model_validate({"gate": {"force": "a test"}})
+    assert promote(forced, contenders["similar"], "run").version == 2
+    assert [manifest.damage(registry.folder_of(NAME, version)) for version in (1, 2)] == [None, None]
+    assert roll_back(NAME).restored == 1
+    assert manifest.damage(registry.folder_of(NAME, 3)) is None
+    assert registry.report_of(NAME, 3).read_text() == registry.report_of(NAME, 1).read_text()
+    registry.report_of(NAME, 3).write_text("?")
+    assert manifest.damage(registry.folder_of(NAME, 3)) == f"{registry.REPORT} was changed"
+
+
+def test_the_report_of_a_kept_model_lies_beside_its_receipt(
+    with_cards: Challenger, contenders: dict[str, Challenger]
+) -> None:
+    promote(RetrainConfig(), with_cards, "run")
+    kept = promote(RetrainConfig(), contenders["poor"], "run")
+    assert kept.report == kept.receipt.removesuffix(".json") + ".html"
+    assert "kept_worse" in store.path(kept.report).read_text()
+
+
+def test_a_card_that_is_damaged_or_gone_keeps_no_model_from_service(with_cards: Challenger) -> None:
+    store.path(with_cards.trained.card).unlink()
+    store.path(with_cards.evaluation.card).write_bytes(bytes(range(256)) * 10)
+    made = promote(RetrainConfig(), with_cards, "run")
+    assert made.code == "promoted_first"
+    text = store.path(made.report).read_text()
+    assert f"The card {with_cards.trained.card} can't be read." in text.replace("&#x27;", "'")
+    needs_nothing_else(Page(text))
+
+
+def test_what_can_not_be_drawn_keeps_no_model_from_service(
+    with_cards: Challenger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> str:
+        raise OSError("no font")
+
+    monkeypatch.setattr(decision_card, "draw", fail)
+    assert promote(RetrainConfig(), with_cards, "run").version == 1
+    assert registry.report_of(NAME, 1).read_text() == "The report could not be drawn; the receipt tells all."
+    assert manifest.damage(registry.folder_of(NAME, 1)) is None
+
+
+def test_a_version_without_a_report_says_so(with_cards: Challenger) -> None:
+    promote(RetrainConfig(), with_cards, "run")
+    registry.report_of(NAME, 1).unlink()
+    with pytest.raises(RegistryError, match="There is none"):
+        registry.report_of(NAME, 1)
