@@ -21,7 +21,8 @@ ifdef UV
 else
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip # an environment that uv made has no pip
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	# As constraints too: an older pip looks past a pin where another package asks for the pinned one with an extra.
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -c requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 endif
 	touch $@

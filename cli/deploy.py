@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from cli.embedded import configured_url, ensure_answering
-from layerflow.errors import ServerError
+from layerflow.errors import ConfigError, ServerError
 
 _ROOT = Path(__file__).resolve().parent.parent
 _POOL = "layerflow"
@@ -23,6 +23,8 @@ def deploy(webhook: str | None) -> None:
     Raises:
         ServerError: If no server is configured or it does not answer, or Prefect refuses a deployment.
     """
+    if webhook and not webhook.startswith(("http://", "https://")):
+        raise ConfigError(f"--webhook must be an address that starts with http:// or https://. Received: {webhook}")
     _require_server()
     if _prefect("work-pool", "inspect", _POOL, quiet=True):
         _prefect("work-pool", "create", _POOL, "--type", "process")
@@ -52,15 +54,15 @@ def serve() -> None:
     for entry in yaml.safe_load((_ROOT / "prefect.yaml").read_text())["deployments"]:
         file, _, function = entry["entrypoint"].partition(":")
         flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), function)
-        schedules = [Cron(each["cron"], timezone=each["timezone"]) for each in entry.get("schedules", [])]
+        schedules = [Cron(each["cron"], timezone=each.get("timezone", "UTC")) for each in entry.get("schedules", [])]
         deployments.append(
             flow.to_deployment(
                 name=entry["name"],
-                description=entry["description"],
-                tags=entry["tags"],
-                parameters=entry["parameters"],
+                description=entry.get("description"),
+                tags=entry.get("tags"),
+                parameters=entry.get("parameters"),
                 schedules=schedules,
-                concurrency_limit=ConcurrencyLimitConfig(**entry["concurrency_limit"]),
+                concurrency_limit=ConcurrencyLimitConfig(**entry.get("concurrency_limit", {"limit": 1})),
             )
         )
     prefect.serve(*deployments, pause_on_shutdown=False)

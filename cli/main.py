@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from layerflow.config import DataConfig, RetrainConfig
-from layerflow.errors import ConfigError, LayerflowError, UnreachableError, config_sentence
+from layerflow.errors import ConfigError, FolderChangedError, LayerflowError, UnreachableError, config_sentence
 
 # Flags keep the names of the config's fields, underscores and all; dashes work too.
 _settings = Parameter(name_transform=lambda name: name, negative=())
@@ -268,7 +268,7 @@ def main() -> None:
     except CycloptsError as error:
         cause = error.__cause__
         _leave(2, config_sentence(cause) if isinstance(cause, ValidationError) else _one_line(error))
-    except (LayerflowError, UnreachableError) as error:
+    except (LayerflowError, UnreachableError, FolderChangedError) as error:
         _leave(error.exit_status, str(error))
     except BrokenPipeError:  # the reader of our output has gone: not our error, and nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -38,11 +38,10 @@ def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
             "data.name must be `digits`, `folder`, the name of a TensorFlow Datasets dataset, or of one that "
             f"data.module registers. Received: {config.name!r}{did_you_mean(name, [*known, 'folder'])}."
         ) from error
-    except (
-        AssertionError,
-        ValueError,
-    ) as error:  # TFDS's words for a version or configuration it does not have
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # TFDS's words for a version it does not have, or whatever a builder of the user's says
+        if not (config.module or isinstance(error, AssertionError | ValueError)):
+            raise
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DatasetError(f"TensorFlow Datasets can't build {config.name!r}: {reason}") from error
     if config.data_dir and not builder.is_prepared():
         raise DatasetError(

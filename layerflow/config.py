@@ -4,6 +4,7 @@ It is the form that the Prefect UI renders, the flags that the command line take
 ``--config`` reads; every field has a default, bounds and a description. Imports neither TensorFlow nor Prefect.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -54,6 +55,10 @@ _KerasForm = Annotated[str | dict[str, Any], BeforeValidator(_name_or_form)]
 
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+#: As many as an image that is read may have.
+_MOST_PIXELS = 100_000_000
 
 
 class DataConfig(_Group):
@@ -112,6 +117,13 @@ class DataConfig(_Group):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        for place in (self.path, self.mirror):
+            try:
+                _ = place and place.expanduser()
+            except RuntimeError as error:
+                raise ValueError(f"a folder; {place} names the home of nobody") from error
+        if self.size and self.size[0] * self.size[1] > _MOST_PIXELS:
+            raise ValueError(f"an image_size of at most {_MOST_PIXELS:,} pixels")
         if (self.name == "folder") != (self.path is not None):
             raise ValueError("data.path with data.name folder, and with no other; both or neither")
         if self.name == "folder" and (self.module or self.data_dir):
@@ -129,7 +141,10 @@ class DataConfig(_Group):
         """What the data are called: the dataset's name, or that of the folder."""
         if self.path is None:
             return self.name.partition(":")[0].replace("/", "-")
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.path.expanduser().absolute().name).strip("-._") or "folder"
+        name = self.path.expanduser().absolute().name
+        title = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "folder"
+        # Two folders whose names differ in other letters only are two.
+        return title if name.isascii() else f"{title}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:6]}"
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -360,8 +375,8 @@ class RetrainConfig(_Group):
         words = []
         for group, settings in self.model_dump(mode="json", exclude_defaults=True).items():
             for field, value in settings.items():
-                text = value if isinstance(value, str) else json.dumps(value)
-                words += [f"--{group}.{field}", shlex.quote(text)]
+                text = shlex.quote(value if isinstance(value, str) else json.dumps(value))
+                words.append(f"--{group}.{field}{'=' if isinstance(value, bool) else ' '}{text}")
         return " ".join(words)
 
     @property

@@ -29,6 +29,8 @@ Shape = tuple[int, int, int]
 _BATCH_BYTES = 2**23
 #: Seconds between two lines that say how far reading is.
 _PROGRESS_SECONDS = 10.0
+#: TFDS would keep decoded images in memory where what they are made of is small.
+_NO_CACHE = tfds.ReadConfig(try_autocache=False)
 _SPLITS = ("train", "validation", "test")
 
 
@@ -60,7 +62,6 @@ def load(config: DataConfig, target: Path) -> DatasetRef:
             _write_pool(builder, theirs, shape, target, pool)
     if isinstance(builder, ImageTree):
         folder.require_few_broken(builder.listing, builder.broken, config.max_broken)
-        folder.forget(builder.listing.root)
     test_is_given = pools["test"] is not None
     _divide(config, shape, target, test_is_given)
     return _describe(config, builder, shape, target, test_is_given)
@@ -94,7 +95,7 @@ def _open(config: DataConfig) -> tuple[tfds.core.DatasetBuilder, Shape]:
     if config.path is None:
         builder = catalog.find_builder(config)
         return builder, _shape(builder, config)
-    listing = folder.scan(config.path)
+    listing = folder.listed(config.path)
     shape = folder.shape_of(listing, config.size, config.channels)
     return ImageTree(listing, shape), shape
 
@@ -173,7 +174,7 @@ def _write_pool(builder: tfds.core.DatasetBuilder, theirs: str, shape: Shape, ta
 def _batches(builder: tfds.core.DatasetBuilder, theirs: str, shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     image, label = _image_and_label(builder)
     size = max(1, _BATCH_BYTES // int(np.prod(shape)))
-    dataset = builder.as_dataset(split=theirs, shuffle_files=False)
+    dataset = builder.as_dataset(split=theirs, shuffle_files=False, read_config=_NO_CACHE)
     if _own_shape(builder) == shape:
         for batch in tfds.as_numpy(dataset.batch(size)):
             yield batch[image], batch[label]
@@ -204,7 +205,9 @@ def _divide(config: DataConfig, shape: Shape, target: Path, test_is_given: bool)
         (target / f"{pool}.pool").unlink()
     for split in _SPLITS:
         if not (target / f"{split}_labels.npy").exists():
-            field = "validation_fraction" if test_is_given or split == "validation" else "test_fraction"
+            if test_is_given and split == "test":
+                raise DatasetError("The test split must hold images that can be read. It holds none; add some.")
+            field = "test_fraction" if split == "test" else "validation_fraction"
             raise DatasetError(
                 f"data.{field} must leave images on both sides. With {getattr(config, field)}, there are none for "
                 f"{split}; choose another share, or add images."
@@ -214,10 +217,16 @@ def _divide(config: DataConfig, shape: Shape, target: Path, test_is_given: bool)
 def _drawn(rows: np.ndarray, fraction: float, salt: bytes = b"") -> np.ndarray:
     """Which images are chosen: those whose place between 0 and 1, decided by their bytes, is below ``fraction``."""
     bound = int(fraction * 2**64)
-    digests = (hashlib.sha256(row.tobytes() + salt).digest() for row in rows)
-    chosen = np.fromiter((int.from_bytes(each[:8], "big") < bound for each in digests), bool, count=len(rows))
-    give_back(rows)
-    return chosen
+    digests = (hashlib.sha256(row.tobytes() + salt).digest() for part in _parts(rows) for row in part)
+    return np.fromiter((int.from_bytes(each[:8], "big") < bound for each in digests), bool, count=len(rows))
+
+
+def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of a mapped file by parts, each part's pages given back before the next."""
+    size = max(1, _BATCH_BYTES // int(np.prod(rows.shape[1:])))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+        give_back(rows)
 
 
 def _write_split(target: Path, split: str, rows: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """A folder of the user's own images as a TFDS dataset: ``train/<class>/*.png``, and ``test/`` where there is one.
 
 What is in the folder is known by the content of its files. An index in the store remembers each file's SHA-256 with its
-size and time, so that only files that changed are read again.
+size, times and inode, so that only files that changed are read again.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from layerflow import images, store
+from layerflow.code import code_digest
 from layerflow.errors import DatasetError, FolderChangedError
 
 T = TypeVar("T")
@@ -30,17 +31,18 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "test")
 #: Files that are looked into; others in the folder of a class are left out, and named.
 _NAMES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-#: A file that changed so shortly before the index was written may change again without another time: git's rule.
+#: A file that changed so shortly before it was looked at may change again without another time: git's rule.
 _RACY_NS = 2_000_000_000
-#: A listing is believed for this many times as long as it took: a run asks for it a few times in its first seconds.
-_BELIEVED = 10
-#: Files that a thread takes at a time, and how often that is done before the results are used: enough for all threads,
-#: few enough for any memory.
-_PART, _AHEAD = 32, 2 * (os.cpu_count() or 1)
+#: Threads that read, and parts of the files that are handed to each of them ahead of the use of their results.
+_THREADS, _AHEAD = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 2
+#: Most files and most bytes of images in a part: more cost memory, fewer cost time.
+_PART, _PART_BYTES = 32, 2**22
+#: Largest file that is read: larger ones are no photographs.
+_MOST_BYTES = 2**28
 #: Names that a sentence names; the rest stands in the log.
 _NAMED = 20
 
-_listings: dict[Path, tuple[float, "Listing"]] = {}
+_listings: dict[Path, "Listing"] = {}
 
 
 class ImageFile(NamedTuple):
@@ -64,30 +66,33 @@ class Listing(NamedTuple):
 
 
 def scan(root: Path) -> Listing:
-    """List the images below ``root`` and know their content.
+    """List the images below ``root`` and know their content, as they are now.
 
     Raises:
         DatasetError: If the folder is not laid out as ``train/<class>/``, with at least two classes of images.
     """
     root = root.expanduser().absolute()
-    taken, listing = _listings.get(root, (0.0, None))
-    if listing and time.monotonic() < taken:
-        return listing
-    began = time.monotonic()
-    found = list(_walk(root))
-    files = sorted(_learn(root, found), key=lambda file: (file.split, file.digest, file.label, file.path))
+    began = time.time_ns()
+    files = sorted(
+        _learn(root, list(_walk(root)), began), key=lambda file: (file.split, file.digest, file.label, file.path)
+    )
     classes = _classes(root, files)
+    numbers = {name: number for number, name in enumerate(classes)}
     content = hashlib.sha256(json.dumps(classes).encode())
     for file in files:
-        content.update(f"{file.split}/{classes.index(file.label)}/{file.digest}\n".encode())
-    listing = Listing(root, tuple(files), classes, content.hexdigest())
-    _listings[root] = time.monotonic() + _BELIEVED * (time.monotonic() - began), listing
-    return listing
+        content.update(f"{file.split}/{numbers[file.label]}/{file.digest}\n".encode())
+    _listings[root] = Listing(root, tuple(files), classes, content.hexdigest())
+    return _listings[root]
 
 
-def forget(root: Path) -> None:
+def listed(root: Path) -> Listing:
+    """The listing that ``scan`` made last, until it is forgotten: what decided a key is what is then read."""
+    return _listings.get(root.expanduser().absolute()) or scan(root)
+
+
+def forget() -> None:
     """Let go of what was listed: a million files take half a gigabyte, which training needs."""
-    _listings.pop(root.expanduser().absolute(), None)
+    _listings.clear()
 
 
 def require_few_broken(listing: Listing, broken: list[tuple[str, str]], allowed: float) -> None:
@@ -101,7 +106,9 @@ def require_few_broken(listing: Listing, broken: list[tuple[str, str]], allowed:
     total = len(listing.files)
     named = [f"{_shown(path)} ({reason})" for path, reason in sorted(broken)]
     rest = f" and {len(named) - _NAMED:,} more, which the log names" if len(named) > _NAMED else ""
-    sentence = f"{len(named):,} of {total:,} files in {listing.root} can't be read: {', '.join(named[:_NAMED])}{rest}"
+    sentence = (
+        f"{len(named):,} of {total:,} files in {_shown(listing.root)} can't be read: {', '.join(named[:_NAMED])}{rest}"
+    )
     if len(broken) > allowed * total:
         for line in named[_NAMED:]:
             log.error("can't be read: %s", line)
@@ -128,7 +135,7 @@ def shape_of(listing: Listing, image_size: tuple[int, int] | None, channels: int
     if image_size is None and len(sizes) > 1:
         common = ", ".join(f"{height}x{width} ({count:,})" for (height, width), count in sizes.most_common(3))
         raise DatasetError(
-            f"The images must be of one size, or data.image_size must say which they get. {listing.root} holds "
+            f"The images must be of one size, or data.image_size must say which they get. {_shown(listing.root)} holds "
             f"{len(sizes):,} sizes: {common}{', …' if len(sizes) > 3 else ''}; set --data.image_size, to 32x32 say."
         )
     height, width = image_size or next(iter(sizes))
@@ -154,17 +161,16 @@ def read_batches(
         except FileNotFoundError:
             content = None
         if content is None or hashlib.sha256(content).hexdigest() != file.digest:
-            _listings.pop(listing.root, None)
             raise FolderChangedError(
-                f"{listing.root} must be at rest while it is read. {_shown(file.path)} changed meanwhile; run again "
-                "when nothing writes there."
+                f"{_shown(listing.root)} must be at rest while it is read. {_shown(file.path)} changed meanwhile; run "
+                "again when nothing writes there."
             )
         try:
             return images.read(content, shape)
         except images.BrokenImageError as error:
             return error
 
-    for part, found in _in_threads(read, files):
+    for part, found in _in_threads(read, files, max(1, min(_PART, _PART_BYTES // int(np.prod(shape))))):
         whole = []
         for file, image in zip(part, found, strict=True):
             if isinstance(image, images.BrokenImageError):
@@ -181,22 +187,22 @@ class _Found(NamedTuple):
     split: str
     label: str
     path: str
-    size: int
-    time: int
     mode: int
+    #: Size, times of content and of attributes, inode: a file of which none has changed was not changed.
+    status: list[int]
 
 
 def _walk(root: Path) -> Iterator[_Found]:
     """Each file that is named as an image."""
     if not root.is_dir():
         raise DatasetError(
-            f"data.path must be a folder with train/<class>/ and, where you have one, test/<class>/. {root} "
+            f"data.path must be a folder with train/<class>/ and, where you have one, test/<class>/. {_shown(root)} "
             f"{'is no folder' if root.exists() else 'does not exist'}."
         )
-    found = {entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")}
+    found = {entry.name for entry in os.scandir(root) if _is_folder(entry) and not entry.name.startswith(".")}
     if "train" not in found or found - set(SPLITS):
         raise DatasetError(
-            f"data.path must hold train/<class>/ and, where you have one, test/<class>/. {root} holds "
+            f"data.path must hold train/<class>/ and, where you have one, test/<class>/. {_shown(root)} holds "
             f"{', '.join(map(_shown, sorted(found))) or 'no folder'}; rename or move what is there."
         )
     others: list[str] = []
@@ -204,7 +210,7 @@ def _walk(root: Path) -> Iterator[_Found]:
         for entry in sorted(os.scandir(root / split), key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 raise DatasetError(
                     f"{_shown(root / split)} must hold a folder for each class and nothing else. It holds the file "
                     f"{_shown(entry.name)}; move it into its class's folder, or away."
@@ -212,14 +218,20 @@ def _walk(root: Path) -> Iterator[_Found]:
             for path, status in _files(root / split / entry.name, ()):
                 relative = os.path.relpath(path, root)
                 if os.path.splitext(path)[1].lower() in _NAMES:
-                    yield _Found(
-                        split, entry.name, relative, status.st_size, status.st_mtime_ns, stat.S_IFMT(status.st_mode)
-                    )
+                    known = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+                    yield _Found(split, entry.name, relative, stat.S_IFMT(status.st_mode), known)
                 else:
                     others.append(relative)
     if others:
         shown = ", ".join(map(_shown, others[:_NAMED]))
         log.warning("%d files that are not named as images are left out: %s%s", len(others), shown, _more(others))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.stat_result]]:
@@ -239,47 +251,58 @@ def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[s
             yield entry.path, status
 
 
-def _learn(root: Path, found: list[_Found]) -> Iterable[ImageFile]:
-    """Digest and shape of each file: from the index where size and time are as they were, else from its content."""
-    name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+def _learn(root: Path, found: list[_Found], began: int) -> Iterable[ImageFile]:
+    """Digest and shape of each file: from the index where the system says it is as it was, else from its content."""
+    code = code_digest(Path(images.__file__))  # what it says of a file is kept as long as it would say the same
+    name = hashlib.sha256(os.fsencode(root) + code.encode()).hexdigest()[:32]
     index = store.root() / "folders" / f"{name}.json"
     with store.locked(f"folder-{name}"):
         known = _read_index(index)
-        new = [each for each in found if known.get(each.path, [None])[:2] != [each.size, each.time]]
-        learned = _in_threads(lambda each: _look(root, each), new)
-        fresh = {each.path: seen for part, looks in learned for each, seen in zip(part, looks, strict=True)}
-        index_now = {each.path: fresh.get(each.path) or known[each.path] for each in found}
-        gone = known.keys() - index_now.keys()
-        if fresh or gone:
-            if known:
-                changed = len(fresh.keys() & known.keys())
-                log.info("%s: %d files added, %d written anew, %d gone", root, len(fresh) - changed, changed, len(gone))
-            now = time.time_ns()
-            lasting = {path: seen for path, seen in index_now.items() if now - seen[1] > _RACY_NS}
+        new = [each for each in found if each.path not in known or known[each.path][0] != each.status]
+        seen = {
+            each.path: look
+            for part, looks in _in_threads(lambda file: _look(root, file), new, _PART)
+            for each, look in zip(part, looks, strict=True)
+        }
+        _say_what_is_new(root, known, seen, {each.path for each in found})
+        index_now = {each.path: seen.get(each.path) or known[each.path] for each in found}
+        if seen or len(index_now) < len(known):
+            for status, digest, *_ in index_now.values():
+                if not digest or began - max(status[1], status[2]) < _RACY_NS:
+                    status.clear()  # to be looked at again
             index.parent.mkdir(parents=True, exist_ok=True)
-            store.write_atomically(index, json.dumps(lasting).encode())
+            store.write_atomically(index, json.dumps(index_now).encode())
     shapes: dict[tuple[int, int, int], tuple[int, int, int]] = {}  # one object for each, however many files have it
     for each in found:
-        _, _, digest, shape, reason = index_now.pop(each.path)
+        _, digest, shape, reason = index_now.pop(each.path)
         if shape:
             shape = shapes.setdefault(tuple(shape), tuple(shape))
         yield ImageFile(each.path, each.split, each.label, digest, shape, reason)
 
 
+def _say_what_is_new(root: Path, known: dict[str, Any], seen: dict[str, Any], now: set[str]) -> None:
+    added, gone = len(now - known.keys()), len(known.keys() - now)
+    changed = sum(look[1] != known[path][1] for path, look in seen.items() if path in known)
+    if known and (added or changed or gone):
+        log.info("%s: %d files added, %d written anew, %d gone", _shown(root), added, changed, gone)
+
+
 def _look(root: Path, file: _Found) -> list[Any]:
-    """``[size, time, digest, shape or nothing, reason or nothing]``, as the index holds them."""
-    known = [file.size, file.time]
+    """``[status, digest or nothing, shape or nothing, reason or nothing]``, as the index holds them."""
+    status = list(file.status)
     if not stat.S_ISREG(file.mode):
-        return [*known, "", None, "a link to nothing" if stat.S_ISLNK(file.mode) else "no regular file"]
+        return [status, "", None, "a link to nothing" if stat.S_ISLNK(file.mode) else "no regular file"]
+    if status[0] > _MOST_BYTES:
+        return [status, "", None, f"larger than {_MOST_BYTES // 2**20} MiB"]
     try:
         content = (root / file.path).read_bytes()
     except (PermissionError, FileNotFoundError) as error:
-        return [*known, "", None, (error.strerror or str(error)).lower()]
+        return [status, "", None, (error.strerror or str(error)).lower()]
     digest = hashlib.sha256(content).hexdigest()
     try:
-        return [*known, digest, images.look(content), ""]
+        return [status, digest, images.look(content), ""]
     except images.BrokenImageError as error:
-        return [*known, digest, None, str(error)]
+        return [status, digest, None, str(error)]
 
 
 def _read_index(index: Path) -> dict[str, list[Any]]:
@@ -335,8 +358,8 @@ def _classes(root: Path, files: list[ImageFile]) -> tuple[str, ...]:
     return names
 
 
-def _in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[tuple[list[S], list[T]]]:
-    """Parts of the items with their results, in order; Pillow and hashlib let the other threads run meanwhile.
+def _in_threads(work: Callable[[S], T], items: Iterable[S], size: int) -> Iterator[tuple[list[S], list[T]]]:
+    """Parts of ``size`` items with their results, in order; Pillow and hashlib let the other threads run meanwhile.
 
     A thread takes a part at a time: with small files, handing over single ones costs more than reading them.
     """
@@ -345,9 +368,9 @@ def _in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[tuple[li
         return part, [work(item) for item in part]
 
     rest = iter(items)
-    parts = iter(lambda: list(itertools.islice(rest, _PART)), [])
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        ahead = deque(threads.submit(work_through, part) for part in itertools.islice(parts, _AHEAD))
+    parts = iter(lambda: list(itertools.islice(rest, size)), [])
+    with ThreadPoolExecutor(max_workers=_THREADS) as threads:
+        ahead = deque(threads.submit(work_through, part) for part in itertools.islice(parts, _AHEAD * _THREADS))
         while ahead:
             yield ahead.popleft().result()
             ahead.extend(threads.submit(work_through, part) for part in itertools.islice(parts, 1))

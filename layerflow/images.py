@@ -17,13 +17,14 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 100_000_000
 #: Whole numbers wider than a byte, of which the upper byte is taken, and numbers that have no fixed range.
 _WIDE, _UNBOUNDED = ("I;16", "I;16B", "I;16L", "I;16N"), ("I", "F")
-#: What cameras write, the tag in which they note how they were held, and its values that change height and width.
-_CAMERAS, _ORIENTATION, _ON_ITS_SIDE = ("JPEG", "TIFF", "WEBP"), 0x0112, (5, 6, 7, 8)
+#: What cameras write (TIFF is turned by Pillow itself), the tag in which they note how they were held, and its values
+#: that change height and width.
+_CAMERAS, _ORIENTATION, _ON_ITS_SIDE = ("JPEG", "WEBP"), 0x0112, (5, 6, 7, 8)
 
 RULE = (
-    "turned as the camera was held, transparency left out, 16 bits cut to the upper 8, palettes and CMYK to RGB, grey "
-    "to colour by repetition, colour to grey by ITU-R 601; to image_size by Pillow's antialiased bilinear filter, "
-    "each side by itself"
+    "the first frame, turned as the camera was held, transparency left out, 16 bits cut to the upper 8, palettes and "
+    "CMYK to RGB, grey to colour by repetition, colour to grey by ITU-R 601; to image_size by Pillow's antialiased "
+    "bilinear filter, each side by itself"
 )
 
 
@@ -42,7 +43,7 @@ def look(content: bytes) -> tuple[int, int, int]:
         height, width = image.height, image.width
         if image.format in _CAMERAS and image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
             height, width = width, height
-        return height, width, 1 if image.mode in ("1", "L", "LA", *_WIDE) else 3
+        return height, width, 1 if image.mode in ("1", "L", "LA") or _is_wide(image) else 3
 
 
 def read(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
@@ -60,7 +61,7 @@ def read(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     """An image as ``uint8`` of ``shape``, by ``RULE``."""
     height, width, channels = shape
-    if image.mode in _WIDE:
+    if _is_wide(image):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "P":  # a palette may hold transparency, which Pillow converts only this way
         image = image.convert("RGBA")
@@ -68,6 +69,10 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(shape)
+
+
+def _is_wide(image: Image.Image) -> bool:
+    return image.mode in _WIDE or (image.mode == "I" and image.format == "PPM")  # whose numbers have 16 bits
 
 
 def _open(content: bytes) -> Image.Image:
@@ -81,7 +86,7 @@ def _open(content: bytes) -> Image.Image:
         raise BrokenImageError("no image") from error
     if image.width * image.height > MAX_PIXELS:
         raise BrokenImageError(f"{image.height:,} x {image.width:,} pixels, more than {MAX_PIXELS:,}")
-    if image.mode in _UNBOUNDED:
+    if image.mode in _UNBOUNDED and not _is_wide(image):
         raise BrokenImageError("numbers without a fixed range in place of grey values")
     return image
 

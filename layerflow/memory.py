@@ -1,10 +1,11 @@
 """How much memory is free, and giving back what a mapped file has taken of it."""
 
 import mmap
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 #: Of each version of Linux' control groups: the folder, the limit, what is used, and what of it are cached files.
 _V1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -25,8 +26,8 @@ def give_back(array: Any) -> None:
 def _machine(root: Path) -> int:
     try:
         return 1024 * _figures(root / "proc/meminfo")["MemAvailable:"]
-    except (OSError, KeyError):  # no Linux: all there is, for nothing portable tells what is free
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, KeyError):  # no Linux
+        return int(psutil.virtual_memory().available)
 
 
 def _control_groups(root: Path) -> Iterator[int]:

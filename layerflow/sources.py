@@ -7,10 +7,13 @@ from layerflow import folder, own
 from layerflow.config import DataConfig
 
 
-def identity(config: DataConfig) -> list[Any]:
+def identity(config: DataConfig, listing: folder.Listing | None = None) -> list[Any]:
     """The settings, and what they name: a folder's content, a module's code, the files of a prepared dataset.
 
     Where the raw files of a dataset come from does not change what they are, and where a folder lies neither.
+
+    Args:
+        listing: What is in the folder, where that is known.
 
     Raises:
         DatasetError: If the folder is not laid out as it must be.
@@ -18,7 +21,7 @@ def identity(config: DataConfig) -> list[Any]:
     """
     settings = config.model_dump(mode="json", exclude={"mirror", "path", "data_dir"})
     if config.path:
-        return [settings, config.title, folder.scan(config.path).digest]
+        return [settings, config.title, (listing or folder.scan(config.path)).digest]
     code = own.code_of(config.module, "data.module") if config.module else None
     return [settings, code, _prepared(config) if config.data_dir else None]
 
@@ -27,7 +30,7 @@ def _prepared(config: DataConfig) -> list[Any]:
     """Path, size and time of each file of a prepared dataset: whoever prepares it may write it anew."""
     from etils import epath  # knows the paths of buckets as TFDS does; only where it is needed, for it takes a while
 
-    home = epath.Path(config.data_dir) / config.name.partition(":")[0]
+    home = epath.Path(config.data_dir).expanduser() / config.name.partition(":")[0]
     found = sorted(_files_below(home)) if home.exists() else []
     return [[str(file), (status := file.stat()).length, status.mtime] for file in found]
 

@@ -26,7 +26,7 @@ class ImageTree(tfds.core.DatasetBuilder, skip_registration=True):  # type: igno
         #: The files that could not be read and why, once all were.
         self.broken: list[tuple[str, str]] = []
         #: What ended the reading early; ``tf.data`` would make another error of it.
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
         super().__init__(data_dir=str(listing.root))
         self._data_dir = str(listing.root)
         splits = sorted({file.split for file in listing.files}, reverse=True)
@@ -57,7 +57,7 @@ class ImageTree(tfds.core.DatasetBuilder, skip_registration=True):  # type: igno
             try:
                 for images, labels in read_batches(self.listing, split, self.shape, self.broken):
                     yield {"image": images, "label": labels}
-            except OSError as error:
+            except Exception as error:
                 self.failure = error
 
         # By batches, because each call from TensorFlow into Python costs as much as reading two small images.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 
-from layerflow.config import ChecksConfig
+from layerflow.config import ChecksConfig, Level
 from layerflow.data import images_and_labels
 from layerflow.data_card import write_card
 from layerflow.errors import DataError
@@ -26,6 +26,7 @@ _BATCH_BYTES = 2**23
 
 
 _may_be_let_through = set(ChecksConfig.model_fields)
+_RANKS: tuple[Level, ...] = ("info", "warn", "stop")
 
 
 class _Split(NamedTuple):
@@ -155,14 +156,16 @@ def _of_classes(config: ChecksConfig, data: DatasetRef, splits: dict[str, _Split
     if outside:  # no model can be trained on them, whatever the config says
         text = f"{outside:,} images have a label that is none of the {len(data.classes)} classes"
         yield Finding(check="labels", level="stop", text=text)
-    missing = [
-        f"{_some([data.classes[number] for number in np.flatnonzero(np.equal(per_class, 0))])} in {name}"
-        for name, per_class in counts.items()
-        if 0 in per_class
-    ]
-    if missing:
-        text = f"classes without an image: {'; '.join(missing)}"
-        yield Finding(check="missing_class", level=config.missing_class, text=text)
+    for name, per_class in counts.items():
+        if 0 in per_class:
+            missing = _some([data.classes[number] for number in np.flatnonzero(np.equal(per_class, 0))])
+            text, level = f"classes without an image in {name}: {missing}", config.missing_class
+            if name == "validation":  # it only chooses the best epoch, and a small share of few images misses one soon
+                text, level = (
+                    f"{text}; a larger data.validation_fraction may have some",
+                    min(level, "warn", key=_RANKS.index),
+                )
+            yield Finding(check="missing_class", level=level, text=text)
     small = [
         f"{name} ({count})"
         for name, count in zip(data.classes, counts["train"], strict=True)

@@ -30,7 +30,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from layerflow import own, registry, sources, store
+from layerflow import folder, own, registry, sources, store
 from layerflow.code import code_digest
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig, RetrainConfig
 from layerflow.errors import LayerflowError, heals
@@ -98,7 +98,12 @@ def tell(what: str, name: str, details: dict[str, Any]) -> None:
 
 
 def step(
-    name: str, run_name: str, *, tags: tuple[str, ...] = (), then: Callable[[Any], None] = lambda record: None
+    name: str,
+    run_name: str,
+    *,
+    tags: tuple[str, ...] = (),
+    then: Callable[[Any], None] = lambda record: None,
+    whole: tuple[str, ...] = (),
 ) -> Callable[..., Any]:
     """Make a Prefect task of a function whose last parameter, ``folder``, is where it puts what it makes.
 
@@ -108,10 +113,13 @@ def step(
         name: Name of the task, and of its folder in the store.
         run_name: Template of the task run's name, such as ``train-{model.name}-on-{data.name}``.
         tags: Tags of the task's runs.
-        then: Called with the step's record, whether it was made now or was there; may raise what must end the run.
+        then: Called with the step's record when the task runs, and so not where Prefect finds it `Cached`; may raise
+            what must end the run.
+        whole: Inputs of which every field counts, and not the digest alone.
     """
 
     def decorate(work: Callable[..., R]) -> Task[..., R]:
+        work.whole = whole  # type: ignore[attr-defined]
         kind = inspect.signature(work).return_annotation
 
         @functools.wraps(work)
@@ -158,14 +166,25 @@ class StoreCache(CachePolicy):
         self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str:
         """The path of the record, absolute: it must not matter when ``LAYERFLOW_STORE`` was set."""
-        folder = store.folder_of(self.step, key_of(self.work, inputs))
-        store.sound(folder)  # a damaged artifact is set aside here, and so is not found
-        return str(folder / "result.json")
+        folder.forget()
+        target = store.folder_of(self.step, key_of(self.work, inputs))
+        store.sound(target)  # a damaged artifact is set aside here, and so is not found
+        return str(target / "result.json")
 
 
-def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any]) -> str:
-    """Digest of the inputs and of the code that the step runs."""
-    content = [code_digest(Path(inspect.getfile(inspect.unwrap(work)))), *map(_identity, inputs.values())]  # type: ignore[arg-type]
+def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any], listed: bool = False) -> str:
+    """Digest of the inputs and of the code that the step runs.
+
+    ``listed``: a folder of images is as it was listed last, which was when Prefect asked for the key of this very run.
+    """
+    assert work
+    whole = getattr(work, "whole", ())
+    content: list[Any] = [code_digest(Path(inspect.getfile(inspect.unwrap(work))))]
+    for name, value in inputs.items():
+        if isinstance(value, DataConfig):
+            content.append(sources.identity(value, folder.listed(value.path) if value.path and listed else None))
+        else:
+            content.append(value.model_dump(mode="json") if name in whole else _identity(value))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -182,7 +201,10 @@ def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
         if isinstance(value, Record):
             store.check(store.path(value.folder))
     kind = inspect.signature(work).return_annotation
-    return store.make(name, key_of(work, inputs), kind, lambda folder: work(**inputs, folder=folder))
+    try:
+        return store.make(name, key_of(work, inputs, listed=True), kind, lambda target: work(**inputs, folder=target))
+    finally:
+        folder.forget()
 
 
 def cached(step: Task[P, R], *inputs: Any) -> R | None:
@@ -197,8 +219,6 @@ def cached(step: Task[P, R], *inputs: Any) -> R | None:
 def _identity(value: Any) -> Any:
     if isinstance(value, Record):
         return value.identity
-    if isinstance(value, DataConfig):
-        return sources.identity(value)
     if isinstance(value, ModelConfig) and own.is_own(value.name):
         return [value.model_dump(mode="json"), own.code_of(value.name)]
     if isinstance(value, DevicesConfig):  # nor does what computes them

@@ -42,8 +42,10 @@ def epochs_as_bar(epochs: int) -> list[Any]:
 
         def move(self, percent: float) -> None:
             if self.bar:
+                bar, self.bar = self.bar, None  # gone for good if this fails: each try may take minutes
                 with _at_the_price_of_the_bar():
-                    update_progress_artifact(self.bar, percent)
+                    update_progress_artifact(bar, percent)
+                    self.bar = bar
             self.moved = time.monotonic()
 
     return [EpochsAsBar()]

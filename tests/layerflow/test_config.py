@@ -1,9 +1,12 @@
 """The settings: bounds, names, and the sentence that a wrong one gets."""
 
+import shlex
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from layerflow.config import RetrainConfig
+from layerflow.config import DataConfig, RetrainConfig
 from layerflow.errors import config_sentence
 
 
@@ -102,3 +105,31 @@ def test_the_flags_of_a_config_give_the_config_back() -> None:
     config = RetrainConfig.model_validate(settings)
     assert config.as_flags == "--data.name folder --data.path 'my pets' --model.hidden '[8, 4]' --training.epochs 3"
     assert RetrainConfig().as_flags == ""
+
+
+def test_flags_are_taken_back_by_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cli.main import app
+
+    settings = {"data": {"name": "mnist"}, "model": {"flip": True, "hidden": [8]}, "devices": {"deterministic": True}}
+    config = RetrainConfig.model_validate(settings)
+    _, bound, _ = app.parse_args(["retrain", *shlex.split(config.as_flags)], exit_on_error=False)
+    assert bound.arguments["settings"] == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"name": "folder", "path": "~nobody-at-all/x"}, "names the home of nobody"),
+        ({"name": "digits", "image_size": "99999x99999"}, "at most 100,000,000 pixels"),
+    ],
+)
+def test_impossible_data_are_one_sentence(settings: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({"data": settings})
+    assert sentence in config_sentence(caught.value)
+
+
+def test_folders_whose_names_differ_in_other_letters_have_other_titles() -> None:
+    titles = {DataConfig(name="folder", path=Path(name)).title for name in ("猫", "犬", "pets", "my pets")}
+    assert len(titles) == 4
+    assert {"pets", "my-pets"} < titles

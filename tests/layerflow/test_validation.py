@@ -88,7 +88,11 @@ PLANTED: dict[str, tuple[Callable[[Splits], object], str, str, str]] = {  # what
         *("conflicts", "warn", "1 images are there under several classes"),
     ),
     "constant": (lambda s: s["test"][0].__setitem__(7, 9), "constant_images", "warn", "of one value: 1 in test"),
-    "missing class": (lambda s: without(s, 1, "test"), "missing_class", "stop", "without an image: cow in test"),
+    "missing class": (lambda s: without(s, 1, "test"), "missing_class", "stop", "without an image in test: cow"),
+    "class missing in validation": (
+        lambda s: without(s, 1, "validation"),
+        *("missing_class", "warn", "in validation: cow; a larger data.validation_fraction may have some"),
+    ),
     "small class": (
         lambda s: s["train"][1].__setitem__(slice(0, 280), 0),
         *("small_class", "warn", r"fewer than 10 images to train on: cow \(7\), dog \(7\)"),
