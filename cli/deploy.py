@@ -1,5 +1,6 @@
 """The commands that put the flows on a Prefect server: deployments, automations, and serving them from here."""
 
+import contextlib
 import importlib
 import os
 import subprocess
@@ -65,7 +66,20 @@ def serve() -> None:
                 concurrency_limit=ConcurrencyLimitConfig(**entry.get("concurrency_limit", {"limit": 1})),
             )
         )
+    _run_from_here([f"{deployment.flow_name}/{deployment.name}" for deployment in deployments])
     prefect.serve(*deployments, pause_on_shutdown=False)
+
+
+def _run_from_here(names: list[str]) -> None:
+    """Give deployments that `layerflow deploy` made a path: to serve them takes their steps to the code away."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentUpdate
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        for name in names:
+            with contextlib.suppress(ObjectNotFound):
+                client.update_deployment(client.read_deployment_by_name(name).id, DeploymentUpdate(path="."))
 
 
 def _require_server() -> None:
