@@ -144,9 +144,7 @@ def main() -> None:
         for factor in factors:
             tree = Path(scratch) / f"times{factor}"
             images[factor] = make_tree(tree, factor, splits)
-            found[factor] = {
-                step: run(step, tree) for step in ("prepare", "list again", "check", "resident", "streamed")
-            }
+            found[factor] = {step: run(step, tree) for step in ORDER}
             for step, figures in found[factor].items():
                 each = 1e6 * figures["seconds"] / images[factor]
                 cells = f"{images[factor]:,}", step, f"{figures['seconds']:.1f}", f"{each:.1f}", f"{figures['gib']:.2f}"

@@ -43,7 +43,8 @@ def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
             raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DatasetError(f"TensorFlow Datasets can't build {config.name!r}: {reason}") from error
-    if config.data_dir and not builder.is_prepared():
+    # Not by `is_prepared`, which warns in a line of its own.
+    if config.data_dir and not (builder.data_path / "dataset_info.json").exists():
         raise DatasetError(
             f"data.data_dir must hold {builder.info.full_name} as TensorFlow Datasets prepared it. {config.data_dir} "
             "does not; prepare it there, or leave data.data_dir out."

@@ -57,7 +57,7 @@ class ImageTree(tfds.core.DatasetBuilder, skip_registration=True):  # type: igno
             try:
                 for images, labels in read_batches(self.listing, split, self.shape, self.broken):
                     yield {"image": images, "label": labels}
-            except Exception as error:
+            except Exception as error:  # whatever it is, the reader raises it again
                 self.failure = error
 
         # By batches, because each call from TensorFlow into Python costs as much as reading two small images.

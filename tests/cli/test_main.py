@@ -130,6 +130,8 @@ BAD_INPUT = {
     "path in a name": (["--registry.name", "../../etc"], "registry.name"),
     "path in a dataset": (["--data.name", "../mnist"], "data.name"),
     "mirror lacks it": (["--data.name", "mnist", "--data.mirror", "/nonexistent"], "which is not there"),
+    "not prepared": (["--data.data_dir", "/nonexistent"], "data.data_dir must hold digits/1.0.0"),
+    "no folder": (["--data.name", "folder", "--data.path", "/nonexistent"], "/nonexistent does not exist"),
     "no config file": (["--config", "/nonexistent.yaml"], "must name a YAML file that can be read"),
     "stray word": (["mnist"], "mnist"),
 }
