@@ -5,32 +5,45 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint ui deploy drill bench bench-accuracy bench-layers bench-scale lock clean
+.PHONY: help setup ray run test lint ui deploy drill bench bench-accuracy bench-layers bench-scale lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.ready ## make the pinned environment (.venv)
 
+ray: $(VENV)/.ray ## add Ray to it: training.workers, and sweeps on a cluster
+
 # Bytecode is compiled at installation: it halves the time of the first `import tensorflow`.
-$(VENV)/.ready: requirements.lock pyproject.toml
 ifdef UV
+define install
 	test -x $(PY) || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode --require-hashes -r $(1)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+endef
 else
+# The lock as constraints too: an older pip looks past a pin where another package asks for the pinned one with an extra.
+define install
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip # an environment that uv made has no pip
-	# As constraints too: an older pip looks past a pin where another package asks for the pinned one with an extra.
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -c requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1) -c $(1)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+endef
 endif
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(call install,requirements.lock)
 	touch $@
+
+# All that .ready has, and Ray.
+$(VENV)/.ray: requirements-ray.lock pyproject.toml
+	$(call install,requirements-ray.lock)
+	touch $(VENV)/.ready $@
 
 run: setup ## retrain on the embedded digits: train, prove, publish
 	$(VENV)/bin/layerflow retrain
 
-test: setup ## the whole test suite
+test: ray ## the whole test suite
 	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: setup ## ruff and mypy
@@ -64,7 +77,10 @@ deploy: setup ## the work pool, the deployments of prefect.yaml and the automati
 
 lock: ## pin the environment anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --quiet --upgrade --group dev --output-file requirements.lock pyproject.toml
+	  --quiet --upgrade --group dev --extra ray --output-file requirements-ray.lock pyproject.toml
+	sed 's/ \\$$//; /--hash/d' requirements-ray.lock > $(VENV)/constraints.txt # the same versions without Ray
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --quiet --group dev --constraints $(VENV)/constraints.txt --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and caches (never the store)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
