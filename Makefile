@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray run test lint ui deploy drill bench bench-accuracy bench-layers bench-scale lock clean
+.PHONY: help setup ray run test lint ui tensorboard deploy drill bench bench-accuracy bench-layers bench-scale lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -71,6 +71,9 @@ bench-scale: setup ## preparing and training from MNIST once to ten times: secon
 
 ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200)
 	$(VENV)/bin/prefect server start
+
+tensorboard: setup ## the trainings of the store in TensorBoard (http://localhost:6006)
+	$(VENV)/bin/tensorboard --logdir $${LAYERFLOW_STORE:-store}/tensorboard
 
 deploy: setup ## the work pool, the deployments of prefect.yaml and the automations of automations.yaml
 	$(VENV)/bin/layerflow deploy

@@ -61,9 +61,9 @@ def train(
         OutOfMemoryError: If a batch does not fit on the device.
         ConfigError: If Keras knows no such optimizer or schedule.
     """
-    fingerprint = _fingerprint(config, model, data)
-    with store.locked(f"training-{fingerprint}"):
-        checkpoint = Checkpoint(store.root() / "checkpoints" / fingerprint)
+    known_as = fingerprint(config, model, data)
+    with store.locked(f"training-{known_as}"):
+        checkpoint = Checkpoint(store.root() / "checkpoints" / known_as)
         try:
             training = _Training(config, model, data, checkpoint)
             training.run(callbacks)
@@ -121,6 +121,7 @@ class _Training:
             self.network = _in_precision(saved, config.precision, data.image_shape)
             self.optimizer = make_optimizer(config, -(-len(labels) // config.batch_size))
             self.optimizer.build(self.network.trainable_variables)
+            self.network.optimizer = self.optimizer  # where Keras' callbacks look for it
         self.xla = uses_xla(self.network, data.image_shape, config.compile)
         budget = config.memory_budget * _MIB if config.memory_budget else memory.free_bytes() // 2
         self.streamed = resident_bytes(images, labels) > budget
@@ -257,7 +258,7 @@ class _Training:
         return _Progress(history, state["best_epoch"], best)
 
 
-def _fingerprint(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> str:
+def fingerprint(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> str:
     """Digest of all that decides the weights after a number of epochs."""
     ignored = _NOT_THE_TRAINING - ({"epochs"} if depends_on_epochs(config) else set())
     settings = config.model_dump(mode="json", exclude=ignored)

@@ -19,13 +19,15 @@ def train_model(
 ) -> TrainedRef:
     """Train with early stopping on the validation loss, and keep the weights of the best epoch."""
     from layerflow.devices import set_up
+    from layerflow.run_log import RunLog, folder_of
     from layerflow.training import train
     from layerflow.training_card import write_card
     from layerflow.verification import start_early
 
     set_up(devices)
     start_early()
-    trained = train(config, model, data, folder, epochs_as_bar(config.epochs))
+    run_log = RunLog(folder_of(config, model, data), data.image_shape, config.epochs)
+    trained = train(config, model, data, folder, [run_log, *epochs_as_bar(config.epochs)])
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.
     write_card(config, trained, data, folder)
     return trained

@@ -1,0 +1,89 @@
+"""What TensorBoard shows of a training: its figures by epoch, how its weights are spread, and the network's graph."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from layerflow import store
+from layerflow.config import TrainingConfig
+from layerflow.records import DatasetRef, ModelRef
+from layerflow.training import fingerprint
+
+log = logging.getLogger(__name__)
+
+#: Histograms of a training. Each takes milliseconds a weight, and kilobytes of the disk: too much for every epoch of a
+#: short training and for every one of a long training, and so many show how the weights moved.
+_HISTOGRAMS = 10
+
+
+def folder_of(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> Path:
+    """Where a training is logged: by network and data, then by when it began; a continued one keeps its folder."""
+    runs = store.root() / "tensorboard" / f"{model.name.rpartition(':')[2]}-{data.name}"
+    short = fingerprint(config, model, data)[:8]
+    return next(runs.glob(f"*-{short}"), runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{short}")
+
+
+class RunLog(keras.callbacks.Callback):
+    """Writes a training in TensorBoard's form, scalars with every epoch and histograms with every tenth of all.
+
+    A disk that takes no more costs the log, never the training.
+
+    Args:
+        folder: Where; ``train`` and ``validation`` below it are drawn into the same charts.
+        image_shape: ``(height, width, channels)``.
+        epochs: Most epochs of the training.
+    """
+
+    def __init__(self, folder: Path, image_shape: tuple[int, ...], epochs: int) -> None:
+        super().__init__()
+        self.image_shape, self.every, self.epoch = image_shape, -(-epochs // _HISTOGRAMS), 0
+        self.is_new, self.is_broken = not folder.exists(), False
+        self.writers = {split: tf.summary.create_file_writer(str(folder / split)) for split in ("train", "validation")}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.is_new:
+            images = tf.TensorSpec((None, *self.image_shape), tf.uint8)
+            answer = tf.function(lambda x: self.model(x, training=False)).get_concrete_function(images)
+            with self._written_to("train"):
+                tf.summary.graph(answer.graph)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epoch = epoch + 1
+        with self._written_to("train"):
+            tf.summary.scalar("learning_rate", self.model.optimizer.learning_rate)
+        for name, value in (logs or {}).items():
+            with self._written_to("validation" if name.startswith("val_") else "train"):
+                tf.summary.scalar(name.removeprefix("val_"), value)
+        if self.epoch % self.every == 0:
+            self._write_histograms()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self.epoch % self.every:
+            self._write_histograms()
+        for split, writer in self.writers.items():
+            with self._written_to(split):
+                writer.close()
+
+    def _write_histograms(self) -> None:
+        with self._written_to("train"):
+            for weight in self.model.trainable_weights:
+                tf.summary.histogram(weight.path, weight)
+        for split, writer in self.writers.items():
+            with self._written_to(split):
+                writer.flush()
+
+    @contextlib.contextmanager
+    def _written_to(self, split: str) -> Iterator[None]:
+        try:
+            with self.writers[split].as_default(self.epoch):
+                yield
+        except (OSError, tf.errors.OpError) as error:
+            if not self.is_broken:
+                log.warning("TensorBoard's log can't be written: %s", error)
+            self.is_broken = True
