@@ -1,30 +1,62 @@
-"""How far training is, as a bar among the run's artifacts in the UI."""
+"""How far training is: a bar among the run's artifacts in the UI, and one on the terminal where there is one."""
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
+from prefect.logging.handlers import PrefectConsoleHandler
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 log = logging.getLogger("layerflow")
 
-#: Seconds between two updates: a short training has many epochs in one.
+#: Seconds between two updates in the UI: a short training has many epochs in one.
 _SECONDS = 2.0
 
 
-def epochs_as_bar(epochs: int) -> list[Any]:
-    """A Keras callback that moves the bar when an epoch ends; none where there is no run to show it in.
+@contextlib.contextmanager
+def epochs_shown(epochs: int) -> Iterator[list[Any]]:
+    """Keras callbacks that show each epoch: to the UI in a task run, on standard error where it is a terminal."""
+    with contextlib.ExitStack() as bars:
+        callbacks = [_epochs_as_artifact(epochs)] if TaskRunContext.get() else []
+        if sys.stderr.isatty():
+            callbacks.append(_epochs_on_terminal(epochs, bars))
+        yield callbacks
 
-    A server that does not answer costs the bar, never the training.
-    """
-    if TaskRunContext.get() is None:
-        return []
+
+def _epochs_on_terminal(epochs: int, bars: contextlib.ExitStack) -> Any:
+    """Moves a bar that stands below the lines of the log, and is gone when ``bars`` is closed."""
     import keras
 
-    class EpochsAsBar(keras.callbacks.Callback):
+    columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}")
+    bar = bars.enter_context(Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True))
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):  # it holds the stream that the bar has put itself before
+            bars.callback(setattr, handler.console, "file", handler.console.file)
+            handler.console.file = SimpleNamespace(write=sys.stderr.write, flush=sys.stderr.flush)  # type: ignore[assignment]
+    shown = bar.add_task("", total=epochs)
+
+    class EpochsOnTerminal(keras.callbacks.Callback):
+        """Figures of the last epoch beside the bar."""
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            figures = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+            bar.update(shown, completed=epoch + 1, description=figures)
+
+    return EpochsOnTerminal()
+
+
+def _epochs_as_artifact(epochs: int) -> Any:
+    """Moves the bar in the UI. A server that does not answer costs the bar, never the training."""
+    import keras
+
+    class EpochsAsArtifact(keras.callbacks.Callback):
         """Percent of ``epochs``; full when training is over, also by early stopping."""
 
         def on_train_begin(self, logs: Any = None) -> None:
@@ -48,7 +80,7 @@ def epochs_as_bar(epochs: int) -> list[Any]:
                     self.bar = bar
             self.moved = time.monotonic()
 
-    return [EpochsAsBar()]
+    return EpochsAsArtifact()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 from layerflow.config import DevicesConfig, TrainingConfig
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from tasks.policy import card_shown, step
-from tasks.progress import epochs_as_bar
+from tasks.progress import epochs_shown
 
 
 @step(
@@ -27,7 +27,8 @@ def train_model(
     set_up(devices)
     start_early()
     run_log = RunLog(folder_of(config, model, data), data.image_shape, config.epochs)
-    trained = train(config, model, data, folder, [run_log, *epochs_as_bar(config.epochs)])
+    with epochs_shown(config.epochs) as shown:
+        trained = train(config, model, data, folder, [run_log, *shown])
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.
     write_card(config, trained, data, folder)
     return trained
