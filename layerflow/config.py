@@ -53,8 +53,24 @@ def _name_or_form(value: Any) -> Any:
 _KerasForm = Annotated[str | dict[str, Any], BeforeValidator(_name_or_form)]
 
 
+#: How the bounds of a number are said.
+_LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Say a field's bounds in its description, for `--help` and the form in the UI show nothing else."""
+        for field in cls.model_fields.values():
+            limits = {
+                name: getattr(limit, name) for limit in field.metadata for name in _LIMITS if hasattr(limit, name)
+            }
+            if limits and field.description:
+                said = ", ".join(f"{_LIMITS[name]} {value:,}" for name, value in limits.items())
+                field.description = f"{field.description.removesuffix('.')}; {said}."
+        cls.model_rebuild(force=True)
 
 
 #: As many as an image that is read may have.

@@ -1,8 +1,6 @@
-"""The real thing: a Prefect server, the deployments of prefect.yaml, a worker, a run."""
+"""What prefect.yaml says."""
 
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,44 +9,6 @@ import yaml
 from layerflow.config import RetrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-PREFECT = str(Path(sys.executable).with_name("prefect"))
-
-
-def prefect(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PREFECT, "--no-prompt", *arguments],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
-def test_deployments_are_made_and_a_worker_runs_one_to_its_end(lasting_server: dict[str, str], tmp_path: Path) -> None:
-    made = prefect("work-pool", "create", "layerflow", "--type", "process", environment=lasting_server)
-    assert made.returncode == 0, made.stderr
-    deployed = prefect("deploy", "--all", environment=lasting_server)
-    assert deployed.returncode == 0, deployed.stderr
-    assert "retrain/retrain-digits" in deployed.stdout
-    assert "retrain/retrain-mnist" in deployed.stdout
-    with (tmp_path / "worker.log").open("w") as log:
-        worker = subprocess.Popen(
-            [PREFECT, "worker", "start", "--pool", "layerflow"],
-            env=lasting_server,
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            ran = prefect("deployment", "run", "retrain/retrain-digits", "--watch", environment=lasting_server)
-        finally:
-            worker.send_signal(signal.SIGTERM)
-            worker.wait(timeout=60)
-    assert ran.returncode == 0, (tmp_path / "worker.log").read_text()
-    assert "Completed" in ran.stdout
-    assert (Path(lasting_server["LAYERFLOW_STORE"]) / "models" / "mlp-digits" / "1" / "saved_model.pb").is_file()
 
 
 def test_every_deployment_has_a_valid_config_a_schedule_and_one_run_at_a_time() -> None:

@@ -53,6 +53,15 @@ def test_every_field_has_a_default_and_a_description() -> None:
             assert not field.is_required(), f"{group}.{name}"
 
 
+def test_a_bound_is_said_where_people_see_it() -> None:
+    schema = RetrainConfig.model_json_schema()["$defs"]
+    epochs = schema["TrainingConfig"]["properties"]["epochs"]
+    assert epochs["description"] == "Most passes over the training images; at least 1, at most 100,000."
+    assert (epochs["minimum"], epochs["maximum"]) == (1, 100_000)
+    limit = schema["DevicesConfig"]["properties"]["memory_limit_mb"]["description"]
+    assert limit.endswith("as needed; at least 64.")
+
+
 def test_the_published_name_is_model_and_dataset_unless_given() -> None:
     assert RetrainConfig().registry_name == "mlp-digits"
     versioned = RetrainConfig.model_validate({"data": {"name": "emnist/letters:3.1.0"}})

@@ -1,0 +1,224 @@
+"""A real server with its deployments: made once however often, run by a worker or from here, seen in a browser."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+
+ROOT = Path(__file__).resolve().parents[2]
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+DEPLOYMENTS = ["retrain-digits", "retrain-mnist", "rollback"]
+
+
+def layerflow(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def ask(server: dict[str, str], path: str, content: object = None) -> Any:
+    body = json.dumps(content or {}).encode()
+    request = urllib.request.Request(f"{server['PREFECT_API_URL']}/{path}", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+@contextlib.contextmanager
+def running(server: dict[str, str], command: list[str], output: Path, folder: Path = ROOT) -> Iterator[None]:
+    """A process that goes on until it is ended, as `serve` and a worker do."""
+    with output.open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=server, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def run_nightly(server: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [PREFECT, "--no-prompt", "deployment", "run", "retrain/retrain-digits", "--watch"]
+    return subprocess.run(command, cwd=ROOT, env=server, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """An HTTP server on loopback, its address, and what it was sent."""
+    received: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/told", received
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def deployed(lasting_server: dict[str, str], receiver: tuple[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """The server, on which `layerflow deploy` was called twice."""
+    for _ in range(2):
+        done = layerflow("deploy", "--webhook", receiver[0], environment=lasting_server)
+        assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout.count("automation updated") == 2
+    return lasting_server
+
+
+@pytest.fixture(scope="module")
+def nightly_run(deployed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run of the nightly deployment that a worker took, from a folder that is not the project's."""
+    folder = tmp_path_factory.mktemp("worker")
+    with running(deployed, [PREFECT, "worker", "start", "--pool", "layerflow"], folder / "log", folder):
+        ran = run_nightly(deployed)
+    assert ran.returncode == 0, (folder / "log").read_text()
+    (found,) = ask(deployed, "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}})
+    return found
+
+
+def test_deploying_twice_doubles_nothing(deployed: dict[str, str]) -> None:
+    assert sorted(each["name"] for each in ask(deployed, "deployments/filter")) == DEPLOYMENTS
+    assert sorted(each["name"] for each in ask(deployed, "automations/filter")) == [
+        "layerflow - a run whose process is gone",
+        "layerflow - tell the webhook",
+    ]
+
+
+def test_a_worker_publishes_and_the_webhook_is_told(
+    deployed: dict[str, str], nightly_run: dict[str, Any], receiver: tuple[str, list[dict[str, Any]]]
+) -> None:
+    version = Path(deployed["LAYERFLOW_STORE"]) / "models" / "mlp-digits" / "1"
+    assert (version / "saved_model.pb").is_file()
+    assert {"layerflow", "nightly"} <= set(nightly_run["tags"])
+    _, received = receiver
+    deadline = time.monotonic() + 60
+    while not received and time.monotonic() < deadline:
+        time.sleep(0.2)
+    told = next(each for each in received if each["event"] == "layerflow.model.promoted")
+    assert told["what"] == "mlp-digits"
+    assert (told["details"]["code"], told["details"]["version"]) == ("promoted_first", 1)
+
+
+def test_a_schedule_fires(deployed: dict[str, str]) -> None:
+    nightly = ask(deployed, "deployments/filter", {"deployments": {"name": {"any_": ["retrain-digits"]}}})[0]
+    due = {"flow_runs": {"deployment_id": {"any_": [nightly["id"]]}, "state": {"type": {"any_": ["SCHEDULED"]}}}}
+    deadline = time.monotonic() + 90
+    while not (runs := ask(deployed, "flow_runs/filter", due)):
+        assert time.monotonic() < deadline, "the server's scheduler has made no run of a nightly deployment"
+        time.sleep(0.5)
+    assert runs[0]["auto_scheduled"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Chromium without a window, which reaches nothing but this machine."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+        yield chrome
+
+
+def page(browser: webdriver.Chrome, address: str, *expected: str) -> str:
+    """The text of a page of the UI, once all that is expected is there; its console must hold no error."""
+    browser.get(address)
+    deadline = time.monotonic() + 60
+    while missing := [each for each in expected if each not in (text := str(browser.execute_script(PAGE_TEXT)))]:
+        assert time.monotonic() < deadline, f"{address} does not show {missing}: {text}"
+        time.sleep(0.2)
+    errors = [line["message"] for line in browser.get_log("browser") if not NOT_OURS.search(line["message"])]
+    assert not errors, f"{address}: {errors}"
+    return text
+
+
+#: Of Prefect's UI itself: it asks for icons that its server does not have, and for an address outside.
+NOT_OURS = re.compile(r"\.svg |favicon|amplitude")
+PAGE_TEXT = "return document.body.innerText"
+PICTURES = "return [...document.images].filter(i => i.src.startsWith('data:')).map(i => [i.alt, i.naturalWidth])"
+#: What each card must say and how many pictures it has at least.
+CARDS = {
+    "data-digits": (["Data: digits", "train + 83 validation + 360 test"], 11),
+    "training-mlp-digits": (["Training: mlp on digits", "is the best by val_loss", "images a second"], 1),
+    "evaluation-mlp-digits": (["Evaluation: mlp on digits", "mistakes among 360", "calibration error"], 4),
+    "export-mlp-digits": (["Export: mlp on digits", "What was proved", "SHA-256"], 0),
+    "decision-mlp-digits": (["Decision on mlp-digits: promoted", "Version 1 is in service"], 0),
+}
+
+
+@pytest.mark.parametrize("ui", ["", "/v2"])
+def test_the_ui_shows_the_run_every_card_with_its_pictures_and_the_form(
+    ui: str, deployed: dict[str, str], nightly_run: dict[str, Any], browser: webdriver.Chrome
+) -> None:
+    site = deployed["PREFECT_API_URL"].removesuffix("/api") + ui
+    page(browser, f"{site}/runs/flow-run/{nightly_run['id']}", "retrain-mlp-on-digits", "Completed", "8 Task runs")
+    found = ask(deployed, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [nightly_run["id"]]}}})
+    cards = {each["key"]: each["id"] for each in found if each["type"] == "markdown"}
+    assert set(cards) == set(CARDS)
+    for key, (said, pictures) in CARDS.items():
+        page(browser, f"{site}/artifacts/artifact/{cards[key]}", *said, "Again: layerflow retrain")
+        drawn = browser.execute_script(PICTURES)
+        assert len(drawn) >= pictures, f"{key}: {drawn}"
+        assert all(alt and width > 0 for alt, width in drawn), f"{key}: {drawn}"
+    form = f"{site}/deployments/deployment/{nightly_run['deployment_id']}/run"
+    page(browser, form, "Most passes over the training images; at least 1, at most 100,000.", "Run Name")
+
+
+def test_without_a_server_deploying_and_serving_are_one_sentence(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    for command in ("deploy", "serve"):
+        done = layerflow(command, environment=environment)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("layerflow: A Prefect server must keep the deployments, and none is configured.")
+        assert done.stderr.count("\n") == 1
+
+
+def test_serving_runs_a_deployment_without_a_worker_and_leaves_its_schedules_active(
+    deployed: dict[str, str], nightly_run: dict[str, Any], tmp_path: Path
+) -> None:
+    output = tmp_path / "serve.log"
+    with running(deployed, [sys.executable, "-m", "cli.main", "serve"], output):
+        deadline = time.monotonic() + 120
+        while "prefect deployment run" not in output.read_text():
+            assert time.monotonic() < deadline, output.read_text()
+            time.sleep(0.5)
+        ran = run_nightly(deployed)
+    assert ran.returncode == 0, output.read_text()
+    nightly = next(each for each in ask(deployed, "deployments/filter") if each["name"] == "retrain-digits")
+    assert not nightly["paused"]
+    assert [each["active"] for each in nightly["schedules"]] == [True]
+    assert nightly["schedules"][0]["schedule"]["timezone"] == "Etc/UTC"
+    assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
