@@ -16,6 +16,7 @@ if MIRROR:  # for the processes among which the tests are divided: they are star
     os.environ["LAYERFLOW_TESTS_MIRROR"] = MIRROR
 
 import pytest  # noqa: E402
+from prefect.settings import PREFECT_API_URL  # noqa: E402
 from prefect.testing.utilities import prefect_test_harness  # noqa: E402
 
 import tasks  # noqa: E402
@@ -62,6 +63,12 @@ def server() -> Iterator[None]:
         getattr(tasks, name).tags = set()
     with prefect_test_harness(server_startup_timeout=180):  # on a busy machine
         yield
+
+
+@pytest.fixture
+def on_the_server(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that a test starts use the session's server: an embedded one takes six seconds each time."""
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ def apply(diff: str, project: Path) -> None:
     (project / name).write_text(text.replace(old, new))
 
 
+@pytest.mark.usefixtures("on_the_server")
 def test_a_layer_of_ones_own_gets_into_the_pipeline_as_the_page_says(tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()

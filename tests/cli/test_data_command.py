@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("on_the_server")
 
 
 def layerflow(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from drill import drill
 
 
-def test_a_training_killed_five_times_ends_with_the_bits_of_one_left_alone() -> None:
+def test_a_training_killed_twice_ends_with_the_bits_of_one_left_alone() -> None:
     seed = random.SystemRandom().randrange(1_000_000)
     print(f"seed {seed}")  # pytest shows it where the test fails
-    assert drill(5, seed) == 0
+    assert drill(2, seed) == 0

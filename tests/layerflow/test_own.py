@@ -152,6 +152,7 @@ def test_a_name_and_its_options_are_checked_with_the_other_settings() -> None:
             RetrainConfig.model_validate({"model": wrong})
 
 
+@pytest.mark.usefixtures("on_the_server")
 def test_it_goes_through_the_whole_pipeline_and_changed_code_trains_anew(nets: Path, tmp_path: Path) -> None:
     def retrain() -> dict[str, object]:
         done = subprocess.run(
