@@ -108,6 +108,26 @@ def test_without_a_server_deploying_and_serving_are_one_sentence(tmp_path: Path)
         assert done.stderr.count("\n") == 1
 
 
+def test_other_pools_take_the_deployments_over_and_the_process_pool_takes_them_back(
+    lasting_server: dict[str, str],
+) -> None:
+    def pools() -> set[str]:
+        url = f"{lasting_server['PREFECT_API_URL']}/deployments/filter"
+        request = urllib.request.Request(url, b"{}", {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return {each["work_pool_name"] for each in json.load(answer)}
+
+    first = layerflow("deploy", "--file", "pools/docker.yaml", environment=lasting_server)
+    assert first.returncode == 1
+    assert "`prefect deploy --all` must succeed" in first.stderr  # the pool is not there; Prefect says so
+    create = [PREFECT, "--no-prompt", "work-pool", "create", "layerflow-docker", "--type", "docker"]
+    subprocess.run(create, cwd=ROOT, env=lasting_server, capture_output=True, timeout=120, check=True)
+    for arguments, pool in ((["--file", "pools/docker.yaml"], "layerflow-docker"), ([], "layerflow")):
+        assert layerflow("deploy", *arguments, environment=lasting_server).returncode == 0
+        assert names("deployments", lasting_server) == ["retrain-digits", "retrain-mnist", "rollback"]
+        assert pools() == {pool}
+
+
 def test_serving_runs_a_deployment_without_a_worker_and_leaves_its_schedules_active(
     lasting_server: dict[str, str], tmp_path: Path
 ) -> None:
