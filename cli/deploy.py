@@ -18,18 +18,22 @@ _POOL = "layerflow"
 _PREFECT = str(Path(sys.executable).with_name("prefect"))
 
 
-def deploy(webhook: str | None) -> None:
+def deploy(webhook: str | None, file: Path | None = None) -> None:
     """Create the work pool, the deployments of prefect.yaml and the automations of automations.yaml, or update them.
+
+    Those of another ``file`` are made in the pools that it names, which must be there: they differ from house to house.
 
     Raises:
         ServerError: If no server is configured or it does not answer, or Prefect refuses a deployment.
     """
     if webhook and not webhook.startswith(("http://", "https://")):
         raise ConfigError(f"--webhook must be an address that starts with http:// or https://. Received: {webhook}")
+    if file and not file.is_file():
+        raise ConfigError(f"--file must name a file of deployments, such as pools/docker.yaml. There is none: {file}")
     _require_server()
-    if _prefect("work-pool", "inspect", _POOL, quiet=True):
+    if file is None and _prefect("work-pool", "inspect", _POOL, quiet=True):
         _prefect("work-pool", "create", _POOL, "--type", "process")
-    if status := _prefect("deploy", "--all"):
+    if status := _prefect("deploy", "--all", *(["--prefect-file", str(file.absolute())] if file else [])):
         raise ServerError(f"`prefect deploy --all` must succeed. It ended with status {status}; it says why above.")
     block = _save_webhook(webhook) if webhook else None
     for content in yaml.safe_load((_ROOT / "automations.yaml").read_text()):

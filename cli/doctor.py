@@ -87,12 +87,13 @@ def _versions() -> tuple[str, str]:
 
 
 def _requirements() -> list[Requirement]:
-    """What pyproject.toml asks for; nothing where layerflow runs from a folder, without being installed."""
+    """What pyproject.toml asks for without extras; nothing where layerflow runs from a folder and is not installed."""
     try:
         about = metadata.metadata("layerflow")
     except metadata.PackageNotFoundError:
         return []
-    return [Requirement(text) for text in (f"python{about['Requires-Python']}", *about.get_all("Requires-Dist", []))]
+    asked = [Requirement(text) for text in (f"python{about['Requires-Python']}", *about.get_all("Requires-Dist", []))]
+    return [each for each in asked if each.marker is None or each.marker.evaluate({"extra": ""})]
 
 
 def _version(package: str) -> str | None:

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from layerflow.errors import ServerError
 
@@ -111,21 +112,35 @@ def _may_be_configured() -> bool:
 
 
 def ensure_answering(url: str) -> None:
-    """Ask the server that Prefect's settings name for its health.
+    """Ask the server that Prefect's settings name for its health, and for something that it tells friends only.
 
     Raises:
-        ServerError: If it does not answer.
+        ServerError: If it does not answer, or asks for another user and password.
     """
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        error = client.api_healthcheck()
-    if error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ServerError(
-            f"A Prefect server must answer at {url}, which Prefect's settings name. It does not ({reason}); start it "
-            "(`prefect server start`), or take PREFECT_API_URL away, and the run brings its own."
-        )
+        if error := client.api_healthcheck():
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ServerError(
+                f"A Prefect server must answer at {url}, which Prefect's settings name. It does not ({reason}); start "
+                "it (`prefect server start`), or take PREFECT_API_URL away, and the run brings its own."
+            )
+        if _is_refused(client):
+            raise ServerError(
+                f"The Prefect server at {url} must be told its user and password. It refused what this process has; "
+                "set PREFECT_API_AUTH_STRING to the user:password of the server's PREFECT_SERVER_API_AUTH_STRING."
+            )
+
+
+def _is_refused(client: Any) -> bool:
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        client.api_version()
+    except PrefectHTTPStatusError as error:
+        return error.response.status_code in (401, 403)
+    return False
 
 
 def _free_port() -> int:

@@ -195,17 +195,19 @@ def doctor(*, data: DataConfig = DataConfig(), as_json: _Json = False) -> None: 
 
 
 @app.command
-def deploy(*, webhook: str | None = None) -> None:
+def deploy(*, webhook: str | None = None, file: Path | None = None) -> None:
     """Put the flows on the Prefect server: work pool, deployments, automations. Again, it brings them up to date.
 
     Parameters
     ----------
     webhook
         Address that is told when a model is promoted or rolled back, or a run fails.
+    file
+        Deployments for other work pools, such as pools/docker.yaml; default: prefect.yaml and its process pool.
     """
     from cli.deploy import deploy
 
-    deploy(webhook)
+    deploy(webhook, file)
 
 
 @app.command

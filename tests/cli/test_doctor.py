@@ -116,6 +116,18 @@ def test_a_version_that_pyproject_does_not_allow_fails_and_is_named(monkeypatch:
     assert detail.startswith("layerflow needs keras<4,>=3.15 (here: 3.9.1). `make setup`")
 
 
+def test_the_packages_of_an_extra_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+
+    def without_ray(name: str) -> str:
+        if "ray" in name:
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", without_ray)
+    assert doctor._versions()[0] == "ok"
+
+
 def test_a_disk_that_is_nearly_full_is_a_warning(monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 2**29))
     level, detail = doctor._store()

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,23 @@ PREFECT = str(Path(sys.executable).with_name("prefect"))
 @pytest.fixture(scope="module")
 def lasting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """`prefect server start` on a free port, and the environment that reaches it."""
+    with started(tmp_path_factory.mktemp("prefect")) as environment:
+        yield environment
+
+
+@pytest.fixture
+def guarded_server(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A server that asks for a user and a password, and an environment that has neither."""
+    with started(tmp_path, PREFECT_SERVER_API_AUTH_STRING="operator:secret") as environment:
+        yield environment
+
+
+@contextmanager
+def started(home: Path, **settings: str) -> Iterator[dict[str, str]]:
+    """A server with these settings."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    home = tmp_path_factory.mktemp("prefect")
     environment = {
         **os.environ,
         "PREFECT_HOME": str(home),
@@ -30,7 +44,10 @@ def lasting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
     }
     with (home / "server.log").open("w") as log:
         server = subprocess.Popen(
-            [PREFECT, "server", "start", "--port", str(port)], env=environment, stdout=log, stderr=log
+            [PREFECT, "server", "start", "--port", str(port)],
+            env={**environment, **settings},
+            stdout=log,
+            stderr=log,
         )
         try:
             deadline = time.monotonic() + 120

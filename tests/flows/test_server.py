@@ -222,3 +222,16 @@ def test_serving_runs_a_deployment_without_a_worker_and_leaves_its_schedules_act
     assert [each["active"] for each in nightly["schedules"]] == [True]
     assert nightly["schedules"][0]["schedule"]["timezone"] == "Etc/UTC"
     assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+
+
+def test_other_pools_take_the_deployments_over_and_the_process_pool_takes_them_back(deployed: dict[str, str]) -> None:
+    first = layerflow("deploy", "--file", "pools/docker.yaml", environment=deployed)
+    assert first.returncode == 1
+    assert "`prefect deploy --all` must succeed" in first.stderr  # the pool is not there; Prefect says so
+    create = [PREFECT, "--no-prompt", "work-pool", "create", "layerflow-docker", "--type", "docker"]
+    subprocess.run(create, cwd=ROOT, env=deployed, capture_output=True, timeout=120, check=True)
+    for arguments, pool in ((["--file", "pools/docker.yaml"], "layerflow-docker"), ([], "layerflow")):
+        assert layerflow("deploy", *arguments, environment=deployed).returncode == 0
+        found = ask(deployed, "deployments/filter")
+        assert sorted(each["name"] for each in found) == DEPLOYMENTS
+        assert {each["work_pool_name"] for each in found} == {pool}

@@ -1,0 +1,98 @@
+"""The Dockerfile and the deployments for Docker and Kubernetes, as far as they can be tried without either."""
+
+import fnmatch
+import importlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from layerflow.config import RetrainConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+POOLS = {"docker": ROOT / "pools" / "docker.yaml", "kubernetes": ROOT / "pools" / "kubernetes.yaml"}
+JOB = json.loads((ROOT / "pools" / "kubernetes-job.json").read_text())
+
+
+def copied() -> list[str]:
+    """What the Dockerfile copies from the project."""
+    instructions = re.findall(r"^COPY (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    return [source for instruction in instructions for source in instruction.split()[:-1]]
+
+
+def with_marks_away(file: Path, mark: str) -> dict[str, Any]:
+    """The deployments of ``file`` with the example behind ``# <mark>`` in force."""
+    return yaml.safe_load(file.read_text().replace(f"# {mark}", mark))
+
+
+def test_the_image_gets_every_room_and_nothing_that_is_not_there() -> None:
+    rooms = {
+        package.split(".")[0]
+        for package in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    }
+    assert rooms <= set(copied())
+    for source in copied():
+        assert (ROOT / source).exists(), source
+
+
+def test_what_the_image_gets_is_not_ignored_and_all_else_is() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    let_in = [line[1:] for line in lines if line.startswith("!")]
+    assert sorted(let_in) == sorted(copied())
+    assert not any(fnmatch.fnmatch(source, line) for source in copied() for line in lines[1:] if line[0] != "!")
+
+
+def test_the_image_runs_as_the_user_that_the_pods_run_as_and_keeps_the_store_where_they_mount_it() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    pod = JOB["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    user = int(re.findall(r"^USER (\d+)$", text, re.MULTILINE)[-1])
+    assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["fsGroup"]) == (user, user)
+    assert f"--uid {user}" in text
+    (mount,) = pod["containers"][0]["volumeMounts"]
+    assert f"LAYERFLOW_STORE={mount['mountPath']}/store" in text
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_every_deployment_is_one_of_prefect_yaml_in_another_pool(kind: str) -> None:
+    file = yaml.safe_load(POOLS[kind].read_text())
+    usual = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert [{**each, "work_pool": {}, "description": ""} for each in file["deployments"]] == [
+        {**each, "work_pool": {}, "description": ""} for each in usual
+    ]
+    assert file["pull"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "/app"}}]
+    assert "WORKDIR /app" in (ROOT / "Dockerfile").read_text()
+    for deployment in file["deployments"]:
+        assert deployment["work_pool"]["name"] == f"layerflow-{kind}"
+        assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+        source, _, function = deployment["entrypoint"].partition(":")
+        module = importlib.import_module(source.removesuffix(".py").replace("/", "."))
+        assert (ROOT / source).is_file()
+        assert callable(getattr(module, function))
+        if "config" in deployment["parameters"]:
+            RetrainConfig.model_validate(deployment["parameters"]["config"])
+
+
+@pytest.mark.parametrize("mark", ["nothing", "gpus: 1", "LAYERFLOW_MIRROR: /data/mirror"])
+def test_the_job_variables_for_kubernetes_are_what_its_template_takes(mark: str) -> None:
+    schema = {**JOB["variables"], "additionalProperties": False}
+    for deployment in with_marks_away(POOLS["kubernetes"], mark)["deployments"]:
+        variables = deployment["work_pool"]["job_variables"]
+        jsonschema.validate(variables, schema)
+        assert mark == "nothing" or mark.split(":")[0] in {**variables, **variables["env"]}
+
+
+def test_every_variable_of_the_template_is_declared_and_used() -> None:
+    used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(JOB["job_configuration"])))
+    assert used == set(JOB["variables"]["properties"])
+
+
+@pytest.mark.parametrize("mark", ["LAYERFLOW_MIRROR: /data/mirror", "container_create_kwargs: {"])
+def test_the_examples_for_docker_are_yaml_once_their_marks_are_away(mark: str) -> None:
+    variables = with_marks_away(POOLS["docker"], mark)["deployments"][0]["work_pool"]["job_variables"]
+    assert mark.split(":")[0] in {**variables, **variables["env"]}
