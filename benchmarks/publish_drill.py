@@ -66,7 +66,7 @@ while True:
     made = promote(config, Challenger(data, checked, model, trained, scored, exported, proved), "drill")
     assert made.status == "promoted", made
     assert made.champion_version is None or made.comparison, made
-    print("published", made.version, exported.digest, flush=True)
+    print("published", made.version, registry.model_digest("drill", made.version), flush=True)
     if number % 3 == 2:
         back = roll_back("drill")
         print("published", back.version, back.digest, flush=True)

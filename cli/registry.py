@@ -136,7 +136,7 @@ def _row(name: str, version: int) -> dict[str, Any]:
     elif version == registry.predecessor(name):
         role = "rollback restores it"
     else:
-        role = "taken back" if digest in registry.read_ledger(name).rolled_back else ""
+        role = "taken back" if receipt and registry.identity(receipt) in registry.read_ledger(name).rolled_back else ""
     return {
         "name": name,
         "version": version,

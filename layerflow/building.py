@@ -8,6 +8,7 @@ import keras
 
 from layerflow import own
 from layerflow.config import ModelConfig
+from layerflow.identity import digest_of
 from layerflow.models import make_model
 from layerflow.records import DatasetRef, ModelRef
 
@@ -32,6 +33,6 @@ def build(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> Mod
     log.info("%s of %d parameters\n%s", config.name, network.count_params(), summary.getvalue())
     return ModelRef(
         name=config.name,
-        digest=own.digest_of(config.name, folder / "model.keras"),
+        digest=digest_of(config.name, folder / "model.keras"),
         parameters=network.count_params(),
     )

@@ -45,12 +45,6 @@ def code_of(name: str, setting: str = "model.name") -> str:
     return digest.hexdigest()
 
 
-def digest_of(name: str, file: Path) -> str:
-    """SHA-256 of a saved network; where it is a user's, with its code, which the file does not hold."""
-    digest = store.sha256(file)
-    return hashlib.sha256(f"{digest} {code_of(name)}".encode()).hexdigest() if is_own(name) else digest
-
-
 def load_module(name: str, setting: str = "model.name") -> ModuleType:
     """Import the module that ``name`` lies in, which makes saved files of its classes loadable.
 

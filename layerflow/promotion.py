@@ -77,10 +77,11 @@ def promote(
     with store.locked(f"models-{name}"):
         champion = next(iter(registry.versions(name)), None)
         theirs = registry.receipt_of(name, champion) if champion else None
-        verdict, comparison = _decide(config, challenger, champion, theirs)
+        receipt = _receipt(config, challenger, flow_run)
+        model = registry.identity(receipt)
+        verdict, comparison = _decide(config, challenger, model, champion, theirs)
         published = verdict.code.startswith("promoted")
         version = registry.next_version(name) if published else champion
-        receipt = _receipt(config, challenger, flow_run)
         differing = changes(theirs, receipt) if theirs else ()
         receipt |= {
             "version": version if published else None,
@@ -115,7 +116,7 @@ def promote(
         )
         card, page = _told(config, challenger, made)
         if published and version:
-            _publish(config, version, export, receipt, page)
+            _publish(config, version, export, model, receipt, page)
         elif verdict.code != "unchanged":
             _file(receipt_file, receipt, report_file, page)
     show(card)
@@ -140,20 +141,20 @@ def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = Fa
 
 
 def _decide(
-    config: RetrainConfig, challenger: Challenger, champion: int | None, theirs: dict[str, Any] | None
+    config: RetrainConfig, challenger: Challenger, model: str, champion: int | None, theirs: dict[str, Any] | None
 ) -> tuple[Verdict, Comparison | None]:
     """The gate, in the order in which its questions matter."""
-    rules, export = config.gate, challenger.export
-    if challenger.verification.export_digest != export.digest:
+    rules = config.gate
+    if challenger.verification.export_digest != challenger.export.digest:
         return Verdict(
             "refused_unverified",
             "The verification must be of the model that is to be published; it is of another.",
         ), None
-    if champion and theirs and theirs["export"]["digest"] == export.digest:
+    if champion and theirs and registry.identity(theirs) == model:
         return Verdict("unchanged", f"version {champion} is this very model"), None
     if floor := below_floor(rules, challenger.evaluation, challenger.verification):
         return Verdict("kept_below_floor", floor), None
-    taken_back = export.digest in registry.read_ledger(config.registry_name).rolled_back
+    taken_back = model in registry.read_ledger(config.registry_name).rolled_back
     if taken_back and not rules.force:
         return _TAKEN_BACK, None
     if champion is None:
@@ -222,12 +223,14 @@ def _card(record: Record) -> str:
         return f"The card {record.card} can't be read."
 
 
-def _publish(config: RetrainConfig, version: int, export: ExportRef, receipt: dict[str, Any], page: str) -> None:
+def _publish(
+    config: RetrainConfig, version: int, export: ExportRef, model: str, receipt: dict[str, Any], page: str
+) -> None:
     name = config.registry_name
     registry.publish(name, version, store.path(export.saved_model), receipt, page)
     ledger = registry.read_ledger(name)
-    if export.digest in ledger.rolled_back:  # forced: it is wanted again
-        kept = tuple(digest for digest in ledger.rolled_back if digest != export.digest)
+    if model in ledger.rolled_back:  # forced: it is wanted again
+        kept = tuple(digest for digest in ledger.rolled_back if digest != model)
         registry.write_ledger(name, ledger.model_copy(update={"rolled_back": kept}))
     registry.prune(name, config.registry.keep)
 

@@ -4,6 +4,7 @@ A version appears whole or not at all, is never rewritten, and its number is nev
 something holds the lock ``models-<name>``.
 """
 
+import hashlib
 import json
 import logging
 import shutil
@@ -91,7 +92,7 @@ def receipt_of(name: str, version: int) -> dict[str, Any] | None:
     """The receipt that a version carries, or nothing where it carries none that can be read and compared by."""
     try:
         receipt = json.loads((home(name) / str(version) / RECEIPT).read_text())
-        complete = receipt["export"]["digest"] and receipt["evaluation"]["test_digest"]
+        complete = receipt["export"]["digest"] and receipt["evaluation"]["test_digest"] and identity(receipt)
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return receipt if complete else None
@@ -124,10 +125,18 @@ def profile_in_service(name: str, data_digest: str) -> Profile | None:
         return None
 
 
+def identity(receipt: dict[str, Any]) -> str:
+    """Which model a receipt is of: SHA-256 of network, weights and classes.
+
+    Not of the files: a model that was exported again, after its folder was deleted, has other bytes and is the same.
+    """
+    return hashlib.sha256(json.dumps([receipt["trained"]["digest"], *receipt["data"]["classes"]]).encode()).hexdigest()
+
+
 def model_digest(name: str, version: int) -> str | None:
-    """The digest of the model in a version, without its receipt; nothing where the receipt is gone."""
+    """Which model is in a version; nothing where the receipt is gone."""
     receipt = receipt_of(name, version)
-    return receipt["export"]["digest"] if receipt else None
+    return identity(receipt) if receipt else None
 
 
 def predecessor(name: str) -> int | None:

@@ -35,7 +35,7 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
         receipt = registry.receipt_of(name, target)
         if receipt is None:
             raise RegistryError(f"Version {target} of {name} must carry its receipt to be restored. It has none.")
-        digest, unwanted = receipt["export"]["digest"], registry.model_digest(name, champion)
+        digest, unwanted = registry.identity(receipt), registry.model_digest(name, champion)
         version = registry.next_version(name)
         # Before the version appears: whatever kills this process, the unwanted model is not published again.
         ledger = registry.read_ledger(name)

@@ -14,13 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from layerflow import devices, memory, own, store
+from layerflow import devices, memory, store
 from layerflow.checkpoint import Checkpoint
 from layerflow.code import code_digest
 from layerflow.config import TrainingConfig
 from layerflow.data import images_and_labels
 from layerflow.engine import Engine, uses_xla
 from layerflow.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
+from layerflow.identity import digest_of
 from layerflow.inference import cross_entropy, make_predictor
 from layerflow.models import load_model
 from layerflow.optimizers import depends_on_epochs, make_optimizer
@@ -77,7 +78,7 @@ def train(
     shipped.save(folder / "model.keras")
     return TrainedRef(
         model=model.name,
-        digest=own.digest_of(model.name, folder / "model.keras"),
+        digest=digest_of(model.name, folder / "model.keras"),
         epochs=len(training.progress.history),
         best_epoch=training.progress.best_epoch,
         steps=int(training.optimizer.iterations.numpy()),

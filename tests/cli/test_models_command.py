@@ -35,6 +35,7 @@ def published(first_run: Retrained, session_store: Path, empty_store: Path) -> P
     files = manifest.write_digests(model)
     digest = files[manifest.DIGESTS]
     other = good._replace(
+        trained=good.trained.model_copy(update={"digest": "another"}),
         export=good.export.model_copy(update={"digest": digest, "files": files}),
         verification=good.verification.model_copy(update={"export_digest": digest}),
     )

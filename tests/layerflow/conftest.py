@@ -54,6 +54,16 @@ def contenders(first_run: Retrained) -> dict[str, Challenger]:
 
 
 @pytest.fixture
+def remade(shelf: Path) -> Callable[[Challenger], Challenger]:
+    """Builds, trains, exports a contender once more, as a run does whose folders were deleted."""
+
+    def make(contender: Challenger) -> Challenger:
+        return _made("remade", contender.data, contender.checked, ModelConfig(), TrainingConfig())
+
+    return make
+
+
+@pytest.fixture
 def shelf(contenders: dict[str, Challenger], session_store: Path, empty_store: Path) -> Path:
     """A store in which nothing is published yet, with what is needed to publish the contenders."""
     for each in contenders.values():

@@ -111,7 +111,7 @@ def test_its_options_and_its_code_are_part_of_what_it_is(nets: Path, digits: Dat
     code = own.code_of("mynets.nets:MyNet")
     (nets / "mynets" / "helper.py").write_text("x = 1\n")
     assert own.code_of("mynets.nets:MyNet") != code
-    assert own.digest_of("mynets.nets:MyNet", tmp_path / "model.keras") != first.digest
+    assert digest_of("mynets.nets:MyNet", tmp_path / "model.keras") != first.digest
 
 
 @pytest.mark.parametrize(

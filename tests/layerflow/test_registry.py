@@ -32,14 +32,15 @@ Decide = Callable[..., Promotion]
 
 
 def publish(challenger: Challenger, label: str, name: str = NAME) -> int:
-    """Publish a contender's files under the next number, as a model of its own digest."""
+    """Publish a contender's files under the next number, as a model of its own."""
     with store.locked(f"models-{name}"):
         version = registry.next_version(name)
         export = {"digest": label, "files": challenger.export.files}
         receipt = {
             "export": export,
             "created": "2026-01-01",
-            "data": {"name": "digits"},
+            "data": {"name": "digits", "classes": ["0", "1"]},
+            "trained": {"digest": label},
             "evaluation": {"accuracy": 1.0, "test_digest": "t"},
         }
         registry.publish(name, version, store.path(challenger.export.saved_model), {**receipt, "decision": {}})

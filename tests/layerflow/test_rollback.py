@@ -8,6 +8,7 @@ import pytest
 from layerflow import registry, store
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.manifest import DIGESTS
+from layerflow.promotion import Challenger
 from layerflow.records import Promotion
 from layerflow.rollback import roll_back
 
@@ -45,6 +46,20 @@ def test_again_and_again_goes_further_back_and_never_to_what_was_taken_back(deci
     back = roll_back(NAME, to=3)
     assert (back.version, back.restored) == (6, 3)
     assert registry.model_digest(NAME, 3) not in registry.read_ledger(NAME).rolled_back
+
+
+def test_what_was_taken_back_stays_out_when_it_is_made_again_with_other_bytes(
+    decide: Decide, contenders: dict[str, Challenger], remade: Callable[[Challenger], Challenger]
+) -> None:
+    decide("poor")
+    decide("good")
+    again = remade(contenders["good"])
+    assert again.export.digest != contenders["good"].export.digest, "it was saved at another time"
+    assert decide(again).code == "unchanged"
+    roll_back(NAME)
+    assert decide(again).code == "kept_rolled_back"
+    renamed = again.data.model_copy(update={"classes": ("zero", *again.data.classes[1:])})
+    assert decide(again._replace(data=renamed)).code not in ("unchanged", "kept_rolled_back")
 
 
 def test_what_can_not_be_restored_is_one_sentence_and_changes_nothing(decide: Decide) -> None:

@@ -1,0 +1,43 @@
+"""Which network a saved file holds, whenever and wherever it was saved."""
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from layerflow import own
+
+
+def digest_of(name: str, file: Path) -> str:
+    """SHA-256 of what a saved network is: its settings and weights, and where it is a user's, the code the file lacks.
+
+    The file itself also tells when it was saved and what Keras called the layers: made again, it has other bytes.
+    """
+    digest = hashlib.sha256((own.code_of(name) if own.is_own(name) else name).encode())
+    with zipfile.ZipFile(file) as archive:
+        settings = json.loads(archive.read("config.json"))
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    digest.update(json.dumps(_without_labels(settings), sort_keys=True).encode())
+    with h5py.File(weights) as tree:
+        arrays: dict[str, Any] = {}
+        tree.visititems(lambda path, node: arrays.update({path: node[()]}) if isinstance(node, h5py.Dataset) else None)
+    for path, array in sorted(arrays.items()):
+        digest.update(f"{path} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _without_labels(value: Any) -> Any:
+    """A Keras config without the names that Keras counts up in a process, and without addresses in its memory."""
+    if isinstance(value, list):
+        return [_without_labels(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_labels(item) for key, item in value.items() if key != "shared_object_id"}
+    # The name of a policy is what it is: float32.
+    if isinstance(value.get("config"), dict) and not str(value.get("class_name")).endswith("DTypePolicy"):
+        kept["config"].pop("name", None)
+    return kept
