@@ -9,12 +9,9 @@ import importlib.util
 import logging
 import os
 import platform
-import re
 import secrets
-import socket
+import shutil
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +28,7 @@ log = logging.getLogger(__name__)
 #: How often lost workers are started again, each time at the last checkpoint: a machine that is taken away now and
 #: then is no reason to give up, one that kills every worker at once is.
 _RESTARTS = 3
-#: Seconds in which the head of a cluster must take a connection, and then answer.
+#: Seconds in which the head of a cluster must answer; a healthy one takes milliseconds.
 _CONNECT_SECONDS = 5
 #: Seconds that a node may take to say what it has: as long as Ray takes to start a first process there.
 _REPORT_SECONDS = 60
@@ -91,10 +88,14 @@ def train_on_ray(
     """
     require_ray(config)
     job = Job(config, model, data, machine, fingerprint, folder, store.root(), os.getcwd())
-    with _cluster(config.workers):
-        resources = _resources(job)
-        _check_nodes(job)
-        return _follow(job, resources, callbacks)
+    scratch = store.root() / "checkpoints" / fingerprint / "ray"  # swept with the checkpoint where a run is killed
+    try:
+        with _cluster(config.workers):
+            resources = _resources(job)
+            _check_nodes(job)
+            return _follow(job, resources, scratch, callbacks)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
@@ -111,14 +112,16 @@ def _cluster(workers: int) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        quiet |= {"object_store_memory": _OBJECT_STORE_BYTES}
+        quiet |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     else:
         _knock(address)
     try:
         ray.init(address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:  # Ray says it in one of these ways
-        raise UnreachableError(f"The Ray cluster at {address} must answer. It says: {_line(error)}") from error
+        raise UnreachableError(
+            f"Ray must take this process in. {address} says: {_line(error)}; look at its head, and where it asks for a "
+            "token, set RAY_AUTH_MODE=token here."
+        ) from error
     try:
         yield
     finally:
@@ -126,21 +129,24 @@ def _cluster(workers: int) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """See that somebody is at home: Ray itself would wait for a minute.
+    """See that somebody is at home: Ray itself would wait for a minute, and then end the process.
 
     Raises:
-        UnreachableError: If nobody is.
+        UnreachableError: If nobody is, or does not say a word.
     """
-    named = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
-    if not named:
+    import grpc
+
+    host = address.removeprefix("ray://")
+    if ":" not in host or os.environ.get("RAY_USE_TLS") == "1":  # `auto`, or what only Ray has the keys to
         return
-    try:
-        socket.create_connection((named[1], int(named[2])), _CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UnreachableError(
-            f"The Ray cluster that RAY_ADDRESS names must answer. {address} does not ({_line(error)}); start its head, "
-            "name another, or unset RAY_ADDRESS to train on this machine alone."
-        ) from error
+    with grpc.insecure_channel(host) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
+        except grpc.FutureTimeoutError as error:
+            raise UnreachableError(
+                f"The Ray cluster that RAY_ADDRESS names must answer within {_CONNECT_SECONDS} seconds. {address} does "
+                "not; start its head, name another, or unset RAY_ADDRESS to train on this machine alone."
+            ) from error
 
 
 def _resources(job: Job) -> dict[str, float]:
@@ -215,77 +221,74 @@ def compare(node: str, found: dict[str, str], here: dict[str, str], token: str) 
     """
     if found["probe"] != token:
         raise ClusterError(
-            f"Every node must see the store {store.root()} under the same path, and {node} does not; mount it there, or "
-            "set LAYERFLOW_STORE to a folder that all of them share."
+            f"Every node must see the store {store.root()} under the same path, and {node} does not; mount it there, "
+            "or set LAYERFLOW_STORE to a folder that all of them share."
         )
-    for name in here:
-        if found.get(name) != here[name]:
-            ours, theirs = (each if len(each) < 20 else f"{each[:12]}…" for each in (here[name], found.get(name, "none")))
+    for name, ours in here.items():
+        if (theirs := found.get(name, "none")) != ours:
             raise ClusterError(
-                f"Every node must have {name} {ours}, as here. {node} has {theirs}; install there what is installed here."
+                f"Every node must have {name} {ours[:12]}, as this machine has. {node} has {theirs[:12]}; install "
+                "there what is installed here."
             )
 
 
-def _follow(job: Job, resources: dict[str, float], callbacks: Sequence[Any]) -> TrainedRef:
-    """Start the workers, hand on what they tell, and return the chief's record."""
+def _follow(job: Job, resources: dict[str, float], scratch: Path, callbacks: Sequence[Any]) -> TrainedRef:
+    """Start the workers, hand on what they tell, and return the chief's record; Ray writes into ``scratch``."""
     import keras
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.tensorflow import TensorflowTrainer
     from ray.util.queue import Empty, Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     told = keras.callbacks.CallbackList(list(callbacks), model=keras.Sequential(), epochs=job.config.epochs)
     news = Queue(actor_options={"num_cpus": 0})
-    with tempfile.TemporaryDirectory(prefix=".ray-", dir=job.store) as scratch:
-        trainer = TensorflowTrainer(
-            work,
-            train_loop_config={"job": job, "news": news},
-            scaling_config=ScalingConfig(
-                num_workers=job.config.workers, use_gpu="GPU" in resources, resources_per_worker=resources
-            ),
-            run_config=RunConfig(storage_path=scratch, failure_config=FailureConfig(max_failures=_RESTARTS)),
-        )
-        running = _Thread(trainer.fit)
-        told.on_train_begin()
-        while True:
-            over = not running.is_alive()
-            try:
-                kind, content = news.get(timeout=_LOOK_SECONDS)
-            except Empty:
-                if over:
-                    raise running.failed() from running.error
-                continue
-            if kind == "made":
-                told.on_train_end()
-                return content
-            if kind == "failed":
-                raise content
-            if kind == "logged":
-                logging.getLogger(content[0]).log(*content[1:])
-            else:
-                getattr(told, kind)(*content)
-
-
-class _Thread(threading.Thread):
-    """Runs Ray's `fit`, which blocks, and takes over Ctrl-C where it is called in the main thread."""
-
-    def __init__(self, fit: Any) -> None:
-        super().__init__(name="ray-fit", daemon=True)
-        self.fit, self.error = fit, None
-        self.start()
-
-    def run(self) -> None:
+    # Not in a thread: Ray's `fit` blocks until all workers are gone, and leaving Ray before crashes the process.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    start = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(fit)
+    running = start.remote(job, resources, scratch, news)
+    told.on_train_begin()
+    while True:
+        over = bool(ray.wait([running], timeout=0)[0])
         try:
-            self.fit()
-        except Exception as error:
-            self.error = error
+            kind, content = news.get(timeout=_LOOK_SECONDS)
+        except Empty:
+            if over:
+                raise _lost(running) from None
+            continue
+        if kind == "made":
+            told.on_train_end()
+            return content
+        if kind == "failed":
+            raise content
+        if kind == "logged":
+            logging.getLogger(content[0]).log(*content[1:])
+        else:
+            getattr(told, kind)(*content)
 
-    def failed(self) -> Exception:
-        """What to say when it ended and no worker had said anything."""
-        return WorkersLostError(
-            f"The workers must come to the end of a training. They were lost {_RESTARTS + 1} times, the last one with: "
-            f"{_line(self.error)}; the next run goes on at the last checkpoint."
-        )
+
+def _lost(running: Any) -> WorkersLostError:
+    """What to say when training is over and no worker has said why."""
+    import ray
+
+    try:
+        ray.get(running)
+        reason = "they ended without a word"
+    except ray.exceptions.RayError as error:
+        reason = _line(error)
+    return WorkersLostError(
+        f"The workers must come to the end of a training. They were lost {_RESTARTS + 1} times, the last time so: "
+        f"{reason}; the next run goes on at the last checkpoint."
+    )
+
+
+def fit(job: Job, resources: dict[str, float], scratch: Path, news: Any) -> None:
+    """Start the workers, and start them again where they die; in a process of Ray's."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.tensorflow import TensorflowTrainer
+
+    scaling = ScalingConfig(num_workers=job.config.workers, use_gpu="GPU" in resources, resources_per_worker=resources)
+    running = RunConfig(storage_path=str(scratch), failure_config=FailureConfig(max_failures=_RESTARTS))
+    settings = {"job": job, "news": news}
+    TensorflowTrainer(work, train_loop_config=settings, scaling_config=scaling, run_config=running).fit()
 
 
 class _Told(logging.Handler):

@@ -25,7 +25,7 @@ def train_model(
 
     set_up(devices)
     start_early()
-    trained = train(config, model, data, folder, epochs_as_bar(config.epochs))
+    trained = train(config, model, data, folder, epochs_as_bar(config.epochs), devices)
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.
     write_card(config, trained, data, folder)
     return trained
