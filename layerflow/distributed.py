@@ -12,6 +12,7 @@ import platform
 import secrets
 import shutil
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 from layerflow import own, store
 from layerflow.code import code_digest
 from layerflow.config import DevicesConfig, TrainingConfig
-from layerflow.errors import ClusterError, ConfigError, UnreachableError, WorkersLostError, heals
+from layerflow.errors import ClusterError, ConfigError, LayerflowError, UnreachableError, WorkersLostError, heals
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def _cluster(workers: int) -> Iterator[None]:
             f"training.workers {workers} must be started from a process that is not part of a Ray cluster itself, and "
             "this one is; set training.workers 1 there."
         )
-    address = os.environ.get("RAY_ADDRESS", "local")
+    address = os.environ.get("RAY_ADDRESS") or "local"
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -311,10 +312,15 @@ def work(settings: dict[str, Any]) -> None:
     job.enter()
     try:
         _train(job, news)
-    except Exception as error:
-        if heals(error) or _is_of_tensorflow(error):
+    except (LayerflowError, OSError) as error:
+        if heals(error):
             raise
         news.put(("failed", error))
+    except Exception as error:
+        if _is_loss_of_others(error):
+            raise
+        # In words: what a library raises may not survive the way.
+        news.put(("failed", RuntimeError(f"A worker failed with this:\n{traceback.format_exc()}")))
 
 
 def _train(job: Job, news: Any) -> None:
@@ -347,9 +353,12 @@ def _train(job: Job, news: Any) -> None:
         news.put(("made", made))
 
 
-def _is_of_tensorflow(error: Exception) -> bool:
-    """Whether the error is one of TensorFlow's runtime, as when another worker is gone."""
-    return any(each.__module__.startswith("tensorflow") for each in type(error).__mro__)
+def _is_loss_of_others(error: Exception) -> bool:
+    """Whether TensorFlow says, in one of its ways, that another worker is gone."""
+    import tensorflow as tf
+
+    repeating = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.NotFoundError)
+    return isinstance(error, tf.errors.OpError) and not isinstance(error, repeating)
 
 
 def _line(error: Any) -> str:

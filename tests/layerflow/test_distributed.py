@@ -124,7 +124,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
             _wait_until_it_answers(f"127.0.0.1:{port}")
             yield folder
-        for process in [*psutil.Process(head.pid).children(recursive=True), head]:  # it takes 30 seconds to stop by itself
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:  # by itself: 30 s
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
