@@ -7,7 +7,7 @@ workers, and the all-reduce of two by size. A step of n workers is then predicte
 
     compute(batch / n) + messages * 2 (n - 1) * latency + 2 (n - 1) / n * bytes / bandwidth
 
-which is a ring's time, with the number of all-reduces in a step's graph as `messages` and the gradients as `bytes`.
+which is a ring's time, the number of sums (all-reduces) in a step's graph as `messages`, the gradients as `bytes`.
 Prints the tables and draws docs/scaling.png.
 """
 
@@ -62,8 +62,8 @@ def seconds_a_step(name: str, batch: int, strategy: Any) -> tuple[float, int, in
         while not engine.run_chunk(epoch + 1):
             pass
         seconds.append((time.perf_counter() - began) / STEPS)
-    graphs = [engine._run.get_concrete_function(*_window(engine)).graph.as_graph_def()]
-    messages = sum(node.op.startswith("CollectiveReduce") for g in graphs for f in g.library.function for node in f.node_def)
+    functions = engine._run.get_concrete_function(*_window(engine)).graph.as_graph_def().library.function
+    messages = sum(node.op.startswith("CollectiveReduce") for function in functions for node in function.node_def)
     gradients = sum(4 * int(np.prod(each.shape)) for each in network.trainable_variables)
     return statistics.median(seconds[1:]), messages, gradients
 
@@ -115,7 +115,11 @@ def run(workers: int) -> dict[str, Any]:
     processes = []
     for index in range(workers):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **({"TF_CONFIG": json.dumps(task)} if workers > 1 else {})}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            **({"TF_CONFIG": json.dumps(task)} if workers > 1 else {}),
+        }
         command = [sys.executable, __file__, "measure"]
         processes.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -157,30 +161,30 @@ def main() -> None:
     one, two = run(1), run(2)
     slope, offset = np.polyfit(SIZES, two["sums"], 1, w=1 / np.array(two["sums"]))
     latency, bandwidth = offset / 2, 1 / slope
-    console = Console()
+    console = Console(width=140)
     sums = ", ".join(f"{size:,} B {1e3 * each:.2f} ms" for size, each in zip(SIZES, two["sums"], strict=True))
     console.print(f"all-reduce of two workers: {sums}")
     console.print(f"so latency {1e6 * latency:.0f} us a message, bandwidth {bandwidth / 2**20:,.0f} MiB/s")
     links = {
         "this machine": (latency, bandwidth),
         f"{GBIT:.0f} Gbit/s": (latency + LATENCY_US / 1e6, GBIT * 1e9 / 8),
-        "the same, one all-reduce a step": (latency + LATENCY_US / 1e6, GBIT * 1e9 / 8),
+        "the same, one sum a step": (latency + LATENCY_US / 1e6, GBIT * 1e9 / 8),
     }
     speedups: dict[str, dict[str, list[float]]] = {}
     measured = {}
-    table = Table("network", "link", "all-reduces a step", "KiB", *(f"{n} workers" for n in WORKERS))
+    table = Table("network", "link", "sums", "KiB", *(f"{n}" for n in WORKERS), title="milliseconds a step")
     for name in NETWORKS:
         compute = np.polyfit(SHARES, one[name], 1, w=1 / np.array(one[name]))
         step, messages, size = two["steps"][name]
         measured[name] = one[name][0] / step
-        cells = f"{1e3 * one[name][0]:.2f} ms", f"{1e3 * step:.2f} ms"
+        cells = f"{1e3 * one[name][0]:.2f}", f"{1e3 * step:.2f}"
         table.add_row(name, "measured", str(messages), f"{size / 1024:.0f}", *cells)
         speedups[name] = {}
         for label, link in links.items():
-            count = 1 if label.endswith("a step") else messages
+            count = 1 if label.endswith("one sum a step") else messages
             times = [predict(compute, count, size, n, *link) for n in WORKERS]
             speedups[name][label] = [times[0] / each for each in times]
-            table.add_row(name, label, str(count), "", *(f"{1e3 * each:.2f} ms" for each in times))
+            table.add_row(name, label, str(count), "", *(f"{1e3 * each:.2f}" for each in times))
     console.print(table)
     draw(speedups, measured)
 

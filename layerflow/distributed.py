@@ -11,7 +11,9 @@ import os
 import platform
 import secrets
 import shutil
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -116,6 +118,7 @@ def _cluster(workers: int) -> Iterator[None]:
         quiet |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     else:
         _knock(address)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:  # Ray says it in one of these ways
@@ -124,7 +127,16 @@ def _cluster(workers: int) -> Iterator[None]:
             "token, set RAY_AUTH_MODE=token here."
         ) from error
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(
+                signal.SIGTERM, on_sigterm or signal.SIG_DFL
+            )  # Ray put its own there, and a cancelled run would not be told
         yield
+    except ray.exceptions.RayError as error:
+        raise UnreachableError(
+            f"The Ray cluster must answer until training is over. {address} no longer does: {_line(error)}; the next "
+            "run goes on at the last checkpoint."
+        ) from error
     finally:
         ray.shutdown()
 
@@ -183,13 +195,13 @@ def _check_nodes(job: Job) -> None:
     probe = job.folder / ".probe"
     probe.write_text(token)
     ask = ray.remote(num_cpus=0, max_retries=0)(report)
-    asked = {}
+    asked, here = [], report(job, probe)
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked[node["NodeManagerAddress"]] = ask.options(scheduling_strategy=there).remote(job, probe)
+            asked.append((node["NodeManagerAddress"], ask.options(scheduling_strategy=there).remote(job, probe)))
     try:
-        for node, answer in asked.items():
+        for node, answer in asked:
             try:
                 found = ray.get(answer, timeout=_REPORT_SECONDS)
             except ray.exceptions.RayError as error:
@@ -197,7 +209,7 @@ def _check_nodes(job: Job) -> None:
                     f"Every node must be able to run layerflow. {node} is not ({_line(error)}); install it there as it "
                     "is installed here."
                 ) from error
-            compare(node, found, report(job, probe), token)
+            compare(node, found, here, token)
     finally:
         probe.unlink()
 

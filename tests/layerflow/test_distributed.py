@@ -116,7 +116,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         port = free.getsockname()[1]
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     options = [f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--object-store-memory=100000000"]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}  # whether or not there is a token on this machine
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "disabled",  # whether or not there is a token on this machine
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a dead worker is noticed so soon
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process less to start
+    }
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([*start, *options], env=environment, **quiet) as head:
         with pytest.MonkeyPatch.context() as patch:
