@@ -128,9 +128,8 @@ def _cluster(workers: int) -> Iterator[None]:
         ) from error
     try:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(
-                signal.SIGTERM, on_sigterm or signal.SIG_DFL
-            )  # Ray put its own there, and a cancelled run would not be told
+            # Ray has put its own there: a run that Prefect cancels would not be told.
+            signal.signal(signal.SIGTERM, on_sigterm or signal.SIG_DFL)
         yield
     except ray.exceptions.RayError as error:
         raise UnreachableError(
