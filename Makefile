@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray run test lint ui tensorboard deploy drill bench bench-accuracy bench-layers bench-scale lock clean
+.PHONY: help setup ray run test lint ui tensorboard deploy drill bench bench-accuracy bench-layers bench-scale bench-scaling lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,9 @@ bench-layers: setup ## each layer against its counterpart in keras.layers
 
 bench-scale: setup ## preparing and training from MNIST once to ten times: seconds an image, peak memory
 	$(PY) benchmarks/scale.py
+
+bench-scaling: setup ## one worker and two, and what is to be expected of up to 64 (two minutes)
+	$(PY) benchmarks/scaling.py
 
 ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200)
 	$(VENV)/bin/prefect server start

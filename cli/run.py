@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from cli.embedded import start_unless_configured
 from layerflow import store
 from layerflow.config import RetrainConfig
+from layerflow.distributed import require_ray
 from layerflow.records import DatasetRef, Retrained
 
 #: Seconds for the last states to reach the server's database (seen: 0.1 to 1).
@@ -28,6 +29,7 @@ class Outcome(NamedTuple):
 def run_retrain(config: RetrainConfig) -> Outcome:
     """Run the flow once, on the Prefect server that is configured or else on an embedded one."""
     store.ensure_writable()
+    require_ray(config.training)
     embedded = start_unless_configured()
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 

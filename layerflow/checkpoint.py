@@ -22,6 +22,7 @@ class Checkpoint:
 
     Attributes:
         found: The arrays and the state that were there, the newest that is whole, or nothing.
+        age: How many were saved so far.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +31,7 @@ class Checkpoint:
         # The newer one last; an empty or damaged one before both, to be written first.
         slots.sort(key=lambda slot: slot[0][1]["age"] if slot[0] else -1)
         self.found = slots[-1][0]
-        self._age = self.found[1]["age"] if self.found else 0
+        self.age = self.found[1]["age"] if self.found else 0
         self._files = [file for _, file in slots]
 
     def save(self, arrays: dict[str, np.ndarray], state: dict[str, Any]) -> None:
@@ -40,9 +41,9 @@ class Checkpoint:
             arrays: Arrays by name.
             state: What JSON can hold.
         """
-        self._age += 1
+        self.age += 1
         buffer = io.BytesIO()
-        text = json.dumps({**state, "age": self._age})
+        text = json.dumps({**state, "age": self.age})
         content: dict[str, Any] = {**arrays, "state": np.frombuffer(text.encode(), np.uint8)}
         np.savez(buffer, **content)
         archive = buffer.getvalue()

@@ -292,6 +292,18 @@ class TrainingConfig(_Group):
         "disk, which changes no bit of the model. Default: half of the memory that is free.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Decides the first weights and the order of the images.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=1024,  # more than any all-reduce over so many small steps is good for: a slip of the finger
+        description="Processes on a Ray cluster, or on this machine, that share each batch; needs the extra `ray`.",
+    )
+
+    @model_validator(mode="after")
+    def _feeds_all(self) -> Self:
+        if self.workers > self.batch_size:
+            raise ValueError(f"a batch_size of at least one image a worker; {self.workers} workers share each batch")
+        return self
 
 
 class GateConfig(_Group):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from layerflow.windows import Windows
+from layerflow.workers import Workers
 
 #: Seconds that one call of the compiled function should take: how soon progress shows and a cancellation is obeyed.
 CHUNK_SECONDS = 1.0
@@ -72,6 +73,7 @@ class Engine:
         self._finite = tf.Variable(0, dtype=tf.int32)
         self._chunk = min(_FIRST_CHUNK, self.steps)
         strategy = strategy or tf.distribute.get_strategy()
+        self._workers = Workers(strategy)
         step = _make_step(network, optimizer, strategy)
         self._run = self._compile(step, batch_size, xla and strategy.num_replicas_in_sync == 1)
 
@@ -115,7 +117,8 @@ class Engine:
         last = min(first + self._chunk, window.stop)
         self._run(window.images, window.labels, tf.constant(window.start), tf.constant(last))
         done = int(self.position) - first
-        seconds = time.perf_counter() - began
+        # Not this worker's seconds but those of all of them: each must choose the same number of steps.
+        seconds = self._workers.total([time.perf_counter() - began])[0] / self._workers.count
         self._chunk = max(1, min(self.steps, int(done * CHUNK_SECONDS / max(seconds, 1e-6))))
         return int(self.position) == self.steps or int(self._finite) < int(self.position)
 
@@ -158,7 +161,11 @@ class Engine:
 
 
 def _make_step(network: Any, optimizer: Any, strategy: tf.distribute.Strategy) -> Callable[..., Any]:
-    """One step over a whole batch: each replica takes every n-th image, and the gradients are summed."""
+    """One step over a whole batch: each replica takes every n-th image, and the gradients are summed.
+
+    Where a last batch has fewer images than there are replicas, those without one take its last image with weight zero:
+    statistics over no image would be no numbers.
+    """
     replicas = strategy.num_replicas_in_sync
 
     def apply(gradients: list[tf.Tensor]) -> None:
@@ -168,23 +175,33 @@ def _make_step(network: Any, optimizer: Any, strategy: tf.distribute.Strategy) -
         # XLA makes one pass over each weight of what are six for Adam otherwise, also where it compiles nothing else.
         apply = tf.function(apply, jit_compile=True)
 
-    def on_replica(images: tf.Tensor, expected: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        if replicas > 1:
-            number = tf.distribute.get_replica_context().replica_id_in_sync_group
-            images, expected = images[number::replicas], expected[number::replicas]
+    def learn(
+        images: tf.Tensor, expected: tf.Tensor, batch: tf.Tensor, weight: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = network(images, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(expected, logits)
+            if weight is not None:
+                losses *= weight
             loss = optimizer.scale_loss(tf.reduce_sum(losses) / batch)
         apply(tape.gradient(loss, network.trainable_variables))
         right = tf.argmax(logits, axis=-1, output_type=tf.int32) == expected
         return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.int32))
 
+    def on_replica(images: tf.Tensor, expected: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+        number, size = tf.distribute.get_replica_context().replica_id_in_sync_group, images.shape[0]
+        first, counts = tf.minimum(number, size - 1), number < size
+        share = slice(first, None, replicas)
+        loss, right = learn(images[share], expected[share], batch, tf.cast(counts, tf.float32))
+        # As one tensor, for a small one takes as long to be summed over the network as a large one.
+        return tf.stack([tf.cast(loss, tf.float64), tf.cast(right, tf.float64) * tf.cast(counts, tf.float64)])
+
     def step(images: tf.Tensor, expected: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         batch = tf.cast(tf.shape(images)[0], tf.float32)
         if replicas == 1:
-            return on_replica(images, expected, batch)
-        parts = strategy.run(on_replica, args=(images, expected, batch))
-        return tuple(strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None) for part in parts)
+            return learn(images, expected, batch)
+        sums = strategy.run(on_replica, args=(images, expected, batch))
+        loss, right = tf.unstack(strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None))
+        return loss, right
 
     return step

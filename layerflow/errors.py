@@ -39,6 +39,14 @@ class StoreError(UserError):
     """The store can't be written."""
 
 
+class ClusterError(UserError):
+    """The Ray cluster is too small for what is asked, or one of its nodes can't take part."""
+
+
+class WorkersLostError(LayerflowError):
+    """The workers of a training died or lost each other again and again."""
+
+
 class NotAnExportError(UserError):
     """The folder is no model exported by layerflow."""
 

@@ -40,9 +40,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean negative log-likelihood of ``labels``, in nats, summed in ``float64`` and divided once."""
+    return total_cross_entropy(logits, labels) / len(labels)
+
+
+def total_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Summed negative log-likelihood of ``labels``, in nats, in ``float64``."""
     # In parts, for float64 takes several times the memory of the logits.
     parts = [slice(start, start + _BATCH) for start in range(0, len(labels), _BATCH)]
-    return float(np.concatenate([_losses(logits[part], labels[part]) for part in parts]).sum() / len(labels))
+    return float(np.concatenate([_losses(logits[part], labels[part]) for part in parts]).sum())
 
 
 def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

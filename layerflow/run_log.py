@@ -13,7 +13,7 @@ import tensorflow as tf
 from layerflow import store
 from layerflow.config import TrainingConfig
 from layerflow.records import DatasetRef, ModelRef
-from layerflow.training import fingerprint
+from layerflow.training import fingerprint_of
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +25,15 @@ _HISTOGRAMS = 10
 def folder_of(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> Path:
     """Where a training is logged: by network and data, then by when it began; a continued one keeps its folder."""
     runs = store.root() / "tensorboard" / f"{model.name.rpartition(':')[2]}-{data.name}"
-    short = fingerprint(config, model, data)[:8]
+    short = fingerprint_of(config, model, data)[:8]
     return next(runs.glob(f"*-{short}"), runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{short}")
 
 
 class RunLog(keras.callbacks.Callback):
     """Writes a training in TensorBoard's form, scalars with every epoch and histograms with every tenth of all.
 
-    A disk that takes no more costs the log, never the training.
+    A disk that takes no more costs the log, never the training. Of several workers the figures alone come here: this
+    process has no network then.
 
     Args:
         folder: Where; ``train`` and ``validation`` below it are drawn into the same charts.
@@ -47,7 +48,7 @@ class RunLog(keras.callbacks.Callback):
         self.writers = {split: tf.summary.create_file_writer(str(folder / split)) for split in ("train", "validation")}
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if self.is_new:
+        if self.is_new and self.model.built:
             images = tf.TensorSpec((None, *self.image_shape), tf.uint8)
             answer = tf.function(lambda x: self.model(x, training=False)).get_concrete_function(images)
             with self._written_to("train"):
@@ -55,8 +56,9 @@ class RunLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.epoch = epoch + 1
-        with self._written_to("train"):
-            tf.summary.scalar("learning_rate", self.model.optimizer.learning_rate)
+        if self.model.built:
+            with self._written_to("train"):
+                tf.summary.scalar("learning_rate", self.model.optimizer.learning_rate)
         for name, value in (logs or {}).items():
             with self._written_to("validation" if name.startswith("val_") else "train"):
                 tf.summary.scalar(name.removeprefix("val_"), value)
@@ -72,7 +74,7 @@ class RunLog(keras.callbacks.Callback):
 
     def _write_histograms(self) -> None:
         with self._written_to("train"):
-            for weight in self.model.trainable_weights:
+            for weight in self.model.trainable_weights if self.model.built else ():
                 tf.summary.histogram(weight.path, weight)
         for split, writer in self.writers.items():
             with self._written_to(split):

@@ -17,16 +17,17 @@ import tensorflow as tf
 from layerflow import devices, memory, store
 from layerflow.checkpoint import Checkpoint
 from layerflow.code import code_digest
-from layerflow.config import TrainingConfig
+from layerflow.config import DevicesConfig, TrainingConfig
 from layerflow.data import images_and_labels
 from layerflow.engine import Engine, uses_xla
-from layerflow.errors import ConfigError, NonFiniteLossError, OutOfMemoryError
+from layerflow.errors import ConfigError, NonFiniteLossError, OutOfMemoryError, UnreachableError
 from layerflow.identity import digest_of
-from layerflow.inference import cross_entropy, make_predictor
+from layerflow.inference import make_predictor, total_cross_entropy
 from layerflow.models import load_model
 from layerflow.optimizers import depends_on_epochs, make_optimizer
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
 from layerflow.windows import resident_bytes
+from layerflow.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def train(
     data: DatasetRef,
     folder: Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    machine: DevicesConfig = DevicesConfig(),  # noqa: B008  (frozen)
 ) -> TrainedRef:
     """Train ``model`` and write ``model.keras``, with the weights of its best epoch, computing in float32.
 
@@ -56,38 +58,47 @@ def train(
 
     Args:
         callbacks: Keras callbacks, called in the order of ``fit``; their batch hooks are not, for a batch is no call.
+            With several workers they are called in this process, where no network is: they can watch, not stop.
+        machine: How each of several workers sets up its devices; for one, the caller has.
 
     Raises:
         NonFiniteLossError: As soon as a step's loss is infinite or not a number; the last checkpoint is kept.
         OutOfMemoryError: If a batch does not fit on the device.
-        ConfigError: If Keras knows no such optimizer or schedule.
+        ConfigError: If Keras knows no such optimizer or schedule; if there is no Ray for several workers.
+        ClusterError: If the cluster is too small for the workers, or one of its nodes can't take part.
+        WorkersLostError: If workers died again and again.
     """
-    known_as = fingerprint(config, model, data)
-    with store.locked(f"training-{known_as}"):
-        checkpoint = Checkpoint(store.root() / "checkpoints" / known_as)
-        try:
-            training = _Training(config, model, data, checkpoint)
-            training.run(callbacks)
-        except tf.errors.ResourceExhaustedError as error:
-            raise OutOfMemoryError(
-                f"The device ran out of memory with {config.batch_size} images a step; "
-                "lower training.batch_size or training.memory_budget, or use a smaller model."
-            ) from error
-    shipped = load_model(model.name, store.path(model.keras))
-    shipped.set_weights(training.progress.best_weights)
-    shipped.save(folder / "model.keras")
-    return TrainedRef(
-        model=model.name,
-        digest=digest_of(model.name, folder / "model.keras"),
-        epochs=len(training.progress.history),
-        best_epoch=training.progress.best_epoch,
-        steps=int(training.optimizer.iterations.numpy()),
-        compiled="xla" if training.xla else "graph",
-        feed="streamed" if training.streamed else "resident",
-        threads=tf.config.threading.get_intra_op_parallelism_threads(),
-        replicas=training.strategy.num_replicas_in_sync,
-        history=tuple(training.progress.history),
-    )
+    fingerprint = fingerprint_of(config, model, data)
+    with store.locked(f"training-{fingerprint}"):
+        if config.workers > 1:
+            from layerflow.distributed import train_on_ray
+
+            return train_on_ray(config, model, data, folder, fingerprint, callbacks, machine)
+        trained = train_here(config, model, data, folder, fingerprint, callbacks, devices.strategy())
+    assert trained
+    return trained
+
+
+def train_here(
+    config: TrainingConfig,
+    model: ModelRef,
+    data: DatasetRef,
+    folder: Path,
+    fingerprint: str,
+    callbacks: Sequence[keras.callbacks.Callback],
+    strategy: tf.distribute.Strategy,
+) -> TrainedRef | None:
+    """What ``train`` does, in this process, which may be one of several workers: the chief alone returns the record."""
+    checkpoint = Checkpoint(store.root() / "checkpoints" / fingerprint)
+    try:
+        training = _Training(config, model, data, checkpoint, strategy)
+        training.run(callbacks)
+    except tf.errors.ResourceExhaustedError as error:
+        raise OutOfMemoryError(
+            f"The device ran out of memory with {config.batch_size} images a step; "
+            "lower training.batch_size or training.memory_budget, or use a smaller model."
+        ) from error
+    return training.ship(model, folder) if training.workers.is_chief else None
 
 
 @dataclass
@@ -112,20 +123,29 @@ class _Progress:
 class _Training:
     """One training: network, optimizer, engine, progress, and the checkpoint of all of them."""
 
-    def __init__(self, config: TrainingConfig, model: ModelRef, data: DatasetRef, checkpoint: Checkpoint) -> None:
-        self.config, self.checkpoint = config, checkpoint
-        self.strategy = devices.strategy()
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: ModelRef,
+        data: DatasetRef,
+        checkpoint: Checkpoint,
+        strategy: tf.distribute.Strategy,
+    ) -> None:
+        self.config, self.checkpoint, self.strategy = config, checkpoint, strategy
+        self.workers = Workers(strategy)
         images, labels = images_and_labels(data, "train")
-        self.validation = images_and_labels(data, "validation")
+        share = slice(self.workers.rank, None, self.workers.count)
+        self.validation = [each[share] for each in images_and_labels(data, "validation")]
         with self.strategy.scope():
             saved = load_model(model.name, store.path(model.keras))
             self.network = _in_precision(saved, config.precision, data.image_shape)
             self.optimizer = make_optimizer(config, -(-len(labels) // config.batch_size))
             self.optimizer.build(self.network.trainable_variables)
             self.network.optimizer = self.optimizer  # where Keras' callbacks look for it
-        self.xla = uses_xla(self.network, data.image_shape, config.compile)
+        # XLA can't compile what several replicas do together.
+        self.xla = strategy.num_replicas_in_sync == 1 and uses_xla(self.network, data.image_shape, config.compile)
         budget = config.memory_budget * _MIB if config.memory_budget else memory.free_bytes() // 2
-        self.streamed = resident_bytes(images, labels) > budget
+        self.streamed = self._agree_on_streaming(resident_bytes(images, labels) > budget)
         self.engine = Engine(
             self.network,
             self.optimizer,
@@ -149,12 +169,30 @@ class _Training:
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
         self.logged_at = -math.inf
 
+    def ship(self, model: ModelRef, folder: Path) -> TrainedRef:
+        """Write ``model.keras`` with the weights of the best epoch, and return the record."""
+        shipped = load_model(model.name, store.path(model.keras))
+        shipped.set_weights(self.progress.best_weights)
+        shipped.save(folder / "model.keras")
+        return TrainedRef(
+            model=model.name,
+            digest=digest_of(model.name, folder / "model.keras"),
+            epochs=len(self.progress.history),
+            best_epoch=self.progress.best_epoch,
+            steps=int(self.optimizer.iterations.numpy()),
+            compiled="xla" if self.xla else "graph",
+            feed="streamed" if self.streamed else "resident",
+            threads=tf.config.threading.get_intra_op_parallelism_threads(),
+            replicas=self.strategy.num_replicas_in_sync,
+            history=tuple(self.progress.history),
+        )
+
     def run(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Train until the last epoch, or until ``patience`` is at its end."""
         if self.progress.is_over(self.config):
             return
         self.engine.warm_up()
-        self.predict(self.validation[0])
+        self._validate()
         told = keras.callbacks.CallbackList(list(callbacks), model=self.network, epochs=self.config.epochs)
         self.network.stop_training = False
         told.on_train_begin()
@@ -189,14 +227,13 @@ class _Training:
     def _end_epoch(self, number: int, loss: float, began: float) -> Epoch:
         """Validate, note the figures, keep the best weights, and save."""
         raw = self._average_weights()
-        images, labels = self.validation
-        logits = self.predict(images)
+        val_loss, val_accuracy = self._validate()
         epoch = Epoch(
             epoch=number,
             loss=loss,
             accuracy=self.engine.accuracy,
-            val_loss=cross_entropy(logits, labels),
-            val_accuracy=float((logits.argmax(axis=-1) == labels).mean()),
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
             seconds=time.perf_counter() - began,
         )
         best = self.progress.is_better(epoch, self.config.monitor)
@@ -221,6 +258,29 @@ class _Training:
         )
         return epoch
 
+    def _validate(self) -> tuple[float, float]:
+        """Loss and accuracy of the validation images, of which each worker takes every n-th."""
+        images, labels = self.validation
+        loss = right = 0.0
+        if len(labels):  # fewer images than workers
+            logits = self.predict(images)
+            loss, right = total_cross_entropy(logits, labels), float((logits.argmax(axis=-1) == labels).sum())
+        # Summed, so that all workers see the same epoch as the best one, and stop after the same.
+        loss, right, examples = self.workers.total([loss, right, float(len(labels))])
+        return loss / examples, right / examples
+
+    def _agree_on_streaming(self, asked_for: bool) -> bool:
+        """Whether any worker has to stream, for calls then end where a window does; and all resume at one checkpoint.
+
+        Raises:
+            UnreachableError: If this worker read another checkpoint than the others.
+        """
+        count, age = self.workers.count, self.checkpoint.age
+        asked, ages = self.workers.total([float(asked_for), float(age)])
+        if ages != count * age:
+            raise UnreachableError(f"All workers must read the same checkpoint. Received: number {age} and another")
+        return asked > 0
+
     def _average_weights(self) -> list[np.ndarray]:
         """Where Keras' optimizer keeps a moving average, put it into the network, and return what was there."""
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
@@ -234,7 +294,9 @@ class _Training:
         return (time.monotonic() - self.saved_at) * _SAVING_SHARE >= self.save_seconds
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; of several workers, that all hold the same, the chief does."""
+        if not self.workers.is_chief:
+            return
         began = time.monotonic()
         arrays = {f"variable_{index}": variable.numpy() for index, variable in enumerate(self.variables)}
         arrays |= {f"best_{index}": weight for index, weight in enumerate(self.progress.best_weights)}
@@ -259,7 +321,7 @@ class _Training:
         return _Progress(history, state["best_epoch"], best)
 
 
-def fingerprint(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> str:
+def fingerprint_of(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> str:
     """Digest of all that decides the weights after a number of epochs."""
     ignored = _NOT_THE_TRAINING - ({"epochs"} if depends_on_epochs(config) else set())
     settings = config.model_dump(mode="json", exclude=ignored)

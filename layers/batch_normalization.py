@@ -16,6 +16,9 @@ class BatchNormalization(keras.layers.Layer):
     They are weights, for they belong to what was learned, but not trainable ones: no gradient changes them. With
     ``trainable = False`` the layer is frozen: it uses the averages in training, too, and keeps them.
 
+    Where several replicas or workers share a batch, each normalises its share with the share's own statistics, as if
+    the batch were so small; the moving averages are the mean of theirs at each step, and the same on all of them.
+
     Args:
         momentum: Share of the old average that stays at each step.
         epsilon: Added to the variance.

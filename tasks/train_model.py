@@ -28,7 +28,7 @@ def train_model(
     start_early()
     run_log = RunLog(folder_of(config, model, data), data.image_shape, config.epochs)
     with epochs_shown(config.epochs) as shown:
-        trained = train(config, model, data, folder, [run_log, *shown])
+        trained = train(config, model, data, folder, [run_log, *shown], devices)
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.
     write_card(config, trained, data, folder)
     return trained

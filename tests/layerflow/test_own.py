@@ -11,6 +11,7 @@ import pytest
 from layerflow import building, own
 from layerflow.config import ModelConfig, RetrainConfig
 from layerflow.errors import ConfigError
+from layerflow.identity import digest_of
 from layerflow.records import DatasetRef
 
 LAYERFLOW = Path(sys.executable).with_name("layerflow")
