@@ -72,11 +72,11 @@ def card_shown(kind: str, description: str) -> Callable[[Record], None]:
     return then
 
 
-def show_card(key: str, card: str, description: str) -> None:
-    """Show a card, Markdown, among the run's artifacts in the UI."""
+def show_card(key: str, card: str, description: str, config: RetrainConfig | None = None) -> None:
+    """Show a card, Markdown, among the run's artifacts in the UI; ``config``: what it is of, if not of the flow's."""
     if TaskRunContext.get() is None:  # called without Prefect
         return
-    config = _config()
+    config = config or _config()
     again = f"\nAgain: `layerflow retrain {config.as_flags}`\n" if config else ""
     key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
     try:

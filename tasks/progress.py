@@ -1,9 +1,9 @@
-"""How far training is, as a bar among the run's artifacts in the UI."""
+"""How far training is: as a bar among the run's artifacts in the UI, or told to whoever started this process."""
 
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -13,6 +13,19 @@ log = logging.getLogger("layerflow")
 
 #: Seconds between two updates: a short training has many epochs in one.
 _SECONDS = 2.0
+#: In a process that trains for another one, a trial's: told the number and the figures of each epoch that ends.
+listener: Callable[[int, dict[str, float]], None] | None = None
+
+
+def of_training(epochs: int) -> list[Any]:
+    """The Keras callbacks that say how far a training is."""
+    return [_told(listener)] if listener else epochs_as_bar(epochs)
+
+
+def _told(listener: Callable[[int, dict[str, float]], None]) -> Any:
+    import keras
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: listener(epoch + 1, logs))
 
 
 def epochs_as_bar(epochs: int) -> list[Any]:
