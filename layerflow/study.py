@@ -113,22 +113,16 @@ class Study:
         trial.report(value, epoch)
         return trial.should_prune()
 
-    def complete(self, number: int, value: float) -> None:
-        """Note that a trial went to its end, with the figure of its best epoch."""
-        self._study.tell(number, value)
-
-    def prune(self, number: int) -> None:
-        """Note that a trial was given up."""
+    def end(self, number: int, seconds: float, value: float | None = None, reason: str = "") -> None:
+        """Note how a trial ended: failed with a reason, complete with the figure of its best epoch, else pruned."""
         import optuna
 
-        self._study.tell(number, state=optuna.trial.TrialState.PRUNED)
-
-    def fail(self, number: int, reason: str) -> None:
-        """Note that a trial failed, and why."""
-        import optuna
-
-        self._trial(number).set_user_attr("reason", reason)
-        self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+        trial = self._trial(number)
+        trial.set_user_attr("seconds", seconds)
+        if reason:
+            trial.set_user_attr("reason", reason)
+        states = optuna.trial.TrialState
+        self._study.tell(number, value, states.FAIL if reason else states.PRUNED if value is None else states.COMPLETE)
 
     def importances(self) -> dict[str, float]:
         """How much of the figures' differences each field explains, by fANOVA; nothing where trials are too few."""
@@ -159,13 +153,12 @@ def _distribution(spec: dict[str, list[Any]]) -> Any:
 
 
 def _as_record(trial: Any) -> Trial:
-    ended = trial.datetime_complete
     return Trial(
         number=trial.number,
         state=_STATES[trial.state.name],
         value=trial.value if trial.state.name in ("COMPLETE", "PRUNED") else None,
         settings={name: json.loads(value) if isinstance(value, str) else value for name, value in trial.params.items()},
         curve=tuple(trial.intermediate_values[epoch] for epoch in sorted(trial.intermediate_values)),
-        seconds=(ended - trial.datetime_start).total_seconds() if ended else 0.0,
+        seconds=trial.user_attrs.get("seconds", 0.0),
         reason=trial.user_attrs.get("reason", ""),
     )

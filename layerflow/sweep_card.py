@@ -74,7 +74,7 @@ def _progress(monitor: str, trials: Sequence[Trial], winner: Trial) -> str:
     axis.plot(
         winner.number, winner.value, "o", color=COLOURS["bad"], markersize=5, label=f"best: trial {winner.number}"
     )
-    _finish(axis, "trial", monitor)
+    _finish(axis, "trial", monitor, [trial.value for trial in trials if trial.value is not None])
     return picture(
         figure, f"Figures of {len(trials)} trials in {monitor}, and the best so far; {winner.number} is best"
     )
@@ -110,10 +110,7 @@ def _curves(monitor: str, trials: Sequence[Trial], winner: Trial) -> str:
     epochs = range(1, len(winner.curve) + 1)
     best: dict[str, Any] = {"color": COLOURS["bad"], "linewidth": 1.8, "label": f"best: trial {winner.number}"}
     axis.plot(epochs, winner.curve, **_pointed(winner), **best)
-    if not monitor.endswith("accuracy") and all(value > 0 for trial in trials for value in trial.curve):
-        axis.set_yscale("log")
-        axis.tick_params(which="both", colors=INK, labelsize=8)
-    _finish(axis, "epoch", monitor)
+    _finish(axis, "epoch", monitor, [value for trial in trials for value in trial.curve])
     return picture(figure, f"Curves: {monitor} of each trial by epoch; trial {winner.number} is best")
 
 
@@ -122,10 +119,13 @@ def _pointed(trial: Trial) -> dict[str, Any]:
     return {"marker": "."} if len(trial.curve) == 1 else {}
 
 
-def _finish(axis: Any, below: str, beside: str) -> None:
+def _finish(axis: Any, below: str, monitor: str, values: Sequence[float]) -> None:
+    if not monitor.endswith("accuracy") and all(value > 0 for value in values):
+        axis.set_yscale("log")  # losses differ by powers of ten, and the small ones are those that count
+        axis.tick_params(which="both", colors=INK, labelsize=8)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel(below, color=INK, fontsize=8)
-    axis.set_ylabel(beside, color=INK, fontsize=8)
+    axis.set_ylabel(monitor, color=INK, fontsize=8)
     axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 

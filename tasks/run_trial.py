@@ -3,17 +3,19 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from prefect import Task
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, State
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from layerflow import store
 from layerflow.config import RetrainConfig
@@ -60,6 +62,8 @@ def _run_trial(number: int, config: RetrainConfig, data: DatasetRef, study: Stud
                 key = f"training-{config.registry_name}-trial-{number}"
                 show_card(key, card, f"How the training of trial {number} went", config)
                 best = getattr(trained.history[trained.best_epoch - 1], study.monitor)
+                if not math.isfinite(best):
+                    raise TrialError(f"{study.monitor} must be a number in one epoch at least. It was {best} in all.")
                 return Completed(message=f"{study.monitor} {best:.4f}", data=best)
         status = process.wait()
     how = f"signal {-status}" if status < 0 else f"status {status}"
@@ -123,35 +127,35 @@ def run_trials(
     Who else runs the same sweep waits, and finds them done.
     """
     study = study_of(config, space, data)
-    with store.locked(study.folder.replace("/", "-")), _runner(parallel, ray) as runner:
+    with store.locked(study.folder.replace("/", "-")), _runner(parallel, ray) as submit:
         Study.mend(study)
         known = Study(study)
         left = [trial for trial in known.trials if trial.state == "running"]
-        running: dict[PrefectFuture[Any], int] = {}
+        running: dict[PrefectFuture[Any], tuple[int, float]] = {}
         try:
             while True:
                 while len(running) < parallel and (left or len(known.trials) < trials):
                     trial = left.pop(0) if left else known.draw(space, config.training.seed)
                     inputs = {"config": configured(config, trial.settings), "data": data, "study": study}
-                    running[runner.submit(run_trial, {"number": trial.number, **inputs})] = trial.number
+                    running[submit(run_trial, {"number": trial.number, **inputs})] = trial.number, time.monotonic()
                 if not running:
                     break
                 done = next(as_completed(list(running)))
-                _note(known, running.pop(done), done)
+                number, began = running.pop(done)
+                known.end(number, time.monotonic() - began, *_result(done))
         except BaseException:
             _stop_trials()
             raise
     return study
 
 
-def _note(study: Study, number: int, done: PrefectFuture[Any]) -> None:
+def _result(done: PrefectFuture[Any]) -> tuple[float | None, str]:
+    """The figure of a trial, or none, and the reason for which it failed, if it did."""
     try:
-        value = done.result()
+        return done.result(), ""
     except Exception as error:  # whatever ended the trial: it ends no sweep
-        sentence = str(error) if isinstance(error, LayerflowError | OSError) else f"{type(error).__name__}: {error}"
-        study.fail(number, " ".join(sentence.split()))
-    else:
-        study.prune(number) if value is None else study.complete(number, value)
+        sentence = str(error) if isinstance(error, LayerflowError) else f"{type(error).__name__}: {error}"
+        return None, " ".join(sentence.split())
 
 
 def _stop_trials() -> None:
@@ -162,12 +166,24 @@ def _stop_trials() -> None:
             process.stdin.close()
 
 
-def _runner(parallel: int, ray: str | None) -> "TaskRunner[Any]":
-    """What runs the trials' tasks: threads, each of which waits for a process; or a Ray cluster."""
+@contextlib.contextmanager
+def _runner(parallel: int, ray: str | None) -> "Iterator[Callable[..., PrefectFuture[Any]]]":
+    """What starts a trial's task: in a thread, which waits for the trial's process; or on a Ray cluster."""
     if ray is None:
-        return ThreadPoolTaskRunner(max_workers=parallel)
+        threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parallel)
+        with threads:
+            yield threads.submit
+        return
+    import ray as cluster
     from prefect_ray import RayTaskRunner
+    from prefect_ray.context import remote_options
 
     path = os.pathsep.join(filter(None, [str(_ROOT), os.getcwd(), os.environ.get("PYTHONPATH")]))
     variables = {"LAYERFLOW_STORE": str(store.root()), "PYTHONPATH": path}
-    return RayTaskRunner(ray, init_kwargs={"runtime_env": {"env_vars": variables}, "log_to_driver": False})
+    # What the workers print is the trials' log, which their tasks hand to Prefect.
+    settings = {"runtime_env": {"env_vars": variables}, "log_to_driver": False}
+    with contextlib.ExitStack() as stack:
+        runner = stack.enter_context(RayTaskRunner(ray, init_kwargs=settings))
+        gpus = cluster.cluster_resources().get("GPU", 0)
+        stack.enter_context(remote_options(num_gpus=min(1, gpus)))  # a task that asks for none sees none
+        yield runner.submit

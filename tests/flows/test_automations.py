@@ -65,7 +65,7 @@ def test_deploying_twice_doubles_nothing_and_a_promotion_is_told_to_the_webhook(
         done = layerflow("deploy", "--webhook", url, environment=lasting_server)
         assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.count("automation updated") == 2
-    assert names("deployments", lasting_server) == ["retrain-digits", "retrain-mnist", "rollback"]
+    assert names("deployments", lasting_server) == ["retrain-digits", "retrain-mnist", "rollback", "sweep-digits"]
     assert names("automations", lasting_server) == [
         "layerflow - a run whose process is gone",
         "layerflow - tell the webhook",
