@@ -19,7 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from layerflow import store
 from layerflow.config import RetrainConfig
-from layerflow.errors import LayerflowError, TrialError, UnreachableError
+from layerflow.errors import LayerflowError, ServerError, TrialError, UnreachableError
 from layerflow.records import DatasetRef, Epoch, StudyRef, TrainedRef
 from layerflow.search import Space, configured
 from layerflow.study import Study, study_of
@@ -168,22 +168,31 @@ def _stop_trials() -> None:
 
 @contextlib.contextmanager
 def _runner(parallel: int, ray: str | None) -> "Iterator[Callable[..., PrefectFuture[Any]]]":
-    """What starts a trial's task: in a thread, which waits for the trial's process; or on a Ray cluster."""
-    if ray is None:
-        threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parallel)
-        with threads:
-            yield threads.submit
-        return
-    import ray as cluster
-    from prefect_ray import RayTaskRunner
-    from prefect_ray.context import remote_options
+    """What starts a trial's task: in a thread, which waits for the trial's process; or on a Ray cluster.
 
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.getcwd(), os.environ.get("PYTHONPATH")]))
-    variables = {"LAYERFLOW_STORE": str(store.root()), "PYTHONPATH": path}
-    # What the workers print is the trials' log, which their tasks hand to Prefect.
-    settings = {"runtime_env": {"env_vars": variables}, "log_to_driver": False}
+    Raises:
+        ServerError: If the cluster does not answer.
+    """
     with contextlib.ExitStack() as stack:
-        runner = stack.enter_context(RayTaskRunner(ray, init_kwargs=settings))
+        if ray is None:
+            threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parallel)
+            yield stack.enter_context(threads).submit
+            return
+        import ray as cluster
+        from prefect_ray import RayTaskRunner
+        from prefect_ray.context import remote_options
+
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.getcwd(), os.environ.get("PYTHONPATH")]))
+        variables = {"LAYERFLOW_STORE": str(store.root()), "PYTHONPATH": path}
+        # What the workers print is the trials' log, which their tasks hand to Prefect.
+        settings = {"runtime_env": {"env_vars": variables}, "log_to_driver": False}
+        try:
+            runner = stack.enter_context(RayTaskRunner(ray, init_kwargs=settings))
+        except Exception as error:  # whatever Ray raises: it has no class for it
+            raise ServerError(
+                f"A Ray cluster must answer at {ray}. It does not ({' '.join(str(error).split())[:200]}); see that it "
+                "runs, set RAY_AUTH_MODE=token where it asks for a token, or let `--ray local` start one."
+            ) from error
         gpus = cluster.cluster_resources().get("GPU", 0)
         stack.enter_context(remote_options(num_gpus=min(1, gpus)))  # a task that asks for none sees none
         yield runner.submit
