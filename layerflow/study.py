@@ -108,10 +108,13 @@ class Study:
         return self.trials[number]
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Note an epoch's figure, and say whether the trial is to be given up: worse than the median at this epoch."""
-        trial = self._trial(number)
-        trial.report(value, epoch)
-        return trial.should_prune()
+        """Note an epoch's figure, and say whether the trial is to be given up."""
+        self._trial(number).report(value, epoch)
+        return self.is_worse(number)
+
+    def is_worse(self, number: int) -> bool:
+        """Whether a trial was never as good as the median of the complete ones is at the epoch that it has come to."""
+        return self._trial(number).should_prune()
 
     def end(self, number: int, seconds: float, value: float | None = None, reason: str = "") -> None:
         """Note how a trial ended: failed with a reason, complete with the figure of its best epoch, else pruned."""

@@ -25,7 +25,7 @@ def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swep
     text = draw(config, space, trials, winner, known.importances())
     with store.locked(f"{study.folder.replace('/', '-')}-card"):
         store.write_atomically(store.path(card), text.encode())
-    show_card(f"sweep-{config.registry_name}", text, "What was tried, what mattered, and the best")
+    show_card(f"sweep-{config.registry_name}", text, "What was tried, what mattered, and the best", again=False)
     best = configured(config, winner.settings)
     return Swept(monitor=study.monitor, trials=tuple(trials), winner=winner, config=best, card=card)
 

@@ -35,6 +35,8 @@ def _run_trial(number: int, config: RetrainConfig, data: DatasetRef, study: Stud
     """Train with the settings of a trial; give its best figure, or none where it was given up."""
     trials = Study(study)
     known = len(trials.trials[number].curve)
+    if known and trials.is_worse(number):
+        return _pruned(known)  # the sweep was killed when it had just been found out
 
     def worse(epoch: Epoch) -> bool:
         """Note an epoch that is not known yet. One that comes before its time is noted with the whole history."""
@@ -47,6 +49,8 @@ def _run_trial(number: int, config: RetrainConfig, data: DatasetRef, study: Stud
     with _process(number, config, data, study) as process:
         assert process.stdout
         for line in process.stdout:
+            if not line.endswith("\n"):
+                break  # killed in the middle of it
             answer = json.loads(line)
             if "log" in answer:
                 log.log(answer["level"], answer["log"])

@@ -31,10 +31,13 @@ class _Answers(logging.Handler):
         super().__init__()
         self._stream = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
+        self._one_at_a_time = threading.Lock()
 
     def say(self, **content: Any) -> None:
-        self._stream.write(json.dumps(content) + "\n")
-        self._stream.flush()
+        line = json.dumps(content) + "\n"
+        with self._one_at_a_time:
+            self._stream.write(line)
+            self._stream.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.say(level=record.levelno, log=record.getMessage())

@@ -91,7 +91,7 @@ def test_each_trial_and_the_sweep_have_a_card(swept: tuple[Sweep, Any]) -> None:
         cards = {card.key: str(card.data) for card in client.read_artifacts(artifact_filter=chosen)}
     cards.pop("data-digits", None)  # where this process checks the data for the first time
     assert cards.keys() == {"training-swept-trial-0", "training-swept-trial-1", "sweep-swept"}
-    assert store.path(made.swept.card).read_text() in cards["sweep-swept"]
+    assert store.path(made.swept.card).read_text() == cards["sweep-swept"]
     rate = made.swept.trials[1].settings["training.learning_rate"]
     assert f"--training.learning_rate {rate}" in cards["training-swept-trial-1"]
 
@@ -205,7 +205,7 @@ trials(config, SPACE, data, 2, 1, None)
     assert task_runs(state.state_details.flow_run_id, 1).keys() == {"trial-1"}
     assert after[0] == before[0]
     assert after[1].settings == before[1].settings
-    assert after[1].state == "complete"
+    assert (after[1].state, after[1].reason) == ("complete", "")
     assert len(after[1].curve) == 400
     messages = logs(state.state_details.flow_run_id)
     assert any("resuming at epoch" in message for message in messages), messages
