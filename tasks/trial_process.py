@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from typing import Any
 
 from layerflow.config import RetrainConfig
@@ -58,7 +59,9 @@ def main() -> None:
         model = make(build_model, config.model, data, config.training.seed, devices)
         trained = make(train_model, config.training, model, data, devices)
     except Exception as error:  # whatever a network of the user's may raise
-        sentence = str(error) if isinstance(error, LayerflowError) else f"{type(error).__name__}: {error}"
+        first = next(iter(str(error).strip().splitlines()), "")  # TensorFlow's go on with all of its stack
+        sentence = str(error) if isinstance(error, LayerflowError) else f"{type(error).__name__}: {first}"
+        traceback.print_exc()  # into the trial's log
         answers.say(error=" ".join(sentence.split()), heals=heals(error))
     else:
         answers.say(trained=trained.model_dump(mode="json"))
