@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 from pydantic import ValidationError
 
 from layerflow.config import DataConfig, RetrainConfig
@@ -51,6 +51,53 @@ def retrain(
         print(json.dumps(retrained_as_json(outcome), indent=2))
     else:
         show_retrained(outcome)
+
+
+@app.command
+def sweep(
+    *,
+    settings: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),  # noqa: B008  (frozen)
+    config: Path | None = None,
+    trials: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 20,
+    parallel: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
+    space: Path | None = None,
+    over: list[str] | None = None,
+    ray: str | None = None,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """Try settings on the validation images, then run the flow `retrain` with the best ones.
+
+    The same command goes on where a killed one stopped; more trials continue it.
+
+    Parameters
+    ----------
+    config
+        YAML file with the settings of a run; flags win over it.
+    trials
+        Trials in all; those of earlier runs of the same sweep count.
+    parallel
+        Trials at a time.
+    space
+        YAML file of what is tried, a line a field: `training.learning_rate: {log_uniform: [1e-4, 1e-2]}`; or uniform,
+        int, choice. Without it and --over: what is usual for the network.
+    over
+        One such line; may be given several times, and wins over the file.
+    ray
+        Run the trials on the Ray cluster of this address (`auto`, `ray://host:10001`), or `local` to start one.
+    as_json
+        Print one JSON object on stdout; everything else goes to stderr.
+    """
+    from cli.run import run_sweep
+    from cli.show import show_swept, swept_as_json
+
+    settings = _over_file(config, settings) if config else settings
+    tried = _space(space, over or [])
+    with contextlib.redirect_stdout(sys.stderr):
+        done = run_sweep(settings, tried, trials, parallel, ray)
+    if as_json:
+        print(json.dumps(swept_as_json(done), indent=2))
+    else:
+        show_swept(done)
 
 
 @app.command
@@ -246,19 +293,40 @@ def check(
 
 def _over_file(file: Path, flags: RetrainConfig) -> RetrainConfig:
     """The settings of a YAML file, with those that were given as flags laid over them."""
-    try:
-        content = yaml.safe_load(file.read_text()) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigError(f"--config must name a YAML file that can be read. Received: {file} ({reason}).") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} must be YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file} must hold a mapping such as `training: {{epochs: 5}}`. Received: {content!r}")
+    content = _read_yaml("--config", file, "training: {epochs: 5}")
     for group, given in flags.model_dump(exclude_unset=True).items():
         below = content.get(group) or {}
         content[group] = {**below, **given} if isinstance(below, dict) else below
     return RetrainConfig.model_validate(content)
+
+
+def _space(file: Path | None, over: list[str]) -> dict[str, Any] | None:
+    """The search space of a YAML file and of flags, as they stand; nothing where neither is given."""
+    form = "training.learning_rate: {log_uniform: [1e-4, 1e-2]}"
+    content = _read_yaml("--space", file, form) if file else {}
+    for line in over:
+        content |= _parse_yaml("--over", line, form)
+    return content if file or over else None
+
+
+def _read_yaml(flag: str, file: Path, form: str) -> dict[str, Any]:
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"{flag} must name a YAML file that can be read. Received: {file} ({reason}).") from error
+    return _parse_yaml(str(file), text, form)
+
+
+def _parse_yaml(name: str, text: str, form: str) -> dict[str, Any]:
+    """A mapping such as ``form``."""
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} must be YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name} must hold a mapping such as `{form}`. Received: {content!r}")
+    return content
 
 
 def main() -> None:

@@ -1,18 +1,21 @@
-"""Running the flow from the command line."""
+"""Running the flows from the command line."""
 
 import contextlib
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 from cli.embedded import start_unless_configured
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.distributed import require_ray
-from layerflow.records import DatasetRef, Retrained
+from layerflow.records import DatasetRef, Retrained, Sweep
+from layerflow.search import plan
+
+T = TypeVar("T")
 
 #: Seconds for the last states to reach the server's database (seen: 0.1 to 1).
 _SETTLE_SECONDS = 15
@@ -28,14 +31,33 @@ class Outcome(NamedTuple):
 
 def run_retrain(config: RetrainConfig) -> Outcome:
     """Run the flow once, on the Prefect server that is configured or else on an embedded one."""
-    store.ensure_writable()
     require_ray(config.training)
+    return _on_a_server(lambda: _prepare(config), lambda: _run(config))
+
+
+class Swept(NamedTuple):
+    """What a sweep made, and how the retraining with its best settings went."""
+
+    result: Sweep
+    outcome: Outcome
+
+
+def run_sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray: str | None) -> Swept:
+    """Run the flow `sweep` once, as `run_retrain` runs its flow."""
+    require_ray(config.training)
+    planned = plan(config, space, ray)
+    return _on_a_server(lambda: _prepare_data(config), lambda: _sweep(config, planned, trials, parallel, ray))
+
+
+def _on_a_server(prepare: Callable[[], None], run: Callable[[], T]) -> T:
+    """Prepare while an embedded server starts, where none is configured, and run."""
+    store.ensure_writable()
     embedded = start_unless_configured()
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    _prepare(config)
+    prepare()
     if embedded is None:
-        return _run(config)
+        return run()
     import tasks
 
     for name in tasks.__all__:
@@ -45,7 +67,7 @@ def run_retrain(config: RetrainConfig) -> Outcome:
     embedded.wait()
     # No heartbeats: nobody watches a server of one run, and the end of their thread costs up to a second.
     with temporary_settings(updates={PREFECT_API_URL: embedded.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        return _run(config)
+        return run()
 
 
 def _prepare(config: RetrainConfig) -> None:
@@ -69,6 +91,17 @@ def _prepare(config: RetrainConfig) -> None:
     start_early()
 
 
+def _prepare_data(config: RetrainConfig) -> None:
+    """While the server starts: check the data's name and mirror, unless they are there."""
+    import tasks
+    from tasks.policy import cached
+
+    if cached(tasks.load_data, config.data, config.devices) is None:
+        with quiet_stderr():
+            from layerflow.data import check
+        check(config.data)
+
+
 def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
     """Whether every step that needs TensorFlow is done already."""
     import tasks
@@ -89,6 +122,24 @@ def _run(config: RetrainConfig) -> Outcome:
     state = retrain(config, return_state=True)
     result = state.result()
     return Outcome(result, *_read_steps(state.state_details.flow_run_id))
+
+
+def _sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray: str | None) -> Swept:
+    from flows.sweep import sweep
+
+    state = sweep(config, space, trials, parallel, ray, return_state=True)
+    result = state.result()
+    retrained = _child_of(state.state_details.flow_run_id)
+    return Swept(result, Outcome(result.retrained, *_read_steps(retrained)))
+
+
+def _child_of(flow_run_id: Any) -> Any:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+    below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(flow_run_filter=below)[0].id
 
 
 def _read_steps(flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from cli.run import Outcome
+from cli.run import Outcome, Swept
 from layerflow import store
 from layerflow.cards import short
 from layerflow.gate import p_text
@@ -67,6 +68,39 @@ def show_retrained(outcome: Outcome) -> None:
         changes = [change.model_dump() for change in promotion.changes]
         terminal.print(changes_table(changes, f"champion {promotion.champion_version}", "challenger"))
     terminal.print(facts)
+
+
+def swept_as_json(done: Swept) -> dict[str, Any]:
+    """The object of ``--json``: the trials, the best of them, and what ``layerflow retrain`` prints of its settings."""
+    swept = done.result.swept
+    return {
+        "monitor": swept.monitor,
+        "trials": [trial.model_dump(mode="json") for trial in swept.trials],
+        "winner": swept.winner.number,
+        "settings": swept.config.model_dump(mode="json", exclude_defaults=True),
+        "card": str(store.path(swept.card)),
+        **retrained_as_json(done.outcome),
+    }
+
+
+def show_swept(done: Swept) -> None:
+    """The trials, the best in bold, and what became of it."""
+    swept, terminal = done.result.swept, console()
+    table = Table("trial", "state", swept.monitor, "epochs", "seconds")
+    for name in swept.winner.settings:
+        table.add_column(name.partition(".")[2])
+    for trial in swept.trials:
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        cells = [str(trial.number), trial.state, value, str(len(trial.curve)), f"{trial.seconds:.1f}"]
+        style = "bold" if trial.number == swept.winner.number else None
+        table.add_row(*cells, *(escape(short(trial.settings[name])) for name in swept.winner.settings), style=style)
+    terminal.print(table)
+    for trial in swept.trials:
+        if trial.reason:
+            terminal.print(f"trial {trial.number} failed: {escape(trial.reason)}")
+    terminal.print(f"best   trial {swept.winner.number}: layerflow retrain {escape(swept.config.as_flags)}")
+    terminal.print(f"card   {store.path(swept.card)}")
+    show_retrained(done.outcome)
 
 
 def show_verification(folder: Path, report: dict[str, Any]) -> None:

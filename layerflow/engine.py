@@ -113,6 +113,8 @@ class Engine:
         Returns whether the epoch is over or its loss not finite.
         """
         began, first = time.perf_counter(), int(self.position)
+        if first == self.steps:  # interrupted after the last step: no window begins there
+            return True
         window = self.windows.at(epoch, first)
         last = min(first + self._chunk, window.stop)
         self._run(window.images, window.labels, tf.constant(window.start), tf.constant(last))

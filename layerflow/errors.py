@@ -75,6 +75,10 @@ class VerificationError(LayerflowError):
     """The exported model failed a check in the fresh process: it must not be served."""
 
 
+class TrialError(LayerflowError):
+    """A trial of a sweep, or all of them, did not get to an end."""
+
+
 class ServerError(LayerflowError):
     """The Prefect server does not answer."""
 

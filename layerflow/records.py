@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from layerflow.config import RetrainConfig
+
 #: What was decided about a model; the part before the first underscore is its status.
 Code = Literal[
     "promoted_first",  # there was no champion, and the floors are met
@@ -294,3 +296,48 @@ class Retrained(BaseModel):
     export: ExportRef
     verification: Verification
     promotion: Promotion
+
+
+class StudyRef(BaseModel):
+    """Where the trials of a sweep lie in the store, and what they are compared by and pruned after."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    monitor: str
+    warm_up: int
+
+
+class Trial(BaseModel):
+    """One training of a sweep: its settings by field, the validation's figure of each epoch, and of the best one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    state: Literal["complete", "pruned", "failed", "running"]
+    value: float | None
+    settings: dict[str, object]
+    curve: tuple[float, ...]
+    seconds: float
+    reason: str
+
+
+class Swept(BaseModel):
+    """The trials of a sweep, the best of them and its config; ``card`` is the Markdown file for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    monitor: str
+    trials: tuple[Trial, ...]
+    winner: Trial
+    config: RetrainConfig
+    card: str
+
+
+class Sweep(BaseModel):
+    """All that one run of the flow `sweep` made: the trials, and what became of the best."""
+
+    model_config = ConfigDict(frozen=True)
+
+    swept: Swept
+    retrained: Retrained

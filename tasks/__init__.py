@@ -1,22 +1,26 @@
 """The steps of the flows, one a file: each is a Prefect task, policy plus one call."""
 
 from tasks.build_model import build_model
+from tasks.choose_winner import choose_winner
 from tasks.evaluate_model import evaluate_model
 from tasks.export_model import export_model
 from tasks.load_data import load_data
 from tasks.promote_model import promote_model
 from tasks.rollback_model import rollback_model
+from tasks.run_trial import run_trial
 from tasks.train_model import train_model
 from tasks.validate_data import validate_data
 from tasks.verify_export import verify_export
 
 __all__ = [
     "build_model",
+    "choose_winner",
     "evaluate_model",
     "export_model",
     "load_data",
     "promote_model",
     "rollback_model",
+    "run_trial",
     "train_model",
     "validate_data",
     "verify_export",

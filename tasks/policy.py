@@ -72,15 +72,21 @@ def card_shown(kind: str, description: str) -> Callable[[Record], None]:
     return then
 
 
-def show_card(key: str, card: str, description: str) -> None:
-    """Show a card, Markdown, among the run's artifacts in the UI."""
+def show_card(key: str, card: str, description: str, of: RetrainConfig | None = None, again: bool = True) -> None:
+    """Show a card, Markdown, among the run's artifacts in the UI.
+
+    Args:
+        of: The settings that it is of; default: those of the flow run.
+        again: Whether it is to end with the command that retrains with them.
+    """
     if TaskRunContext.get() is None:  # called without Prefect
         return
-    config = _config()
-    again = f"\nAgain: `layerflow retrain {config.as_flags}`\n" if config else ""
+    config = of or _config()
+    if again and config:
+        card += f"\nAgain: `layerflow retrain {config.as_flags}`\n"
     key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
     try:
-        create_markdown_artifact(key=key, markdown=card + again, description=description)
+        create_markdown_artifact(key=key, markdown=card, description=description)
     except Exception as error:  # whatever it is: a decision that was carried out must not be retried for its picture
         _ours.warning("the card %s can't be shown: %s", key, error)
 

@@ -1,10 +1,10 @@
-"""How far training is: a bar among the run's artifacts in the UI, and one on the terminal where there is one."""
+"""How far training is: bars in the UI and on a terminal, or told to whoever started this process."""
 
 import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,16 +18,26 @@ log = logging.getLogger("layerflow")
 
 #: Seconds between two updates in the UI: a short training has many epochs in one.
 _SECONDS = 2.0
+#: In a process that trains for another one, a trial's: told the number and the figures of each epoch that ends.
+listener: Callable[[int, dict[str, float]], None] | None = None
 
 
 @contextlib.contextmanager
 def epochs_shown(epochs: int) -> Iterator[list[Any]]:
-    """Keras callbacks that show each epoch: to the UI in a task run, on standard error where it is a terminal."""
+    """Keras callbacks that show each epoch: to the listener; or to the UI in a task run, and on a terminal."""
     with contextlib.ExitStack() as bars:
-        callbacks = [_epochs_as_artifact(epochs)] if TaskRunContext.get() else []
+        callbacks = [_told(listener)] if listener else []
+        if TaskRunContext.get():
+            callbacks.append(_epochs_as_artifact(epochs))
         if sys.stderr.isatty():
             callbacks.append(_epochs_on_terminal(epochs, bars))
         yield callbacks
+
+
+def _told(listener: Callable[[int, dict[str, float]], None]) -> Any:
+    import keras
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: listener(epoch + 1, logs))
 
 
 def _epochs_on_terminal(epochs: int, bars: contextlib.ExitStack) -> Any:

@@ -56,11 +56,13 @@ def test_the_verifier_imports_nothing_of_the_project() -> None:
     ("module", "absent"),
     [
         ("flows.retrain", ["tensorflow", "keras", "tensorflow_datasets", "sklearn", "matplotlib"]),
+        ("flows.sweep", ["tensorflow", "keras", "optuna", "ray", "prefect_ray", "sklearn", "matplotlib"]),
         ("layerflow.config", ["tensorflow", "keras", "prefect"]),
         ("layerflow.records", ["tensorflow", "keras", "prefect"]),
         ("layerflow.promotion", ["tensorflow", "prefect", "matplotlib"]),
         ("layerflow.verification", ["tensorflow", "prefect", "matplotlib"]),
-        ("cli.main", ["tensorflow", "keras", "prefect", "matplotlib"]),
+        ("layerflow.search", ["tensorflow", "keras", "prefect", "optuna"]),
+        ("cli.main", ["tensorflow", "keras", "prefect", "matplotlib", "optuna", "ray"]),
     ],
 )
 def test_importing_a_room_does_not_load_what_it_does_not_need(module: str, absent: list[str]) -> None:
@@ -77,3 +79,16 @@ def test_nothing_is_stored_or_loaded_by_pickle() -> None:
             for node in ast.walk(ast.parse(file.read_text())):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "np.save"):
                     assert "allow_pickle=False" in ast.unparse(node), f"{file}:{node.lineno}"
+
+
+def test_ray_is_imported_by_nothing_but_what_was_asked_to_use_it() -> None:
+    for room in ROOMS:
+        for file in sources(room):
+            first = {name for node in ast.parse(file.read_text()).body for name in _names(node)}
+            assert not {"ray", "prefect_ray"} & first, file
+
+
+def _names(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name.partition(".")[0] for alias in node.names}
+    return {(node.module or "").partition(".")[0]} if isinstance(node, ast.ImportFrom) else set()

@@ -21,7 +21,7 @@ from selenium import webdriver
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
-DEPLOYMENTS = ["retrain-digits", "retrain-mnist", "rollback"]
+DEPLOYMENTS = ["retrain-digits", "retrain-mnist", "rollback", "sweep-digits"]
 
 
 def layerflow(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -298,6 +298,32 @@ def test_a_cancellation_saves_where_it_stopped_and_says_where_it_goes_on(
     assert positions == [10]
 
 
+def test_a_cancellation_after_an_epochs_last_step_resumes_at_its_validation(
+    clean: None,
+    model: ModelRef,
+    digits: DatasetRef,
+    tmp_path: Path,
+    session_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = train(model, digits, tmp_path / "whole", epochs=3)
+    shutil.rmtree(session_store / "checkpoints")
+    original = Engine.run_chunk
+
+    def cancelled(self: Engine, epoch: int) -> bool:
+        over = original(self, epoch)
+        if over and epoch == 2:
+            raise KeyboardInterrupt  # where Python hears a signal that came during the epoch's compiled function
+        return over
+
+    monkeypatch.setattr(Engine, "run_chunk", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, digits, tmp_path / "resumed", epochs=3)
+    monkeypatch.setattr(Engine, "run_chunk", original)
+    resumed = train(model, digits, tmp_path / "resumed", epochs=3)
+    assert_same_training((resumed, tmp_path / "resumed"), (whole, tmp_path / "whole"))
+
+
 def test_more_epochs_continue_and_equal_the_longer_training(
     clean: None, model: ModelRef, digits: DatasetRef, tmp_path: Path, session_store: Path
 ) -> None:

@@ -1,0 +1,49 @@
+"""The flow `sweep`: many trainings with other settings, the best of which goes through `retrain`."""
+
+from typing import Annotated, Any
+
+from prefect import flow
+from pydantic import Field
+
+from flows.retrain import retrain
+from layerflow.config import RetrainConfig
+from layerflow.records import Sweep
+from layerflow.search import plan
+from tasks import choose_winner, load_data, validate_data
+from tasks.policy import data_in_service, result_storage
+from tasks.run_trial import run_trials
+
+
+@flow(
+    name="sweep",
+    flow_run_name="sweep-{config.model.name}-on-{config.data.title}",
+    description="Try settings on the validation images, then retrain with the best: evaluated, verified, gated.",
+    result_storage=result_storage(),
+    persist_result=False,
+)
+def sweep(
+    config: RetrainConfig = RetrainConfig(),  # noqa: B008  (frozen)
+    space: dict[str, dict[str, list[Any]]] | None = None,
+    trials: Annotated[int, Field(ge=1)] = 20,
+    parallel: Annotated[int, Field(ge=1)] = 1,
+    ray: str | None = None,
+) -> Sweep:
+    """Sweep over `space`, such as {"training.batch_size": {"choice": [32, 64]}}; without one, over the network's own.
+
+    Args:
+        config: What all trials have in common, and how the best is published.
+        space: Field by field: choice, uniform, log_uniform or int, with its values or bounds.
+        trials: Trials in all; those of an earlier run of the same sweep count.
+        parallel: Trials at a time.
+        ray: Address of a Ray cluster that runs them (`auto`, `ray://host:10001`), or `local` to start one.
+    """
+    planned = plan(config, space, ray)
+    data = load_data(config.data, config.devices_for_model)
+    validate_data(config.checks, data, data_in_service(config.registry_name, data))
+    study = run_trials(config, planned, data, trials, parallel, ray)
+    swept = choose_winner(config, planned, study)
+    return Sweep(swept=swept, retrained=retrain(swept.config))
+
+
+if __name__ == "__main__":
+    sweep()

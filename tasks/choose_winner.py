@@ -1,0 +1,38 @@
+"""The best trial of a sweep, and the sweep's card."""
+
+from layerflow import store
+from layerflow.config import RetrainConfig
+from layerflow.errors import TrialError
+from layerflow.records import StudyRef, Swept
+from layerflow.search import Space, configured
+from layerflow.study import Study
+from tasks.policy import as_task, show_card
+
+
+def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swept:
+    """Take the complete trial with the best validation; draw the card of all."""
+    from layerflow.sweep_card import draw
+
+    known = Study(study)
+    trials, winner = known.trials, known.best
+    if winner is None:
+        why = next((trial.reason for trial in trials if trial.reason), "none was begun")
+        raise TrialError(
+            f"A sweep needs one trial that gets to its end, and of {len(trials)} none did. The first: {why} "
+            "With more --trials it goes on."
+        )
+    card = f"{study.folder}/card.md"
+    text = draw(config, space, trials, winner, known.importances())
+    with store.locked(f"{study.folder.replace('/', '-')}-card"):
+        store.write_atomically(store.path(card), text.encode())
+    show_card(f"sweep-{config.registry_name}", text, "What was tried, what mattered, and the best", again=False)
+    best = configured(config, winner.settings)
+    return Swept(monitor=study.monitor, trials=tuple(trials), winner=winner, config=best, card=card)
+
+
+choose_winner = as_task(
+    _choose_winner,
+    name="choose_winner",
+    run_name="choose-{config.model.name}-for-{config.data.title}",
+    tags=("registry",),
+)

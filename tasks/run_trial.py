@@ -1,0 +1,202 @@
+"""A trial of a sweep: one training, in a process of its own, given up where others are better."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from prefect import Task
+from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from layerflow import store
+from layerflow.config import RetrainConfig
+from layerflow.errors import LayerflowError, ServerError, TrialError, UnreachableError
+from layerflow.records import DatasetRef, Epoch, StudyRef, TrainedRef
+from layerflow.search import Space, configured
+from layerflow.study import Study, study_of
+from tasks.policy import as_task, show_card
+
+_ROOT = Path(__file__).resolve().parent.parent
+#: The processes of the trials that run now.
+_processes: set[subprocess.Popen[str]] = set()
+log = logging.getLogger("layerflow")
+
+
+def _run_trial(number: int, config: RetrainConfig, data: DatasetRef, study: StudyRef) -> State[float | None]:
+    """Train with the settings of a trial; give its best figure, or none where it was given up."""
+    trials = Study(study)
+    known = len(trials.trials[number].curve)
+    if known and trials.is_worse(number):
+        return _pruned(known)  # the sweep was killed when it had just been found out
+
+    def worse(epoch: Epoch) -> bool:
+        """Note an epoch that is not known yet. One that comes before its time is noted with the whole history."""
+        nonlocal known
+        if epoch.epoch != known + 1:
+            return False
+        known += 1
+        return trials.report(number, epoch.epoch, getattr(epoch, study.monitor))
+
+    with _process(number, config, data, study) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if not line.endswith("\n"):
+                break  # killed in the middle of it
+            answer = json.loads(line)
+            if "log" in answer:
+                log.log(answer["level"], answer["log"])
+            elif "epoch" in answer and worse(Epoch(epoch=answer["epoch"], seconds=0, **answer["figures"])):
+                return _pruned(known)
+            elif "error" in answer:
+                raise (UnreachableError if answer["heals"] else TrialError)(answer["error"])
+            elif "trained" in answer:
+                trained = TrainedRef.model_validate(answer["trained"])
+                if any(worse(epoch) for epoch in trained.history):
+                    return _pruned(known)
+                card = store.path(trained.card).read_text(encoding="utf-8")
+                key = f"training-{config.registry_name}-trial-{number}"
+                show_card(key, card, f"How the training of trial {number} went", config)
+                best = getattr(trained.history[trained.best_epoch - 1], study.monitor)
+                if not math.isfinite(best):
+                    raise TrialError(f"{study.monitor} must be a number in one epoch at least. It was {best} in all.")
+                return Completed(message=f"{study.monitor} {best:.4f}", data=best)
+        status = process.wait()
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    raise TrialError(
+        f"The process of trial {number} must end with a result. It ended with {how}"
+        f"{', as when memory runs out' if status == -9 else ''}; {_log_of(number, study)} holds its last words."
+    )
+
+
+def _pruned(epoch: int) -> State[float | None]:
+    return Completed(name="Pruned", message=f"worse than the median at epoch {epoch}")
+
+
+def _log_of(number: int, study: StudyRef) -> Path:
+    return store.path(study.folder) / f"trial-{number}.log"
+
+
+@contextlib.contextmanager
+def _process(number: int, config: RetrainConfig, data: DatasetRef, study: StudyRef) -> Iterator[subprocess.Popen[str]]:
+    """The trial's process, which is gone afterwards."""
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    with _log_of(number, study).open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.trial_process"],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.PIPE,  # closed by the system when this process ends, however it ends
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the sweep, which then lets its trials save their checkpoints
+        )
+    _processes.add(process)
+    try:
+        assert process.stdin
+        request = {"config": config.model_dump(mode="json"), "data": data.model_dump(mode="json")}
+        with contextlib.suppress(BrokenPipeError):  # it has gone already: its status says how
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        yield process
+    finally:
+        _processes.discard(process)
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                assert pipe
+                pipe.close()
+
+
+run_trial = cast(  # Prefect unwraps a state that a task returns; its types do not say so
+    "Task[..., float | None]",
+    as_task(_run_trial, name="run_trial", run_name="trial-{number}", tags=("training", "gpu")),
+)
+
+
+def run_trials(
+    config: RetrainConfig, space: Space, data: DatasetRef, trials: int, parallel: int, ray: str | None
+) -> StudyRef:
+    """Run trials until there are ``trials``, ``parallel`` of them at a time; those that a killed sweep left go first.
+
+    Who else runs the same sweep waits, and finds them done.
+    """
+    study = study_of(config, space, data)
+    with store.locked(study.folder.replace("/", "-")), _runner(parallel, ray) as submit:
+        Study.mend(study)
+        known = Study(study)
+        left = [trial for trial in known.trials if trial.state == "running"]
+        running: dict[PrefectFuture[Any], tuple[int, float]] = {}
+        try:
+            while True:
+                while len(running) < parallel and (left or len(known.trials) < trials):
+                    trial = left.pop(0) if left else known.draw(space, config.training.seed)
+                    inputs = {"config": configured(config, trial.settings), "data": data, "study": study}
+                    running[submit(run_trial, {"number": trial.number, **inputs})] = trial.number, time.monotonic()
+                if not running:
+                    break
+                done = next(as_completed(list(running)))
+                number, began = running.pop(done)
+                known.end(number, time.monotonic() - began, *_result(done))
+        except BaseException:
+            _stop_trials()
+            raise
+    return study
+
+
+def _result(done: PrefectFuture[Any]) -> tuple[float | None, str]:
+    """The figure of a trial, or none, and the reason for which it failed, if it did."""
+    try:
+        return done.result(), ""
+    except Exception as error:  # whatever ended the trial: it ends no sweep
+        sentence = str(error) if isinstance(error, LayerflowError) else f"{type(error).__name__}: {error}"
+        return None, " ".join(sentence.split())
+
+
+def _stop_trials() -> None:
+    """Let the trials of this process save their checkpoints and end."""
+    for process in list(_processes):
+        with contextlib.suppress(OSError):
+            assert process.stdin
+            process.stdin.close()
+
+
+@contextlib.contextmanager
+def _runner(parallel: int, ray: str | None) -> "Iterator[Callable[..., PrefectFuture[Any]]]":
+    """What starts a trial's task: in a thread, which waits for the trial's process; or on a Ray cluster.
+
+    Raises:
+        ServerError: If the cluster does not answer.
+    """
+    with contextlib.ExitStack() as stack:
+        if ray is None:
+            threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parallel)
+            yield stack.enter_context(threads).submit
+            return
+        import ray as cluster
+        from prefect_ray import RayTaskRunner
+        from prefect_ray.context import remote_options
+
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.getcwd(), os.environ.get("PYTHONPATH")]))
+        variables = {"LAYERFLOW_STORE": str(store.root()), "PYTHONPATH": path}
+        # What the workers print is the trials' log, which their tasks hand to Prefect.
+        settings = {"runtime_env": {"env_vars": variables}, "log_to_driver": False}
+        try:
+            runner = stack.enter_context(RayTaskRunner(ray, init_kwargs=settings))
+        except Exception as error:  # whatever Ray raises: it has no class for it
+            raise ServerError(
+                f"A Ray cluster must answer at {ray}. It does not ({' '.join(str(error).split())[:200]}); see that it "
+                "runs, set RAY_AUTH_MODE=token where it asks for a token, or let `--ray local` start one."
+            ) from error
+        gpus = cluster.cluster_resources().get("GPU", 0)
+        stack.enter_context(remote_options(num_gpus=min(1, gpus)))  # a task that asks for none sees none
+        yield runner.submit

@@ -1,0 +1,78 @@
+"""The process of one trial: it trains as the flow `retrain` would, into the same places of the store, without Prefect.
+
+Started by ``tasks/run_trial.py``, in a process of its own since a GPU's memory is free again only when a process ends,
+and since a network that takes all memory must end one trial and not the sweep. It gets its request as a line of JSON on
+stdin and answers in such lines on stdout. When stdin is closed, the sweep is gone or wants no more: it saves its
+checkpoint and ends.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import Any
+
+from layerflow.config import RetrainConfig
+from layerflow.errors import LayerflowError, heals
+from layerflow.records import DatasetRef
+from tasks import build_model, progress, train_model
+from tasks.policy import make
+
+#: Seconds in which an interrupted training has saved its checkpoint, or never will.
+_SAVE_SECONDS = 10.0
+
+
+class _Answers(logging.Handler):
+    """Lines of JSON on what was stdout; whatever a library prints goes to stderr instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+        self._one_at_a_time = threading.Lock()
+
+    def say(self, **content: Any) -> None:
+        line = json.dumps(content) + "\n"
+        with self._one_at_a_time:
+            self._stream.write(line)
+            self._stream.flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say(level=record.levelno, log=record.getMessage())
+
+
+def main() -> None:
+    """Train as the request says, and answer with each epoch, with what is logged, and with what came of it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may have inherited none
+    answers = _Answers()
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.getLogger("layerflow").handlers = [answers]
+    progress.listener = lambda epoch, figures: answers.say(epoch=epoch, figures=figures)
+    config = RetrainConfig.model_validate(request["config"])
+    data = DatasetRef.model_validate(request["data"])
+    devices = config.devices_for_model
+    try:
+        model = make(build_model, config.model, data, config.training.seed, devices)
+        trained = make(train_model, config.training, model, data, devices)
+    except Exception as error:  # whatever a network of the user's may raise
+        first = next(iter(str(error).strip().splitlines()), "")  # TensorFlow's go on with all of its stack
+        sentence = str(error) if isinstance(error, LayerflowError) else f"{type(error).__name__}: {first}"
+        traceback.print_exc()  # into the trial's log
+        answers.say(error=" ".join(sentence.split()), heals=heals(error))
+    else:
+        answers.say(trained=trained.model_dump(mode="json"))
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait(_SAVE_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""`layerflow sweep` as people use it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def layerflow(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "LAYERFLOW_STORE": str(store)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_it_prints_one_json_object_with_the_trials_and_the_retraining(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "training.learning_rate: {log_uniform: [1e-4, 1e-2]}\nmodel.shift: {int: [0, 1]}"
+    )
+    done = layerflow(
+        *("sweep", "--json", "--trials", "1", "--training.epochs", "2", "--space", str(tmp_path / "space.yaml")),
+        *("--over", "training.learning_rate: {log_uniform: [2e-3, 3e-3]}"),
+        store=tmp_path / "store",
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    (trial,) = answer["trials"]
+    assert trial["settings"].keys() == {"training.learning_rate", "model.shift"}
+    assert 0.002 <= trial["settings"]["training.learning_rate"] <= 0.003, "--over wins over the file"
+    assert (answer["winner"], trial["state"], len(trial["curve"])) == (0, "complete", 2)
+    assert answer["settings"]["training"] == {
+        "epochs": 2,
+        "learning_rate": trial["settings"]["training.learning_rate"],
+    }
+    assert (answer["status"], answer["version"]) == ("promoted", 1)
+    assert answer["steps"]["promote_model"]["state"] == "Promoted"
+    assert Path(answer["card"]).read_text().startswith("# Sweep: mlp-digits")
+
+
+BAD_INPUT = {
+    "unknown field": (["--over", "training.rate: {int: [1, 2]}"], "must be a setting of a run"),
+    "no mapping": (["--over", "training.epochs"], "--over must hold a mapping such as `training.learning_rate:"),
+    "no YAML": (["--over", "training.epochs: ["], "--over must be YAML"),
+    "no file": (["--space", "/nonexistent.yaml"], "--space must name a YAML file that can be read"),
+    "no trials": (["--trials", "0"], "--trials"),
+    "monitor": (["--training.monitor", "loss"], "training.monitor must be val_loss or val_accuracy"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_sentence_and_status_2(case: str, tmp_path: Path) -> None:
+    arguments, reason = BAD_INPUT[case]
+    done = layerflow("sweep", *arguments, store=tmp_path / "store")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "store").exists()

@@ -1,0 +1,225 @@
+"""Sweeps on a real server: trials in processes of their own, kills, crashes, a Ray cluster."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.settings import PREFECT_API_URL
+
+from flows.sweep import sweep
+from layerflow import store, training
+from layerflow.config import RetrainConfig
+from layerflow.records import DatasetRef, StudyRef, Sweep, Trial
+from layerflow.search import plan
+from layerflow.study import Study, study_of
+from tasks.run_trial import run_trials
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = RetrainConfig.model_validate({"training": {"epochs": 3}, "registry": {"name": "swept"}})
+SPACE: dict[str, Any] = {
+    "training.learning_rate": {"log_uniform": [1e-3, 1e-2]},
+    "model.hidden": {"choice": [[16], [32]]},
+}
+
+
+@pytest.fixture(scope="module")
+def swept(server: None) -> tuple[Sweep, Any]:
+    """A sweep of two trials in the session's store, and its flow run; this process must train nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Engine", None)
+        state = sweep(CONFIG, SPACE, trials=2, parallel=2, return_state=True)
+    return state.result(), state.state_details.flow_run_id
+
+
+def task_runs(flow_run_id: Any, expected: int) -> dict[str, str]:
+    """The states of a flow run's task runs, by name, once they are known."""
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    deadline = time.monotonic() + 30
+    with get_client(sync_client=True) as client:
+        while True:
+            runs = client.read_task_runs(flow_run_filter=chosen)
+            if len(runs) >= expected and all(run.state and run.state.is_final() for run in runs):
+                return {run.name: str(run.state_name) for run in runs}
+            assert time.monotonic() < deadline, runs
+            time.sleep(0.1)
+
+
+def figures(trials: tuple[Trial, ...] | list[Trial]) -> list[Any]:
+    """What must not depend on where and when trials ran."""
+    return [(trial.state, trial.value, trial.settings, trial.curve) for trial in trials]
+
+
+def test_trials_are_named_task_runs_and_the_best_is_published_by_the_ordinary_flow(swept: tuple[Sweep, Any]) -> None:
+    made, flow_run = swept
+    states = task_runs(flow_run, 6)
+    before, after = ("load-digits", "validate-digits"), ("choose-mlp-for-digits", "retrain-0")
+    assert states.keys() == {*before, "trial-0", "trial-1", *after}
+    assert states["trial-0"] == states["trial-1"] == "Completed"
+    values = [trial.value for trial in made.swept.trials]
+    assert made.swept.winner.value == min(values)  # type: ignore[type-var]
+    assert made.retrained.trained.epochs == 3
+    assert made.retrained.promotion.code == "promoted_first"
+    assert made.retrained.promotion.name == "swept"
+
+
+def test_the_best_is_not_trained_twice_and_each_figure_is_that_of_its_training(swept: tuple[Sweep, Any]) -> None:
+    made, _ = swept  # the fixture takes the engine away from this process
+    history = made.retrained.trained.history
+    assert made.swept.winner.curve == tuple(epoch.val_loss for epoch in history)
+    assert made.swept.winner.value == min(epoch.val_loss for epoch in history)
+
+
+def test_each_trial_and_the_sweep_have_a_card(swept: tuple[Sweep, Any]) -> None:
+    made, flow_run = swept
+    chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
+    with get_client(sync_client=True) as client:
+        cards = {card.key: str(card.data) for card in client.read_artifacts(artifact_filter=chosen)}
+    cards.pop("data-digits", None)  # where this process checks the data for the first time
+    assert cards.keys() == {"training-swept-trial-0", "training-swept-trial-1", "sweep-swept"}
+    assert store.path(made.swept.card).read_text() == cards["sweep-swept"]
+    rate = made.swept.trials[1].settings["training.learning_rate"]
+    assert f"--training.learning_rate {rate}" in cards["training-swept-trial-1"]
+
+
+def test_the_same_again_runs_no_trial_and_changes_nothing(swept: tuple[Sweep, Any]) -> None:
+    state = sweep(CONFIG, SPACE, trials=2, return_state=True)
+    again = state.result()
+    assert "trial-0" not in task_runs(state.state_details.flow_run_id, 3)
+    assert again.swept == swept[0].swept
+    assert again.retrained.trained == swept[0].retrained.trained
+
+
+@pytest.fixture
+def without_test_images(digits: DatasetRef, empty_store: Path, session_store: Path) -> DatasetRef:
+    """The digits in a store of the test's own, their test images and labels deleted."""
+
+    def copy(folder: Path) -> DatasetRef:
+        source = session_store / digits.folder
+        for file in source.glob("*.npy"):
+            if not file.name.startswith("test_"):
+                shutil.copy(file, folder)
+        assert len(list(folder.iterdir())) == len(list(source.glob("*.npy"))) - 2
+        return digits
+
+    return store.make("load_data", "without-test", DatasetRef, copy)
+
+
+@flow(name="trials", persist_result=False)
+def trials(config: RetrainConfig, space: Any, data: DatasetRef, count: int, parallel: int, ray: str | None) -> StudyRef:
+    return run_trials(config, plan(config, space, ray), data, count, parallel, ray)
+
+
+def test_on_ray_without_the_test_images_the_figures_are_the_same(
+    swept: tuple[Sweep, Any], without_test_images: DatasetRef
+) -> None:
+    pytest.importorskip("prefect_ray")
+    study = trials(CONFIG, SPACE, without_test_images, 2, 2, "local")
+    assert figures(Study(study).trials) == figures(swept[0].swept.trials)
+
+
+NET = """
+import os, signal
+def net(classes, image_shape, way="well"):
+    if way == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if way == "wrong":
+        raise ValueError("the way is wrong")
+    import keras
+    return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(classes)])
+"""
+
+
+def test_a_trial_that_fails_or_is_killed_fails_alone(
+    server: None, digits: DatasetRef, session_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sweptnet.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    ways = ["killed", "wrong", "well"]  # with seed 20 the three are drawn in this order: killed, well, wrong
+    config = RetrainConfig.model_validate({"model": {"name": "sweptnet:net"}, "training": {"epochs": 1, "seed": 20}})
+    space = {"model.options": {"choice": [{"way": way} for way in ways]}}
+    ended = Study(trials(config, space, digits, 3, 2, None)).trials
+    outcome = {trial.settings["model.options"]["way"]: trial for trial in ended}  # type: ignore[index]
+    assert {way: trial.state for way, trial in outcome.items()} == {
+        "killed": "failed",
+        "wrong": "failed",
+        "well": "complete",
+    }
+    assert "It ended with signal 9, as when memory runs out" in outcome["killed"].reason
+    assert "the way is wrong" in outcome["wrong"].reason
+
+
+def test_a_sweep_killed_in_a_trial_goes_on_there_and_repeats_nothing(
+    server: None, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RetrainConfig.model_validate({"training": {"epochs": 400, "patience": 400, "batch_size": 512}})
+    script = f"""
+from tests.flows.test_sweep import *
+config = RetrainConfig.model_validate({config.model_dump(mode="json")!r})
+data = DatasetRef.model_validate({digits.model_dump(mode="json")!r})
+trials(config, SPACE, data, 2, 1, None)
+"""
+    environment = {
+        **os.environ,
+        "LAYERFLOW_STORE": str(store.root()),
+        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        "PYTHONPATH": str(ROOT),
+    }
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        killed = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=ROOT, env=environment, stdout=stream, stderr=stream
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while "'trial-1' - epoch 1/400" not in log.read_text():
+            assert killed.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        children = psutil.Process(killed.pid).children()
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+    gone, alive = psutil.wait_procs(children, timeout=30)
+    assert gone
+    assert not alive, "a trial outlives its sweep"
+    study = study_of(config, plan(config, SPACE), digits)
+    before = Study(study).trials
+    assert [trial.state for trial in before] == ["complete", "running"]
+    state = trials(config, SPACE, digits, 2, 1, None, return_state=True)
+    after = Study(study).trials
+    assert task_runs(state.state_details.flow_run_id, 1).keys() == {"trial-1"}
+    assert after[0] == before[0]
+    assert after[1].settings == before[1].settings
+    assert (after[1].state, after[1].reason) == ("complete", "")
+    assert len(after[1].curve) == 400
+    messages = logs(state.state_details.flow_run_id)
+    assert any("resuming at epoch" in message for message in messages), messages
+
+
+def logs(flow_run_id: Any) -> list[str]:
+    """What was logged in a flow run, once it has arrived."""
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+    chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
+    deadline = time.monotonic() + 15
+    while True:
+        with get_client(sync_client=True) as client:
+            found = [each.message for each in client.read_logs(log_filter=chosen)]
+        if any("Finished in state" in message for message in found) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
