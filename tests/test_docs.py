@@ -63,7 +63,10 @@ def test_a_layer_of_ones_own_gets_into_the_pipeline_as_the_page_says(tmp_path: P
     assert " passed" in run([*table, "-k", "Swish or row"], project, **environment)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/custom-layers.md", "docs/operations.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")))],
+)
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([\w./-]+)\)", (ROOT / document).read_text()):
         assert ((ROOT / document).parent / target).exists(), f"{document}: {target}"
