@@ -44,7 +44,7 @@ run: setup ## retrain on the embedded digits: train, prove, publish
 	$(VENV)/bin/layerflow retrain
 
 test: ray ## the whole test suite
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder # slow files first, which have few tests
 
 lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -123,7 +123,8 @@ def _look_here() -> None:
 
 
 def _taken(maker: Any, given: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(maker).parameters
+    # Of the class itself some Pythons see `keras.Model.__new__` alone, which takes everything.
+    parameters = inspect.signature(maker.__init__ if inspect.isclass(maker) else maker).parameters
     return {name: value for name, value in given.items() if name in parameters}
 
 

@@ -1,6 +1,7 @@
 """A real server with its deployments: made once however often, run by a worker or from here, seen in a browser."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -47,7 +48,9 @@ def ask(server: dict[str, str], path: str, content: object = None) -> Any:
 def running(server: dict[str, str], command: list[str], output: Path, folder: Path = ROOT) -> Iterator[None]:
     """A process that goes on until it is ended, as `serve` and a worker do."""
     with output.open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=server, stdout=log, stderr=log)
+        # A worker that is told to end interrupts itself, in vain where whoever started the tests ignores interrupts.
+        hears = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        process = subprocess.Popen(command, cwd=folder, env=server, stdout=log, stderr=log, preexec_fn=hears)
         try:
             yield
         finally:
