@@ -11,6 +11,7 @@ from keras import ops
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from layerflow import store
+from layerflow.code import code_digest
 from layerflow.data import images_and_labels
 from layerflow.engine import uses_xla
 from layerflow.inference import make_predictor, softmax
@@ -57,7 +58,7 @@ def export(trained: TrainedRef, data: DatasetRef, folder: Path) -> ExportRef:
         len(files),
         sum((target / name).stat().st_size for name in files),
     )
-    return ExportRef(digest=files[DIGESTS], files=files)
+    return ExportRef(digest=files[DIGESTS], code=code_digest(Path(__file__)), files=files)
 
 
 def _write_saved_model(network: keras.Model, data: DatasetRef, target: Path) -> None:

@@ -30,14 +30,28 @@ def digest_of(name: str, file: Path) -> str:
     return digest.hexdigest()
 
 
-def _without_labels(value: Any) -> Any:
-    """A Keras config without the names that Keras counts up in a process, and without addresses in its memory."""
-    if isinstance(value, list):
-        return [_without_labels(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    kept = {key: _without_labels(item) for key, item in value.items() if key != "shared_object_id"}
-    # The name of a policy is what it is: float32.
-    if isinstance(value.get("config"), dict) and not str(value.get("class_name")).endswith("DTypePolicy"):
-        kept["config"].pop("name", None)
-    return kept
+def _without_labels(settings: Any) -> Any:
+    """A Keras config whose layers are numbered in order, and that names no address in memory.
+
+    Keras counts names up in a process, and refers by them to the layers that another one follows.
+    """
+    numbers: dict[str, str] = {}
+
+    def note(value: Any) -> None:
+        if isinstance(value, dict):
+            # The name of a policy is what it is: float32.
+            if isinstance(value.get("config"), dict) and not str(value.get("class_name")).endswith("DTypePolicy"):
+                numbers.setdefault(str(value["config"].get("name")), f"#{len(numbers)}")
+            value = list(value.values())
+        for item in value if isinstance(value, list) else ():
+            note(item)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items() if key != "shared_object_id"}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return numbers.get(value, value) if isinstance(value, str) else value
+
+    note(settings)
+    return plain(settings)

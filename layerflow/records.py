@@ -174,9 +174,10 @@ class Evaluation(Record):
 
 
 class ExportRef(Record):
-    """A SavedModel with its golden examples; ``files`` gives the SHA-256 of each file."""
+    """A SavedModel with its golden examples; ``files`` gives the SHA-256 of each file, ``code`` of what made it."""
 
     digest: str
+    code: str = ""
     files: dict[str, str]
 
     @property

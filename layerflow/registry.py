@@ -126,11 +126,12 @@ def profile_in_service(name: str, data_digest: str) -> Profile | None:
 
 
 def identity(receipt: dict[str, Any]) -> str:
-    """Which model a receipt is of: SHA-256 of network, weights and classes.
+    """Which model a receipt is of: SHA-256 of network, weights, classes, and of the code that makes them answer.
 
     Not of the files: a model that was exported again, after its folder was deleted, has other bytes and is the same.
     """
-    return hashlib.sha256(json.dumps([receipt["trained"]["digest"], *receipt["data"]["classes"]]).encode()).hexdigest()
+    made = [receipt["trained"]["digest"], receipt["export"].get("code", ""), *receipt["data"]["classes"]]
+    return hashlib.sha256(json.dumps(made).encode()).hexdigest()
 
 
 def model_digest(name: str, version: int) -> str | None:

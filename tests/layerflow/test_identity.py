@@ -27,10 +27,17 @@ def sequential() -> keras.Model:
     return keras.Sequential(layers)
 
 
-@pytest.mark.parametrize("make", [mlp, sequential])
+def functional() -> keras.Model:
+    keras.utils.set_random_seed(7)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(3, activation="relu")(keras.layers.Flatten()(inputs))
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()([x, keras.layers.Dense(3)(x)])))
+
+
+@pytest.mark.parametrize("make", [mlp, sequential, functional])
 def test_a_network_that_is_made_and_saved_again_is_the_same(make: Any, tmp_path: Path) -> None:
     first, again = make(), make()
-    assert first.name != again.name, "Keras counts"
+    assert [layer.name for layer in first.layers] != [layer.name for layer in again.layers], "Keras counts"
     assert digest(tmp_path, first) == digest(tmp_path, again)
 
 
