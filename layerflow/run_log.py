@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +44,25 @@ class RunLog(keras.callbacks.Callback):
     def __init__(self, folder: Path, image_shape: tuple[int, ...], epochs: int) -> None:
         super().__init__()
         self.image_shape, self.every, self.epoch = image_shape, -(-epochs // _HISTOGRAMS), 0
-        self.is_new, self.is_broken = not folder.exists(), False
-        self.writers = {split: tf.summary.create_file_writer(str(folder / split)) for split in ("train", "validation")}
+        self.folder, self.is_new, self.is_broken = folder, not folder.exists(), False
+        self.writers: dict[str, Any] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
+        with self._at_its_own_price():
+            for split in ("train", "validation"):
+                self.writers[split] = tf.summary.create_file_writer(str(self.folder / split))
         if self.is_new and self.model.built:
             images = tf.TensorSpec((None, *self.image_shape), tf.uint8)
             answer = tf.function(lambda x: self.model(x, training=False)).get_concrete_function(images)
-            with self._written_to("train"):
-                tf.summary.graph(answer.graph)
+            self._write("train", tf.summary.graph, answer.graph)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.epoch = epoch + 1
         if self.model.built:
-            with self._written_to("train"):
-                tf.summary.scalar("learning_rate", self.model.optimizer.learning_rate)
+            self._write("train", tf.summary.scalar, "learning_rate", self.model.optimizer.learning_rate)
         for name, value in (logs or {}).items():
-            with self._written_to("validation" if name.startswith("val_") else "train"):
-                tf.summary.scalar(name.removeprefix("val_"), value)
+            split = "validation" if name.startswith("val_") else "train"
+            self._write(split, tf.summary.scalar, name.removeprefix("val_"), value)
         if self.epoch % self.every == 0:
             self._write_histograms()
 
@@ -69,22 +70,24 @@ class RunLog(keras.callbacks.Callback):
         if self.epoch % self.every:
             self._write_histograms()
         for split, writer in self.writers.items():
-            with self._written_to(split):
-                writer.close()
+            self._write(split, writer.close)
 
     def _write_histograms(self) -> None:
-        with self._written_to("train"):
-            for weight in self.model.trainable_weights if self.model.built else ():
-                tf.summary.histogram(weight.path, weight)
+        for weight in self.model.trainable_weights if self.model.built else ():
+            self._write("train", tf.summary.histogram, weight.path, weight)
         for split, writer in self.writers.items():
-            with self._written_to(split):
-                writer.flush()
+            self._write(split, writer.flush)
+
+    def _write(self, split: str, write: Callable[..., Any], *what: Any) -> None:
+        """Call ``write`` where there is something to write to."""
+        if split in self.writers:
+            with self._at_its_own_price(), self.writers[split].as_default(self.epoch):
+                write(*what)
 
     @contextlib.contextmanager
-    def _written_to(self, split: str) -> Iterator[None]:
+    def _at_its_own_price(self) -> Iterator[None]:
         try:
-            with self.writers[split].as_default(self.epoch):
-                yield
+            yield
         except (OSError, tf.errors.OpError) as error:
             if not self.is_broken:
                 log.warning("TensorBoard's log can't be written: %s", error)

@@ -77,6 +77,13 @@ def test_a_log_that_can_not_be_written_costs_the_log_alone(
     assert told == ["TensorBoard's log can't be written: No space left on device"]
 
 
+def test_a_folder_that_can_not_be_made_costs_the_log_alone(model: ModelRef, digits: DatasetRef, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    config = TrainingConfig(epochs=2, batch_size=256, seed=76)
+    refused = RunLog(tmp_path / "file" / "logs", digits.image_shape, config.epochs)
+    assert training.train(config, model, digits, tmp_path, [refused]).epochs == 2
+
+
 def test_keras_own_callback_for_tensorboard_works_too(model: ModelRef, digits: DatasetRef, tmp_path: Path) -> None:
     config = TrainingConfig(epochs=2, batch_size=256, seed=75)
     own = keras.callbacks.TensorBoard(tmp_path / "logs", histogram_freq=1, write_graph=False)
