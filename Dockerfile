@@ -3,6 +3,8 @@ FROM python:3.13-slim
 
 # One more package, for which the lock has no hashes: tensorflow[and-cuda] for GPUs, prefect-kubernetes for its worker.
 ARG EXTRA=""
+# requirements-ray.lock for an image with Ray.
+ARG LOCK=requirements.lock
 
 ENV LAYERFLOW_STORE=/data/store \
     PIP_NO_CACHE_DIR=1 \
@@ -15,10 +17,10 @@ RUN useradd --uid 1000 --create-home layerflow \
 
 # What changes seldom comes first: a changed flow does not install TensorFlow again.
 WORKDIR /app
-COPY requirements.lock ./
-RUN pip install --require-hashes -r requirements.lock -c requirements.lock
+COPY requirements.lock requirements-ray.lock ./
+RUN pip install --require-hashes -r "$LOCK" -c "$LOCK"
 RUN if [ -n "$EXTRA" ]; then \
-        sed 's/ \\$//; /--hash/d' requirements.lock > /tmp/constraints.txt \
+        sed 's/ \\$//; /--hash/d' "$LOCK" > /tmp/constraints.txt \
         && pip install "$EXTRA" -c /tmp/constraints.txt \
         && rm /tmp/constraints.txt; \
     fi

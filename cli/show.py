@@ -1,5 +1,6 @@
 """What people see at the end: tables, or one JSON object."""
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,7 +76,7 @@ def swept_as_json(done: Swept) -> dict[str, Any]:
     swept = done.result.swept
     return {
         "monitor": swept.monitor,
-        "trials": [trial.model_dump(mode="json") for trial in swept.trials],
+        "trials": [json.loads(trial.model_dump_json()) for trial in swept.trials],  # what is no number is null
         "winner": swept.winner.number,
         "settings": swept.config.model_dump(mode="json", exclude_defaults=True),
         "card": str(store.path(swept.card)),

@@ -112,24 +112,8 @@ def _cluster(workers: int) -> Iterator[None]:
             "this one is; set training.workers 1 there."
         )
     address = os.environ.get("RAY_ADDRESS") or "local"
-    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
-    if address == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        quiet |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-    else:
-        _knock(address)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    connect(address)
     try:
-        ray.init(address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:  # Ray says it in one of these ways
-        raise UnreachableError(
-            f"Ray must take this process in. {address} says: {_line(error)}; look at its head, and where it asks for a "
-            "token, set RAY_AUTH_MODE=token here."
-        ) from error
-    try:
-        if threading.current_thread() is threading.main_thread():
-            # Ray has put its own there: a run that Prefect cancels would not be told.
-            signal.signal(signal.SIGTERM, on_sigterm or signal.SIG_DFL)
         yield
     except ray.exceptions.RayError as error:
         raise UnreachableError(
@@ -138,6 +122,35 @@ def _cluster(workers: int) -> Iterator[None]:
         ) from error
     finally:
         ray.shutdown()
+
+
+def connect(address: str, **settings: Any) -> None:
+    """Join the cluster at ``address``, ``auto`` for one that this machine is part of, or start a Ray for ``local``.
+
+    Whoever calls this also calls ``ray.shutdown``.
+
+    Raises:
+        UnreachableError: If there is none, or it does not take this process in.
+    """
+    import ray
+
+    settings |= {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
+    if address == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        settings |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    else:
+        _knock(address)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address, **settings)
+    except (OSError, RuntimeError, ValueError) as error:  # Ray says it in one of these ways
+        raise UnreachableError(
+            f"Ray must take this process in. {address} says: {_line(error)}; look at its head, and where it asks for a "
+            "token, set RAY_AUTH_MODE=token here."
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray has put its own there: a run that Prefect cancels would not be told.
+        signal.signal(signal.SIGTERM, on_sigterm or signal.SIG_DFL)
 
 
 def _knock(address: str) -> None:
@@ -156,8 +169,8 @@ def _knock(address: str) -> None:
             grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
         except grpc.FutureTimeoutError as error:
             raise UnreachableError(
-                f"The Ray cluster that RAY_ADDRESS names must answer within {_CONNECT_SECONDS} seconds. {address} does "
-                "not; start its head, name another, or unset RAY_ADDRESS to train on this machine alone."
+                f"The Ray cluster must answer within {_CONNECT_SECONDS} seconds. {address} does not; start its head, "
+                "name another (RAY_ADDRESS, --ray), or none to work on this machine alone."
             ) from error
 
 
@@ -169,15 +182,19 @@ def _resources(job: Job) -> dict[str, float]:
     """
     import ray
 
-    there = ray.cluster_resources()
-    each = {"CPU": float(job.machine.threads or 1)} | ({"GPU": 1.0} if there.get("GPU") else {})
-    for kind, share in each.items():
-        needed, found = share * job.config.workers, there.get(kind, 0)
-        if needed > found:
-            raise ClusterError(
-                f"training.workers {job.config.workers} needs {needed:.0f} {kind}s, and the cluster has {found:.0f}; "
-                f"ask for at most {found // share:.0f} workers, or add nodes."
-            )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    has_gpus = any(node.get("GPU") for node in nodes)
+    each = {"CPU": float(job.machine.threads or 1)} | ({"GPU": 1.0} if has_gpus else {})
+    room = sum(int(min(node.get(kind, 0) // share for kind, share in each.items())) for node in nodes)
+    if job.config.workers > room:
+        asked = " and ".join(f"{share:.0f} {kind}" for kind, share in each.items())
+        raise ClusterError(
+            f"training.workers {job.config.workers} needs as many times {asked} on one node, and the cluster has room "
+            f"for {room}; ask for at most {room} workers, or add nodes."
+        )
+    free = ray.available_resources()
+    if any(free.get(kind, 0) < share * job.config.workers for kind, share in each.items()):
+        log.warning("the cluster is busy: waiting until %d workers have room on it", job.config.workers)
     return each
 
 

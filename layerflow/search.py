@@ -55,7 +55,7 @@ _DEFAULTS: dict[str, Space] = {
 #: Combinations of bounds and choices that are tried out on the config, which takes a tenth of a second.
 _MOST_COMBINATIONS = 1024
 #: Where between its bounds a range is looked at too, so that a field that takes whole numbers only is found out.
-_INSIDE = 0.618
+_INSIDE = 0.6180339887
 
 
 def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Space:
@@ -87,7 +87,7 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
     if not space:
         raise ConfigError("A search space must name a field at least, such as training.learning_rate. It names none.")
     _try_out(config, space)
-    return space
+    return dict(sorted(space.items()))  # what is drawn depends on the order
 
 
 def configured(config: RetrainConfig, settings: Mapping[str, Any]) -> RetrainConfig:

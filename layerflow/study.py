@@ -7,6 +7,7 @@ killed goes on as if it had not been.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ class Study:
         """Cut off a line that a killed process left half written; the caller sees to it that nobody else writes."""
         file = store.path(ref.folder) / "journal.log"
         if file.exists() and not (content := file.read_bytes()).endswith(b"\n"):
-            file.write_bytes(content[: content.rfind(b"\n") + 1])
+            os.truncate(file, content.rfind(b"\n") + 1)
 
     @property
     def trials(self) -> list[Trial]:

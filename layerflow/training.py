@@ -276,8 +276,8 @@ class _Training:
             UnreachableError: If this worker read another checkpoint than the others.
         """
         count, age = self.workers.count, self.checkpoint.age
-        asked, ages = self.workers.total([float(asked_for), float(age)])
-        if ages != count * age:
+        asked, ages, squares = self.workers.total([float(asked_for), float(age), float(age**2)])
+        if (ages, squares) != (count * age, count * age**2):
             raise UnreachableError(f"All workers must read the same checkpoint. Received: number {age} and another")
         return asked > 0
 

@@ -18,8 +18,8 @@ def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swep
     if winner is None:
         why = next((trial.reason for trial in trials if trial.reason), "none was begun")
         raise TrialError(
-            f"A sweep needs one trial that gets to its end, and of {len(trials)} none did. The first: {why} "
-            "With more --trials it goes on."
+            f"A sweep needs one trial that gets to its end, and of {len(trials)} none did. The first: "
+            f"{why.rstrip('.')}. With more --trials it goes on."
         )
     card = f"{study.folder}/card.md"
     text = draw(config, space, trials, winner, known.importances())

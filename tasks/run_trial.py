@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect import Task
+from prefect.exceptions import CrashedRun
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from layerflow import store
 from layerflow.config import RetrainConfig
-from layerflow.errors import LayerflowError, ServerError, TrialError, UnreachableError
+from layerflow.errors import TrialError, UnreachableError
 from layerflow.records import DatasetRef, Epoch, StudyRef, TrainedRef
 from layerflow.search import Space, configured
 from layerflow.study import Study, study_of
@@ -154,12 +155,14 @@ def run_trials(
 
 
 def _result(done: PrefectFuture[Any]) -> tuple[float | None, str]:
-    """The figure of a trial, or none, and the reason for which it failed, if it did."""
+    """The figure of a trial, or none, and the reason for which it failed, if it did.
+
+    What is no fault of its settings (a full disk, a store that is away) ends the sweep; the next one takes it up again.
+    """
     try:
         return done.result(), ""
-    except Exception as error:  # whatever ended the trial: it ends no sweep
-        sentence = str(error) if isinstance(error, LayerflowError) else f"{type(error).__name__}: {error}"
-        return None, " ".join(sentence.split())
+    except (TrialError, CrashedRun) as error:
+        return None, " ".join(str(error).split())
 
 
 def _stop_trials() -> None:
@@ -175,7 +178,7 @@ def _runner(parallel: int, ray: str | None) -> "Iterator[Callable[..., PrefectFu
     """What starts a trial's task: in a thread, which waits for the trial's process; or on a Ray cluster.
 
     Raises:
-        ServerError: If the cluster does not answer.
+        UnreachableError: If the cluster does not answer.
     """
     with contextlib.ExitStack() as stack:
         if ray is None:
@@ -186,17 +189,14 @@ def _runner(parallel: int, ray: str | None) -> "Iterator[Callable[..., PrefectFu
         from prefect_ray import RayTaskRunner
         from prefect_ray.context import remote_options
 
+        from layerflow.distributed import connect
+
         path = os.pathsep.join(filter(None, [str(_ROOT), os.getcwd(), os.environ.get("PYTHONPATH")]))
         variables = {"LAYERFLOW_STORE": str(store.root()), "PYTHONPATH": path}
         # What the workers print is the trials' log, which their tasks hand to Prefect.
-        settings = {"runtime_env": {"env_vars": variables}, "log_to_driver": False}
-        try:
-            runner = stack.enter_context(RayTaskRunner(ray, init_kwargs=settings))
-        except Exception as error:  # whatever Ray raises: it has no class for it
-            raise ServerError(
-                f"A Ray cluster must answer at {ray}. It does not ({' '.join(str(error).split())[:200]}); see that it "
-                "runs, set RAY_AUTH_MODE=token where it asks for a token, or let `--ray local` start one."
-            ) from error
+        connect(ray, runtime_env={"env_vars": variables})
+        stack.callback(cluster.shutdown)
+        runner = stack.enter_context(RayTaskRunner())
         gpus = cluster.cluster_resources().get("GPU", 0)
         stack.enter_context(remote_options(num_gpus=min(1, gpus)))  # a task that asks for none sees none
         yield runner.submit

@@ -62,7 +62,8 @@ def main() -> None:
         first = next(iter(str(error).strip().splitlines()), "")  # TensorFlow's go on with all of its stack
         sentence = str(error) if isinstance(error, LayerflowError) else f"{type(error).__name__}: {first}"
         traceback.print_exc()  # into the trial's log
-        answers.say(error=" ".join(sentence.split()), heals=heals(error))
+        passes = heals(error) or isinstance(error, OSError)  # a full disk: no fault of the settings
+        answers.say(error=" ".join(sentence.split()), heals=passes)
     else:
         answers.say(trained=trained.model_dump(mode="json"))
 

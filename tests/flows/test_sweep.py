@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,10 +25,11 @@ from prefect.settings import PREFECT_API_URL
 from flows.sweep import sweep
 from layerflow import store, training
 from layerflow.config import RetrainConfig
+from layerflow.errors import UnreachableError
 from layerflow.records import DatasetRef, StudyRef, Sweep, Trial
 from layerflow.search import plan
 from layerflow.study import Study, study_of
-from tasks.run_trial import run_trials
+from tasks.run_trial import _runner, run_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = RetrainConfig.model_validate({"training": {"epochs": 3}, "registry": {"name": "swept"}})
@@ -223,3 +225,13 @@ def logs(flow_run_id: Any) -> list[str]:
         if any("Finished in state" in message for message in found) or time.monotonic() > deadline:
             return found
         time.sleep(0.2)
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence_within_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        sentence = f"must answer within 5 seconds. {address} does not"
+        with pytest.raises(UnreachableError, match=sentence), _runner(1, address):
+            pass
+        assert time.monotonic() - began < 20

@@ -259,7 +259,10 @@ def test_a_loss_that_is_no_number_is_told_and_not_tried_again(digits: DatasetRef
 
 
 def test_more_workers_than_the_cluster_has_cpus_is_one_sentence(digits: DatasetRef, workplace: Path) -> None:
-    with pytest.raises(ClusterError, match=r"workers 3 needs 3 CPUs, and the cluster has 2; ask for at most 2 workers"):
+    sentence = (
+        "workers 3 needs as many times 1 CPU on one node, and the cluster has room for 2; ask for at most 2 workers"
+    )
+    with pytest.raises(ClusterError, match=sentence):
         train(digits, workplace / "many", workers=3)
 
 

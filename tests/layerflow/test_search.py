@@ -50,6 +50,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "half a unit": ({"training.epochs": {"int": [1, 2.5]}}, "whole numbers as bounds"),
     "bound outside": ({"training.learning_rate": {"uniform": [0.1, 11]}}, "less than or equal to 10. Received: 11.0"),
     "choice outside": ({"model.hidden": {"choice": [[8], [0]]}}, "model.hidden.0: input should be greater than 0"),
+    "whole by chance": ({"training.patience": {"uniform": [1, 1001]}}, "takes whole numbers; search it by int"),
     "fractions for whole": ({"training.epochs": {"uniform": [1, 5]}}, "takes whole numbers; search it by int"),
     "number for list": ({"model.hidden": {"int": [1, 5]}}, "model.hidden: input should be a valid tuple"),
     "another network's": ({"model.width": {"int": [1, 5]}}, "width is none of them"),
