@@ -1,6 +1,7 @@
 """The command `layerflow`."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from layerflow.errors import ConfigError, FolderChangedError, LayerflowError, Un
 _settings = Parameter(name_transform=lambda name: name, negative=())
 app = App(
     name="layerflow",
+    version=lambda: importlib.metadata.version("layerflow"),
     help="Retrain image classifiers made of your own Keras layers, and ship only what is proved.",
     default_parameter=_settings,
     help_on_error=False,

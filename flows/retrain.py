@@ -14,7 +14,7 @@ from tasks import (
     validate_data,
     verify_export,
 )
-from tasks.policy import data_in_service, result_storage, sweep
+from tasks.policy import data_in_service, forget_failure, result_storage, sweep
 
 
 @flow(
@@ -22,6 +22,7 @@ from tasks.policy import data_in_service, result_storage, sweep
     flow_run_name="retrain-{config.model.name}-on-{config.data.title}",
     description="Load, check, build, train, evaluate, export, verify in a fresh process, and publish what is proved.",
     result_storage=result_storage(),
+    on_failure=[forget_failure],
     persist_result=False,  # the steps' own records are kept; a copy of them would be one more file a run
 )
 def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008  (frozen)

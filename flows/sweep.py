@@ -10,7 +10,7 @@ from layerflow.config import RetrainConfig
 from layerflow.records import Sweep
 from layerflow.search import plan
 from tasks import choose_winner, load_data, validate_data
-from tasks.policy import data_in_service, result_storage
+from tasks.policy import data_in_service, forget_failure, result_storage
 from tasks.run_trial import run_trials
 
 
@@ -19,6 +19,7 @@ from tasks.run_trial import run_trials
     flow_run_name="sweep-{config.model.name}-on-{config.data.title}",
     description="Try settings on the validation images, then retrain with the best: evaluated, verified, gated.",
     result_storage=result_storage(),
+    on_failure=[forget_failure],
     persist_result=False,
 )
 def sweep(

@@ -93,6 +93,11 @@ def make(name: str, classes: int, image_shape: tuple[int, int, int], options: di
             f"{name} must give one logit a class, a tensor of floats of shape (batch, {classes}). "
             f"Received: {getattr(logits, 'shape', type(logits).__name__)}"
         )
+    if np.min(logits) >= 0 and np.allclose(np.sum(logits, axis=-1), 1, atol=1e-3):
+        raise ConfigError(
+            f"{name} must give logits, for the loss and what ships apply the softmax. Received: probabilities, which "
+            "sum to 1; take the softmax off its last layer."
+        )
     return network
 
 
@@ -134,4 +139,5 @@ def _call(maker: Any, given: dict[str, Any], options: dict[str, Any]) -> str:
 
 def _said(error: Exception) -> str:
     first = next(iter(str(error).strip().splitlines()), "")
-    return f"It says: {type(error).__name__}: {first}"
+    said = first.partition(" Full object config:")[0]  # Keras appends hundreds of characters of it
+    return f"It says: {type(error).__name__}: {said}"

@@ -23,7 +23,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE, CachePolicy
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.events import emit_event
 from prefect.exceptions import MissingContextError
@@ -33,7 +33,7 @@ from prefect.runtime import flow_run
 from layerflow import folder, own, registry, sources, store
 from layerflow.code import code_digest
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig, RetrainConfig
-from layerflow.errors import LayerflowError, heals
+from layerflow.errors import FolderChangedError, LayerflowError, UnreachableError, heals
 from layerflow.records import DatasetRef, Profile, Record
 
 P = ParamSpec("P")
@@ -237,11 +237,20 @@ def _can_heal(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     return isinstance(error, BaseException) and heals(error)
 
 
+def forget_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    """What a flow does that failed: its state says it all."""
+    _remove_result(state)
+
+
 def _forget_failure(task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
-    """Remove the file in which Prefect persists the exception: its state says it all."""
+    _remove_result(state)
+
+
+def _remove_result(state: State[Any]) -> None:
+    """Remove the file in which Prefect persists an exception."""
     metadata = getattr(state.data, "metadata", None)
     if metadata and metadata.storage_key:
-        Path(metadata.storage_key).unlink(missing_ok=True)
+        (store.root() / metadata.storage_key).unlink(missing_ok=True)
 
 
 class _ToRunLogger(logging.Handler):
@@ -256,7 +265,7 @@ class _ToRunLogger(logging.Handler):
 
 def _one_sentence(record: logging.LogRecord) -> bool:
     """Drop the traceback of an error that says in one sentence what is to be done."""
-    if record.exc_info and isinstance(record.exc_info[1], LayerflowError):
+    if record.exc_info and isinstance(record.exc_info[1], LayerflowError | UnreachableError | FolderChangedError):
         record.exc_info = None
     return True
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,11 @@ def test_verify_of_what_is_no_export_is_one_sentence_and_status_2(folder: str, t
     assert done.returncode == 2
     assert "must be the folder of a SavedModel that layerflow exported" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_version_is_that_of_the_project(tmp_path: Path) -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    assert layerflow("--version", store=tmp_path).stdout.strip() == project["version"]
 
 
 def test_help_names_every_setting(tmp_path: Path) -> None:

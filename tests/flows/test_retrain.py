@@ -226,3 +226,11 @@ print("EPOCHS", run_retrain(RetrainConfig(training=TrainingConfig(epochs=8))).re
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert "resuming at epoch 5 of 8" in done.stderr
     assert "EPOCHS 8" in done.stdout
+
+
+def test_a_failed_run_leaves_no_file_of_its_exception(first_run: Retrained, session_store: Path) -> None:
+    wrong = RetrainConfig.model_validate({"training": {"optimizer": "Adom"}})
+    before = {file for file in session_store.iterdir() if file.is_file()}  # of the flows of other tests
+    with pytest.raises(ConfigError, match="did you mean"):
+        retrain(wrong)
+    assert {file for file in session_store.iterdir() if file.is_file()} == before

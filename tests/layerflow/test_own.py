@@ -49,6 +49,10 @@ def functional(classes, image_shape):
     return keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Dense(32, "relu")(x)))
 
 
+def probabilities(classes, image_shape):
+    return keras.Sequential([functional(classes, image_shape), keras.layers.Softmax()])
+
+
 def no_model(classes):
     return [classes]
 
@@ -127,6 +131,7 @@ def test_its_options_and_its_code_are_part_of_what_it_is(nets: Path, digits: Dat
         ("mynets.nets:one_too_many", {}, "shape (batch, 10). Received: (2, 11)"),
         ("mynets.nets:breaks", {}, "It says: RuntimeError: out of ideas"),
         ("mynets.nets:MyNet", {"depth": 3}, "must make a network of classes, depth. It says:"),
+        ("mynets.nets:probabilities", {}, "Received: probabilities, which sum to 1; take the softmax off its last"),
         ("mynets.nets:Forgetful", {}, "must load again once it is saved"),
         ("mynets.nets:Unsaved", {}, "must answer the same once it is saved and loaded"),
     ],
