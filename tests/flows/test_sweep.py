@@ -1,5 +1,6 @@
 """Sweeps on a real server: trials in processes of their own, kills, crashes, a Ray cluster."""
 
+import json
 import os
 import shutil
 import signal
@@ -126,11 +127,42 @@ def trials(config: RetrainConfig, space: Any, data: DatasetRef, count: int, para
     return run_trials(config, plan(config, space, ray), data, count, parallel, ray)
 
 
+#: A process that was part of one Ray cluster loses the actors that it starts on the next one: each has one of its own.
+ON_RAY = """
+import json, sys
+from prefect import flow
+from layerflow.config import RetrainConfig
+from layerflow.records import DatasetRef
+from layerflow.search import plan
+from tasks.run_trial import run_trials
+
+@flow(persist_result=False)
+def trials():
+    config, space, data = RetrainConfig.model_validate_json(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+    return run_trials(config, plan(config, space, "local"), DatasetRef.model_validate_json(data), 2, 2, "local")
+
+print(trials().model_dump_json())
+"""
+
+
+@pytest.mark.usefixtures("on_the_server")
 def test_on_ray_without_the_test_images_the_figures_are_the_same(
-    swept: tuple[Sweep, Any], without_test_images: DatasetRef
+    swept: tuple[Sweep, Any], without_test_images: DatasetRef, tmp_path: Path
 ) -> None:
     pytest.importorskip("prefect_ray")
-    study = trials(CONFIG, SPACE, without_test_images, 2, 2, "local")
+    (tmp_path / "on_ray.py").write_text(ON_RAY)
+    arguments = [CONFIG.model_dump_json(), json.dumps(SPACE), without_test_images.model_dump_json()]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "on_ray.py"), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    study = StudyRef.model_validate_json(done.stdout.splitlines()[-1])
     assert figures(Study(study).trials) == figures(swept[0].swept.trials)
 
 
