@@ -161,17 +161,35 @@ def _knock(address: str) -> None:
     """
     import grpc
 
-    host = address.removeprefix("ray://")
-    if ":" not in host or os.environ.get("RAY_USE_TLS") == "1":  # `auto`, or what only Ray has the keys to
+    host = _found_here() if address == "auto" else address.removeprefix("ray://")
+    if ":" not in host or os.environ.get("RAY_USE_TLS") == "1":  # what only Ray can find, or has the keys to
         return
     with grpc.insecure_channel(host) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
         except grpc.FutureTimeoutError as error:
+            said = f"{address} ({host})" if address == "auto" else address
             raise UnreachableError(
-                f"The Ray cluster must answer within {_CONNECT_SECONDS} seconds. {address} does not; start its head, "
+                f"The Ray cluster must answer within {_CONNECT_SECONDS} seconds. {said} does not; start its head, "
                 "name another (RAY_ADDRESS, --ray), or none to work on this machine alone."
             ) from error
+
+
+def _found_here() -> str:
+    """The address that Ray takes `auto` for: that of RAY_ADDRESS, of a Ray on this machine, or of the last one there.
+
+    Raises:
+        UnreachableError: If it finds none.
+    """
+    from ray._private import services  # nothing public tells it without joining, and the last one may be long gone
+
+    try:
+        return str(services.canonicalize_bootstrap_address("auto"))
+    except (ConnectionError, ValueError) as error:
+        raise UnreachableError(
+            "`auto` must find a Ray cluster that this machine is part of. There is none; start one (`ray start "
+            "--head`), name its address (RAY_ADDRESS, --ray), or take `local` for a Ray that ends with the run."
+        ) from error
 
 
 def _resources(job: Job) -> dict[str, float]:

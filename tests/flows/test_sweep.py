@@ -259,11 +259,19 @@ def logs(flow_run_id: Any) -> list[str]:
         time.sleep(0.2)
 
 
-def test_a_cluster_that_does_not_answer_is_one_sentence_within_seconds() -> None:
+@pytest.mark.parametrize("auto", [False, True], ids=["named", "auto"])
+def test_a_cluster_that_does_not_answer_is_one_sentence_within_seconds(
+    auto: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
         address = f"127.0.0.1:{silent.getsockname()[1]}"
+        if auto:  # what Ray takes `auto` for
+            monkeypatch.setenv("RAY_ADDRESS", address)
+        said = r"auto \([\d.]+:\d+\)" if auto else address
         began = time.monotonic()
-        sentence = f"must answer within 5 seconds. {address} does not"
-        with pytest.raises(UnreachableError, match=sentence), _runner(1, address):
+        with (
+            pytest.raises(UnreachableError, match=f"must answer within 5 seconds. {said} does not"),
+            _runner(1, "auto" if auto else address),
+        ):
             pass
         assert time.monotonic() - began < 20
