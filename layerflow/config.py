@@ -24,6 +24,28 @@ MODELS: dict[str, dict[str, Any]] = {
     "resnet": {"width": 16, "depth": 1, **_AUGMENTATION},
     "vit": {"width": 64, "depth": 4, "heads": 4, "patch_size": 4, "dropout": 0.1, **_AUGMENTATION},
 }
+#: Keras' own, by name. Listed, for to ask Keras takes seconds, and a typo must not wait for them.
+OPTIMIZERS = (
+    *(
+        "Adadelta",
+        "Adafactor",
+        "Adagrad",
+        "Adam",
+        "AdamW",
+        "Adamax",
+        "Ftrl",
+        "Lamb",
+        "Lion",
+        "Muon",
+        "Nadam",
+        "RMSprop",
+    ),
+    *("SGD", "ScheduleFreeAdamW"),
+)
+SCHEDULES = (
+    *("CosineDecay", "CosineDecayRestarts", "ExponentialDecay", "InverseTimeDecay", "PiecewiseConstantDecay"),
+    "PolynomialDecay",
+)
 
 
 def _known_model(name: str) -> str:
@@ -47,6 +69,19 @@ def _name_or_form(value: Any) -> Any:
         except ValueError as error:
             raise ValueError(f"a name or a JSON object ({error})") from error
     return value
+
+
+def _of_keras(kind: str, known: tuple[str, ...]) -> AfterValidator:
+    """See that a name, in whatever case, or the class of a form is one of the ``known``."""
+
+    def check(value: str | dict[str, Any]) -> str | dict[str, Any]:
+        name = str(value.get("class_name", "") if isinstance(value, dict) else value).lower()
+        names = [each.lower() for each in known]
+        if name not in names:
+            raise ValueError(f"the name of a Keras {kind}, or its form with `class_name`{did_you_mean(name, names)}")
+        return value
+
+    return AfterValidator(check)
 
 
 #: A Keras class by name, or Keras' own serialised form of one.
@@ -260,12 +295,12 @@ class TrainingConfig(_Group):
     epochs: int = Field(50, ge=1, le=100_000, description="Most passes over the training images.")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="Images in one step of the optimizer.")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Step size of the optimizer, or a schedule's first.")
-    optimizer: _KerasForm = Field(
+    optimizer: Annotated[_KerasForm, _of_keras("optimizer", OPTIMIZERS)] = Field(
         "adam",
         description="A Keras optimizer by name, or Keras' own form of one: "
         '`{"class_name": "AdamW", "config": {"weight_decay": 0.01, "clipnorm": 1.0}}`.',
     )
-    schedule: _KerasForm | None = Field(
+    schedule: Annotated[_KerasForm, _of_keras("schedule", SCHEDULES)] | None = Field(
         None,
         description="A Keras learning rate schedule by name (`CosineDecay`), or Keras' own form of one; "
         "without `decay_steps` it stretches over all epochs.",

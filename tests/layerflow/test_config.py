@@ -1,5 +1,6 @@
 """The settings: bounds, names, and the sentence that a wrong one gets."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -43,6 +44,23 @@ def test_an_unknown_model_gets_near_matches() -> None:
     with pytest.raises(ValidationError) as caught:
         RetrainConfig.model_validate({"model": {"name": "mpl"}})
     assert "did you mean mlp" in config_sentence(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"optimizer": "adm"}, "training.optimizer: the name of a Keras optimizer, .* \\(did you mean adam"),
+        ({"schedule": "Cosine"}, "training.schedule: the name of a Keras schedule, .* \\(did you mean cosinedecay"),
+        ({"optimizer": {"config": {}}}, "or its form with `class_name`"),
+        ({"optimizer": '{"class_name": "Sdg"}'}, "did you mean sgd"),
+    ],
+)
+def test_an_optimizer_or_schedule_that_keras_does_not_have_is_one_sentence(
+    settings: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({"training": settings})
+    assert re.search(reason, config_sentence(caught.value))
 
 
 def test_every_field_has_a_default_and_a_description() -> None:
