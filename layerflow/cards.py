@@ -45,30 +45,49 @@ def slant(names: Sequence[str]) -> dict[str, Any]:
     return {**plain, "rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 4 else plain
 
 
-def picture(figure: "Figure", alt: str) -> str:
-    """The figure as a Markdown picture that needs no other file; ``alt`` says what it shows."""
+def picture(figure: "Figure", alt: str, colours: int | None = None) -> str:
+    """The figure as a Markdown picture that needs no other file.
+
+    Args:
+        alt: What it shows, in words.
+        colours: As few as photographs are drawn with, which take five times as many bytes else; default: all.
+    """
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=100, transparent=True)
+    if colours:
+        few = Image.open(stream).quantize(colours, Image.Quantize.FASTOCTREE)  # the one way that keeps it transparent
+        stream = io.BytesIO()
+        few.save(stream, "PNG", optimize=True)
     return _inline(stream.getvalue(), alt)
 
 
-def strip(images: np.ndarray, alt: str) -> str:
-    """``uint8`` images ``(count, height, width, channels)`` side by side as a Markdown picture, 32 to 48 high."""
-    count, height, width, channels = images.shape
-    row = np.zeros((height, count * (width + 1) - 1, channels), np.uint8)
-    for number, image in enumerate(images):
-        row[:, number * (width + 1) : number * (width + 1) + width] = image
-    drawn = Image.fromarray(row.squeeze(-1) if channels == 1 else row)
-    scale = 32 / height
-    if scale > 1:
-        drawn = drawn.resize((round(drawn.width * scale), 32), Image.Resampling.NEAREST)
-    elif height > 48:
-        drawn.thumbnail((drawn.width, 48))
-    if channels > 1:  # colours of photographs take five times as many bytes without a palette
-        drawn = drawn.quantize(64)
-    stream = io.BytesIO()
-    drawn.save(stream, "PNG", optimize=True)
-    return _inline(stream.getvalue(), alt)
+def new_sheet(columns: float, rows: float, inches: float) -> "tuple[Figure, Any]":
+    """A figure for images in cells of ``inches`` each, counted from the upper left, and its axis."""
+    figure, axis = new_figure(columns * inches, rows * inches)
+    axis.set_axis_off()
+    axis.set(xlim=(0, columns), ylim=(rows, 0))
+    return figure, axis
+
+
+def put(axis: Any, image: np.ndarray, column: float, row: float) -> None:
+    """Draw a ``uint8`` image ``(height, width, channels)`` into the cell whose upper left corner that is."""
+    small = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    small.thumbnail((96, 96))
+    longer, side = max(small.size), 0.92
+    width, height = (side * size / longer for size in small.size)
+    top = row + (side - height) / 2
+    extent = (column, column + width, top + height, top)
+    axis.imshow(small, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest", aspect="auto")
+
+
+def colours_of(images: np.ndarray) -> int | None:
+    """With how many colours a sheet of ``(count, height, width, channels)`` is drawn: of grey ones all."""
+    return 128 if images.shape[-1] > 1 else None
+
+
+def shortened(name: str) -> str:
+    """A class's name where there is little room."""
+    return name if len(name) <= 12 else f"{name[:11]}…"
 
 
 def _inline(png: bytes, alt: str) -> str:

@@ -4,7 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
-from layerflow.cards import COLOURS, INK, new_figure, picture, slant, strip, table, write
+from layerflow.cards import (
+    COLOURS,
+    INK,
+    colours_of,
+    new_figure,
+    new_sheet,
+    picture,
+    put,
+    shortened,
+    slant,
+    table,
+    write,
+)
 from layerflow.data import images_and_labels
 from layerflow.records import DataReport, DatasetRef
 
@@ -56,8 +68,10 @@ def _histogram(report: DataReport, data: DatasetRef) -> str:
 def _samples(data: DatasetRef) -> str:
     images, labels = images_and_labels(data, "train")
     labels = np.asarray(labels)
-    rows = []
-    for number, name in enumerate(data.classes[:_CLASSES]):
-        chosen = np.flatnonzero(labels == number)[:_SAMPLES]
-        rows.append((name, strip(np.asarray(images[chosen]), f"Training images of {name}") if len(chosen) else ""))
-    return table(("class", "images"), rows)
+    names = data.classes[:_CLASSES]
+    figure, axis = new_sheet(_SAMPLES + 2, len(names), inches=0.4)
+    for row, name in enumerate(names):
+        axis.text(1.8, row + 0.5, shortened(name), ha="right", va="center", fontsize=8, color=INK, parse_math=False)
+        for column, at in enumerate(np.flatnonzero(labels == row)[:_SAMPLES]):
+            put(axis, np.asarray(images[at]), column + 2, row)
+    return picture(figure, f"Images: up to {_SAMPLES} of each class, {', '.join(names)}", colours_of(images))

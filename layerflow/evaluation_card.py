@@ -5,7 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from layerflow.calibration import Calibration, calibration
-from layerflow.cards import COLOURS, INK, new_figure, picture, slant, strip, table, write
+from layerflow.cards import (
+    COLOURS,
+    INK,
+    colours_of,
+    new_figure,
+    new_sheet,
+    picture,
+    put,
+    shortened,
+    slant,
+    table,
+    write,
+)
 from layerflow.data import images_and_labels
 from layerflow.records import DatasetRef, Evaluation, TrainedRef
 
@@ -13,7 +25,7 @@ from layerflow.records import DatasetRef, Evaluation, TrainedRef
 _CLASSES = 20
 #: Side of the largest matrix that is drawn cell by cell: at least two pixels for each.
 _CELLS = 200
-_CONFUSIONS, _MISTAKES = 10, 16
+_CONFUSIONS, _MISTAKES, _ACROSS = 10, 16, 8
 
 
 def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, folder: Path) -> None:
@@ -137,11 +149,18 @@ def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray,
     predicted, confidence = probabilities.argmax(axis=-1), probabilities.max(axis=-1)
     wrong = np.flatnonzero(predicted != labels)
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
-    cells = [
-        (
-            strip(np.asarray(images[at : at + 1]), f"{classes[labels[at]]} taken for {classes[predicted[at]]}"),
-            *(classes[labels[at]], classes[predicted[at]], f"{confidence[at]:.1%}"),
-        )
-        for at in chosen
-    ]
-    return table(("image", "true", "predicted", "confidence"), cells) if cells else "There are none."
+    if not len(chosen):
+        return "There are none."
+    figure, axis = new_sheet(_ACROSS, 1.6 * -(-len(chosen) // _ACROSS), inches=1)
+    told = []
+    for place, at in enumerate(chosen):
+        row, column = divmod(place, _ACROSS)
+        true, taken = classes[labels[at]], classes[predicted[at]]
+        put(axis, np.asarray(images[at]), column, 1.6 * row)
+        lines = (true, INK), (taken, COLOURS["bad"]), (f"{confidence[at]:.1%}", INK)
+        for line, (text, colour) in enumerate(lines):
+            below = 1.6 * row + 1.08 + 0.17 * line
+            axis.text(column, below, shortened(text), fontsize=7, color=colour, parse_math=False)
+        told.append(f"{true} taken for {taken}, {confidence[at]:.1%}")
+    drawn = picture(figure, f"Images: {'; '.join(told)}", colours_of(images))
+    return f"Each with its class, in colour what it was taken for, and how surely.\n\n{drawn}"

@@ -174,7 +174,7 @@ PAGE_TEXT = "return document.body.innerText"
 PICTURES = "return [...document.images].filter(i => i.src.startsWith('data:')).map(i => [i.alt, i.naturalWidth])"
 #: What each card must say and how many pictures it has at least.
 CARDS = {
-    "data-digits": (["Data: digits", "train + 83 validation + 360 test"], 11),
+    "data-digits": (["Data: digits", "train + 83 validation + 360 test"], 2),
     "training-mlp-digits": (["Training: mlp on digits", "is the best by val_loss", "images a second"], 1),
     "evaluation-mlp-digits": (["Evaluation: mlp on digits", "mistakes among 360", "calibration error"], 4),
     "export-mlp-digits": (["Export: mlp on digits", "What was proved", "SHA-256"], 0),

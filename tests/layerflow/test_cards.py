@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from layerflow import decision_card, evaluation_card, manifest, registry, report, store
+from layerflow import data_card, decision_card, evaluation_card, manifest, registry, report, store
 from layerflow.calibration import calibration
 from layerflow.config import GateConfig, RetrainConfig
 from layerflow.errors import RegistryError, VerificationError
@@ -78,15 +78,17 @@ def test_the_evaluation_card_shows_what_is_mixed_up_and_how_sure_it_was(first_ru
     assert alts[0] == f"Confusion matrix of 10 classes: {wrong} mistakes are off the diagonal"
     assert alts[1].startswith("Bars: precision and recall")
     assert alts[2].startswith("Reliability diagram")
-    assert len(alts) == 3 + min(wrong, 16), "and an image of each mistake"
+    assert len(alts) == 4, "and the most confident mistakes"
+    assert alts[3].count(" taken for ") == min(wrong, 16)
     assert f"**Accuracy {evaluation.accuracy:.4f}** (95 % interval {evaluation.accuracy_low:.4f} to " in card
     confusion = np.array(evaluation.confusion) * ~np.eye(10, dtype=bool)
     true, taken = np.unravel_index(confusion.argmax(), (10, 10))
     assert f"| {true} | {taken} | {confusion.max()} | " in card
     predictions = np.load(store.path(evaluation.predictions), allow_pickle=False)
     labels = np.load(store.path(first_run.data.folder) / "test_labels.npy", allow_pickle=False)
-    surest = predictions.max(axis=1)[predictions.argmax(axis=1) != labels].max()
-    assert f"| {surest:.1%} |\n" in card
+    surest = np.where(predictions.argmax(axis=1) != labels, predictions.max(axis=1), 0).argmax()
+    said = f"{labels[surest]} taken for {predictions[surest].argmax()}, {predictions[surest].max():.1%}"
+    assert alts[3].startswith(f"Images: {said}; ")
 
 
 def test_three_hundred_classes_of_large_images_are_still_a_small_card(first_run: Retrained, empty_store: Path) -> None:
@@ -95,8 +97,10 @@ def test_three_hundred_classes_of_large_images_are_still_a_small_card(first_run:
     folder = empty_store / "data"
     folder.mkdir(parents=True)
     labels = np.arange(examples, dtype=np.int32) % 300
-    np.save(folder / "test_images.npy", random.integers(0, 256, (examples, 96, 96, 3), np.uint8), allow_pickle=False)
-    np.save(folder / "test_labels.npy", labels, allow_pickle=False)
+    images = random.integers(0, 256, (examples, 96, 96, 3), np.uint8)  # nothing is larger than noise
+    for split in ("train", "test"):
+        np.save(folder / f"{split}_images.npy", images, allow_pickle=False)
+        np.save(folder / f"{split}_labels.npy", labels // (16 if split == "train" else 1), allow_pickle=False)
     probabilities = random.dirichlet(np.ones(300), examples).astype(np.float32)
     probabilities[np.arange(600), labels[:600]] += 1
     np.save(folder / "predictions.npy", probabilities / probabilities.sum(axis=1, keepdims=True), allow_pickle=False)
@@ -117,8 +121,9 @@ def test_three_hundred_classes_of_large_images_are_still_a_small_card(first_run:
     assert isinstance(evaluation, Evaluation)
     evaluation_card.write_card(evaluation, first_run.trained, data, folder)
     card = (folder / "card.md").read_text()
-    assert len(pictures(card)) == 3 + 16
+    assert len(pictures(card)) == 4
     assert "## Classes (of 300 the 20 of lowest recall)" in card
+    assert len(pictures(data_card._samples(data))) == 1
 
 
 def test_names_with_dollars_and_none_wrong_are_drawn(first_run: Retrained) -> None:
