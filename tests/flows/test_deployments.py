@@ -1,10 +1,13 @@
 """What prefect.yaml says."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from jinja2.sandbox import SandboxedEnvironment
+from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed
 
 from layerflow.config import RetrainConfig
 
@@ -28,6 +31,19 @@ def test_every_deployment_has_a_valid_config_a_schedule_and_one_run_at_a_time() 
             assert "schedules" not in deployment
         else:
             assert deployment["schedules"][0]["timezone"]
+
+
+def test_the_webhook_is_told_in_json_whatever_a_run_is_called() -> None:
+    *_, told = yaml.safe_load((ROOT / "automations.yaml").read_text())
+    event = {"event": "e", "resource": {"name": 'my "night"'}, "payload": {"reason": "it's\nworse"}}
+    rendered = SandboxedEnvironment().from_string(told["actions"][0]["payload"]).render(event=event)
+    assert json.loads(rendered) == {"event": "e", "what": 'my "night"', "details": event["payload"]}
+
+
+def test_a_run_that_ended_or_waits_to_be_started_again_is_not_taken_for_dead() -> None:
+    dead, *_ = yaml.safe_load((ROOT / "automations.yaml").read_text())
+    told = {each.removeprefix("prefect.flow-run.") for each in dead["trigger"]["expect"]}
+    assert told >= {state.__name__ for state in (Completed, Failed, Cancelled, Crashed, AwaitingRetry)}
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:

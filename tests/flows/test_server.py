@@ -126,6 +126,13 @@ def test_a_worker_publishes_and_the_webhook_is_told(
     assert (told["details"]["code"], told["details"]["version"]) == ("promoted_first", 1)
 
 
+def test_which_run_holds_the_one_place_outlives_a_restart_of_the_server(
+    deployed: dict[str, str], nightly_run: dict[str, Any]
+) -> None:
+    """In memory, the default, it would not: the run would be ended, and the next ones refused."""
+    assert (Path(deployed["PREFECT_HOME"]) / "concurrency_leases").is_dir()
+
+
 def test_a_schedule_fires(deployed: dict[str, str]) -> None:
     nightly = ask(deployed, "deployments/filter", {"deployments": {"name": {"any_": ["retrain-digits"]}}})[0]
     due = {"flow_runs": {"deployment_id": {"any_": [nightly["id"]]}, "state": {"type": {"any_": ["SCHEDULED"]}}}}
