@@ -17,7 +17,7 @@ class BatchNormalization(keras.layers.Layer):
     ``trainable = False`` the layer is frozen: it uses the averages in training, too, and keeps them.
 
     Where several replicas or workers share a batch, each normalises its share with the share's own statistics, as if
-    the batch were so small; the moving averages are the mean of theirs at each step, and the same on all of them.
+    the batch were so small, and moves its own averages; whoever trains them takes the mean.
 
     Args:
         momentum: Share of the old average that stays at each step.
@@ -49,7 +49,7 @@ class BatchNormalization(keras.layers.Layer):
         shape = (size,)
         self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
         self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
-        moving = {"shape": shape, "trainable": False, "autocast": False, "aggregation": "mean"}
+        moving = {"shape": shape, "trainable": False, "autocast": False}
         self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **moving)
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **moving)
 

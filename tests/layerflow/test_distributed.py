@@ -29,6 +29,8 @@ pytest.importorskip("ray", reason="the extra `ray` is not installed")
 #: 1,354 images make 33 batches of 41 and a last one of a single image: one of two workers has none then.
 BATCH, EPOCHS = 41, 3
 STEPS = 34
+#: Clips at nearly each step: it must be the gradient of the whole batch that is clipped.
+CLIPPING = {"class_name": "Adam", "config": {"global_clipnorm": 0.5}}
 #: A network that writes down what each process sees. Its losses are those of a linear model: what is normalised and
 #: dropped is multiplied with zero, so that two workers must have the losses of one although each has its own
 #: statistics and masks.
@@ -154,7 +156,14 @@ def train(data: DatasetRef, notes: Path, model: dict[str, object] | None = None,
     )
     told, folder = Recorder(), store.root() / f"trained-{notes.name}"
     folder.mkdir()
-    usual = {"epochs": EPOCHS, "batch_size": BATCH, "learning_rate": 1e-2, "workers": 2, "compile": "graph"}
+    usual = {
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "learning_rate": 1e-2,
+        "workers": 2,
+        "compile": "graph",
+        "optimizer": CLIPPING,
+    }
     return Run(training.train(TrainingConfig(**usual | settings), built, data, folder, [told]), folder, notes, told)
 
 

@@ -111,37 +111,49 @@ def test_where_an_epoch_is_cut_into_calls_changes_no_bit() -> None:
 
 
 def test_two_replicas_have_the_loss_curve_of_one() -> None:
+    """With any optimizer: what is clipped, and looked at for overflows, is the gradient of the whole batch."""
     script = """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras, numpy as np
 from layerflow.engine import Engine
-from layerflow.inference import cross_entropy
 from layerflow.models import Mlp
-def losses(strategy):
+random = np.random.default_rng(3)
+images, labels = random.integers(0, 256, (101, 6, 6, 1), np.uint8), random.integers(0, 4, 101, np.int32)
+images[::2] //= 100
+def losses(strategy, make):
     keras.utils.set_random_seed(3)
-    random = np.random.default_rng(3)
     with strategy.scope():
         network = Mlp(hidden=(8,), classes=4)
         network.build((None, 6, 6, 1))
-        optimizer = keras.optimizers.Adam(1e-2)
+        optimizer = make()
         optimizer.build(network.trainable_variables)
-    images = tf.constant(random.integers(0, 256, (101, 6, 6, 1), np.uint8))
-    engine = Engine(network, optimizer, images, tf.constant(random.integers(0, 4, 101, np.int32)), 16, 1,
-                    xla=False, strategy=strategy)
+    engine = Engine(network, optimizer, images, labels, 16, 1, xla=False, strategy=strategy)
     for epoch in range(1, 6):
         engine.start_epoch()
         while not engine.run_chunk(epoch): pass
         yield engine.loss
-two = list(losses(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])))
-one = list(losses(tf.distribute.get_strategy()))
-# The gradients of half batches are summed in another order: float32 rounding, grown over 35 steps of Adam.
-np.testing.assert_allclose(two, one, rtol=1e-4)
-assert one[-1] < one[0]
+Scaled, Adam, SGD = keras.optimizers.LossScaleOptimizer, keras.optimizers.Adam, keras.optimizers.SGD
+for make in (
+    lambda: Adam(1e-2),
+    lambda: SGD(1.0, global_clipnorm=0.1),
+    lambda: Scaled(Adam(1e-2), initial_scale=2.0**127),  # overflows at first
+):
+    two = list(losses(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), make))
+    one = list(losses(tf.distribute.get_strategy(), make))
+    # The gradients of half batches are summed in another order: float32 rounding, grown over 35 steps.
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    assert one[-1] < one[0]
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_several_replicas_accumulate_no_gradients() -> None:
+    optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
+    with pytest.raises(ConfigError, match=r"gradient_accumulation_steps=2; take a larger training.batch_size"):
+        engine_module._let_sum_be(optimizer)
 
 
 def test_the_whole_pipeline_on_two_replicas_resumes_and_ends_as_on_one(digits: DatasetRef, model: ModelRef) -> None:
@@ -179,6 +191,50 @@ assert verification.verify(exported, scored, data).test_accuracy == scored.accur
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300, check=False
     )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_two_replicas_go_on_with_the_mean_of_their_moving_averages() -> None:
+    script = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras, numpy as np
+from layerflow.engine import Engine
+from layers import BatchNormalization, Dense
+class Net(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.ours, self.keras = BatchNormalization(momentum=0.5), keras.layers.BatchNormalization(momentum=0.5)
+        self.logits = Dense(4)
+    def build(self, shape):
+        for layer in (self.ours, self.keras, self.logits):
+            layer.build((None, 3))
+    def call(self, images, training=False):
+        x = keras.ops.cast(images[:, 0, :, 0], "float32")
+        return self.logits(self.ours(x, training=training) + self.keras(x, training=training))
+images = np.random.default_rng(0).integers(0, 256, (10, 1, 3, 1), np.uint8)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    network = Net()
+    network.build((None, 1, 3, 1))
+    optimizer = keras.optimizers.SGD()
+    optimizer.build(network.trainable_variables)
+engine = Engine(network, optimizer, images, np.zeros(10, np.int32), 4, 1, xla=False, strategy=strategy)
+assert engine.run_chunk(1)
+mean, variance = np.zeros(3), np.ones(3)
+for start in range(0, 10, 4):
+    batch = images[engine.windows.order(1)[start : start + 4], 0, :, 0].astype(float)
+    shares = batch[::2], batch[1::2]
+    mean = 0.5 * mean + 0.5 * np.mean([share.mean(0) for share in shares], 0)
+    variance = 0.5 * variance + 0.5 * np.mean([share.var(0) for share in shares], 0)
+for layer in (network.ours, network.keras):
+    for each in layer.moving_mean.value.values:
+        np.testing.assert_allclose(each, mean, rtol=1e-5)
+    for each in layer.moving_variance.value.values:
+        np.testing.assert_allclose(each, variance, rtol=1e-5)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
