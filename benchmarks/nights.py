@@ -79,13 +79,20 @@ class Night:
         return True
 
     def ask(self, path: str, content: Any = None, method: str = "POST") -> Any:
-        """What the server's API answers."""
+        """What the server's API answers, once its SQLite is not busy with something else."""
         body = json.dumps(content or {}).encode()
         request = urllib.request.Request(
             f"{self.url}/{path}", body, {"content-type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or b"null")
+        for _ in range(20):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read() or b"null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503:
+                    raise
+                time.sleep(0.5)
+        sys.exit(f"the server is too busy to answer {path}")
 
     def deployment(self) -> str:
         """The id of the nightly deployment."""
