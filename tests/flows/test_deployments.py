@@ -1,12 +1,16 @@
 """What prefect.yaml says."""
 
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
+from cli.deploy import _schedule
+from flows.retrain import retrain
 from layerflow.config import RetrainConfig
+from layerflow.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +32,35 @@ def test_every_deployment_has_a_valid_config_a_schedule_and_one_run_at_a_time() 
             assert "schedules" not in deployment
         else:
             assert deployment["schedules"][0]["timezone"]
+
+
+def test_served_schedules_are_those_of_prefect_yaml_or_one_sentence() -> None:
+    off, hourly, daily = retrain.to_deployment(
+        name="served",
+        schedules=[
+            _schedule({"cron": "0 3 * * *", "active": False}),
+            _schedule({"interval": 3600, "timezone": "Europe/Berlin", "parameters": {"config": {}}}),
+            _schedule({"rrule": "FREQ=DAILY"}),
+        ],
+    ).schedules
+    assert (off.active, off.schedule.cron, off.schedule.timezone) == (False, "0 3 * * *", "UTC")
+    assert (hourly.active, hourly.schedule.interval, hourly.schedule.timezone) == (
+        True,
+        timedelta(hours=1),
+        "Europe/Berlin",
+    )
+    assert hourly.parameters == {"config": {}}
+    assert daily.schedule.rrule.endswith("FREQ=DAILY")
+    for wrong in (
+        {},
+        {"corn": "0 3 * * *"},
+        {"cron": "nightly"},
+        {"interval": "3h"},
+        {"cron": "0 3 * * *", "rrule": "x"},
+    ):
+        with pytest.raises(ConfigError, match="must have one of cron, interval \\(in seconds\\) and rrule") as caught:
+            _schedule(wrong)
+        assert "\n" not in str(caught.value)
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:
