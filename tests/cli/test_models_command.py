@@ -122,6 +122,7 @@ def test_rollback_is_one_command(published: Path) -> None:
         (["models", "show", "two"], "two"),
         (["report", "9"], "must be one that is published (1, 2). Received: 9"),
         (["rollback", "--to", "2"], "another model than the one in service. Received: 2"),
+        (["rollback", "--name", "../../x"], "--name must be one of mlp-digits. Received: ../../x"),
         (["rollback", "--name", "cnn"], "--name must be one of mlp-digits. Received: cnn"),
     ],
 )
