@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from cli.embedded import start_unless_configured
+from cli.embedded import configured_url, ensure_answering, start_unless_configured
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.distributed import require_ray
-from layerflow.records import DatasetRef, Retrained, Sweep
+from layerflow.records import DatasetRef, Retrained, RolledBack, Sweep
 from layerflow.search import plan
 
 T = TypeVar("T")
@@ -47,6 +47,19 @@ def run_sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray
     require_ray(config.training)
     planned = plan(config, space, ray)
     return _on_a_server(lambda: _prepare_data(config), lambda: _sweep(config, planned, trials, parallel, ray))
+
+
+def run_rollback(name: str, to: int | None) -> RolledBack:
+    """Run the flow `rollback` where a Prefect server is configured, which tells the webhook; else roll back without."""
+    from layerflow.rollback import roll_back, target_of
+
+    if (url := configured_url()) is None:
+        return roll_back(name, to)
+    target_of(name, to)  # refused before there is a run
+    ensure_answering(url)
+    from flows.rollback import rollback
+
+    return rollback(name, to)
 
 
 def _on_a_server(prepare: Callable[[], None], run: Callable[[], T]) -> T:
