@@ -8,6 +8,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.utilities.callables import parameter_schema
 
+from cli.run import _by_hand
 from flows.rollback import rollback
 from layerflow import registry
 from layerflow.config import RegistryConfig
@@ -33,6 +34,14 @@ def test_it_is_one_named_task_that_is_never_retried(server: None, empty_store: P
     assert task.run_count == 1
     assert task.empirical_policy.retries == 0
     assert registry.names() == []
+
+
+def test_a_run_by_hand_is_tagged_even_if_it_fails_and_its_tasks_are_not(server: None, empty_store: Path) -> None:
+    state = _by_hand(rollback)("nothing", return_state=True)
+    assert state.is_failed()
+    run, task = read(state.state_details.flow_run_id)
+    assert sorted(run.tags) == ["by-hand", "layerflow"]
+    assert task.tags == []
 
 
 def test_the_form_describes_and_bounds_its_fields() -> None:
