@@ -91,8 +91,19 @@ def shortened(name: str) -> str:
 
 
 def _inline(png: bytes, alt: str) -> str:
-    alt = re.sub(r"([\[\]])", r"\\\1", alt)
-    return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    return f"![{plain(alt)}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def plain(text: str) -> str:
+    """A name or a reason as Markdown that shows just that, in one line, wherever it stands."""
+    return re.sub(r"([\\`*_\[\]<>|#!~&])", r"\\\1", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """A command as Markdown that shows just that."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{' '.join(text.splitlines())}{space}{fence}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -102,7 +113,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"(?<!\\)\|", r"\|", str(value)).replace("\n", " ")  # what is ``plain`` has its backslash
 
 
 def short(value: object) -> str:

@@ -11,6 +11,7 @@ from layerflow.cards import (
     new_figure,
     new_sheet,
     picture,
+    plain,
     put,
     shortened,
     slant,
@@ -29,14 +30,14 @@ def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
     """Write ``card.md``."""
     profile = report.profile
     shown = f" (of {len(data.classes):,} classes the first {_CLASSES})" if len(data.classes) > _CLASSES else ""
-    findings = [(_MARKS[each.level], each.check, each.text) for each in report.findings]
+    findings = [(_MARKS[each.level], each.check, plain(each.text)) for each in report.findings]
     counts = [
-        (name, *(f"{profile.counts[split][number]:,}" for split in data.counts))
+        (plain(name), *(f"{profile.counts[split][number]:,}" for split in data.counts))
         for number, name in enumerate(data.classes[:_CLASSES])
     ]
     height, width, channels = data.image_shape
     parts = [
-        f"# Data: {data.name} {data.version}",
+        f"# Data: {plain(data.name)} {data.version}",
         f"{' + '.join(f'{count:,} {split}' for split, count in data.counts.items())} images of {height} x {width} x "
         f"{channels}, uint8 from {profile.lowest} to {profile.highest}, mean {profile.mean:.1f}, standard deviation "
         f"{profile.deviation:.1f}. {data.broken:,} files were left out.",

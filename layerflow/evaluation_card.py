@@ -12,6 +12,7 @@ from layerflow.cards import (
     new_figure,
     new_sheet,
     picture,
+    plain,
     put,
     shortened,
     slant,
@@ -36,7 +37,7 @@ def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, fo
     wrong = evaluation.test_examples - sum(row[number] for number, row in enumerate(evaluation.confusion))
     some = f" (of {len(data.classes):,} the {_CLASSES} of lowest recall)" if len(data.classes) > _CLASSES else ""
     parts = [
-        f"# Evaluation: {trained.model} on {data.name}",
+        f"# Evaluation: {plain(trained.model)} on {plain(data.name)}",
         f"**Accuracy {evaluation.accuracy:.4f}** (95 % interval {evaluation.accuracy_low:.4f} to "
         f"{evaluation.accuracy_high:.4f}), {wrong:,} mistakes among {evaluation.test_examples:,} test examples; "
         f"loss {evaluation.loss:.4f}; expected calibration error {found.error:.4f}.",
@@ -100,7 +101,12 @@ def _confusions(evaluation: Evaluation) -> str:
     off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     largest = [divmod(int(at), len(counts)) for at in np.argsort(-off, axis=None, kind="stable")[:_CONFUSIONS]]
     rows = [
-        (names[true], names[taken], f"{off[true, taken]:,}", f"{off[true, taken] / counts[true].sum():.1%}")
+        (
+            plain(names[true]),
+            plain(names[taken]),
+            f"{off[true, taken]:,}",
+            f"{off[true, taken] / counts[true].sum():.1%}",
+        )
         for true, taken in largest
         if off[true, taken]
     ]

@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from layerflow import data_card, decision_card, evaluation_card, manifest, registry, report, store
+from layerflow import cards, data_card, decision_card, evaluation_card, manifest, registry, report, store
 from layerflow.calibration import calibration
 from layerflow.config import GateConfig, RetrainConfig
 from layerflow.errors import RegistryError, VerificationError
@@ -188,6 +189,59 @@ def test_what_changed_since_the_champion_is_on_the_decision_card(first_run: Retr
     changes = ({"field": "config.training.epochs", "before": 5, "after": 6},)
     made = Promotion.model_validate(first_run.promotion.model_dump() | {"champion_version": 1, "changes": changes})
     assert "| `config.training.epochs` | 5 | 6 |" in decision_card.draw(GateConfig(), made)
+
+
+NASTY = (
+    *(
+        "*star*",
+        "__init__",
+        "[cat](x)",
+        "![x](y)",
+        "<unknown>",
+        "<b>",
+        "&lt;",
+        "a|b",
+        "\\",
+        "a\\|",
+        "`",
+        "`a`b",
+        "~~x~~",
+        "# x",
+    ),
+    "two\n\n# lines",
+)
+
+
+def shown(markdown: str, alt: bool = False) -> list[str]:
+    """The texts of the paragraphs and cells as a reader sees them, or those in the place of pictures."""
+    html = report._markdown.render(markdown)
+    found = (
+        re.findall(r'alt="(.*?)"', html) if alt else re.findall(r"<(?:p|td|h1)>(.*?)</(?:p|td|h1)>", html, re.DOTALL)
+    )
+    return [unescape(each) for each in found]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_name_or_a_reason_is_shown_as_it_is(name: str) -> None:
+    said, plain = " ".join(name.split()), cards.plain(name)
+    assert shown(f"so {plain}.\n\n# {plain}") == [f"so {said}.", said]
+    assert shown(cards.table(("", ""), [(plain, "`a|b`"), ("c", plain)])) == [said, "<code>a|b</code>", "c", said]
+    assert shown(cards._inline(b"", name), alt=True) == [said]
+    assert shown(cards.code(name)) == [f"<code>{' '.join(name.splitlines())}</code>"]
+
+
+def test_classes_and_forced_reasons_by_any_name_are_on_the_cards_as_they_are(first_run: Retrained) -> None:
+    names = ("*star*", "[/b] <unknown>\\")
+    scores = tuple(ClassScore(name=name, precision=1, recall=1, f1=1, examples=3) for name in names)
+    mixed_up = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((2, 1), (0, 3))})
+    assert shown(evaluation_card._confusions(mixed_up))[:2] == list(names)
+    reason = "forced (*now*,\n# see <b>), against kept_worse: worse"
+    changes = ({"field": "data.classes", "before": ["_a_", "_b_"], "after": names[0]},)
+    update = {"reason": reason, "champion_version": 1, "changes": changes}
+    made = Promotion.model_validate(first_run.promotion.model_dump() | update)
+    seen = shown(decision_card.draw(GateConfig(), made))
+    assert any("forced (*now*, # see <b>), against kept_worse: worse." in each for each in seen)
+    assert seen[-2:] == ['["_a_", "_b_"]', "*star*"]
 
 
 class Page(HTMLParser):
