@@ -22,7 +22,7 @@ COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "bad"
 
 def write(folder: Path, parts: Iterable[str]) -> None:
     """Write ``card.md``, a paragraph for each part."""
-    (folder / "card.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (folder / "card.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> "tuple[Figure, Any]":
@@ -85,9 +85,26 @@ def colours_of(images: np.ndarray) -> int | None:
     return 128 if images.shape[-1] > 1 else None
 
 
-def shortened(name: str) -> str:
-    """A class's name where there is little room."""
-    return name if len(name) <= 12 else f"{name[:11]}…"
+def drawn(names: Sequence[str], most: int = 16) -> list[str]:
+    """Class names as pictures show them: shortened to ``most`` letters, or by number where the font lacks a letter."""
+    if not _has_letters(names):
+        return [str(number) for number in range(len(names))]
+    return [name if len(name) <= most else f"{name[: most - 1]}…" for name in names]
+
+
+def numbers_told(names: Sequence[str]) -> str:
+    """A paragraph on what the numbers in the pictures stand for; nothing where ``drawn`` gives names."""
+    if _has_letters(names):
+        return ""
+    return f"In the pictures: {', '.join(f'{number} is {plain(name)}' for number, name in enumerate(names))}."
+
+
+def _has_letters(names: Sequence[str]) -> bool:
+    """Whether the font of the pictures has a glyph for each letter; for another it would draw a box."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    return all(font.get_char_index(ord(letter)) for letter in set("".join(names)))
 
 
 def _inline(png: bytes, alt: str) -> str:

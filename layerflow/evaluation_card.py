@@ -9,12 +9,13 @@ from layerflow.cards import (
     COLOURS,
     INK,
     colours_of,
+    drawn,
     new_figure,
     new_sheet,
+    numbers_told,
     picture,
     plain,
     put,
-    shortened,
     slant,
     table,
     write,
@@ -42,6 +43,7 @@ def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, fo
         f"{evaluation.accuracy_high:.4f}), {wrong:,} mistakes among {evaluation.test_examples:,} test examples; "
         f"loss {evaluation.loss:.4f}; expected calibration error {found.error:.4f}.",
         "## What is taken for what",
+        numbers_told(data.classes),
         _matrix(evaluation, wrong),
         _confusions(evaluation),
         f"## Classes{some}",
@@ -60,7 +62,7 @@ def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, fo
 def _matrix(evaluation: Evaluation, wrong: int) -> str:
     counts = np.array(evaluation.confusion)
     shares = _reduced(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
-    side, names = len(shares), [score.name for score in evaluation.per_class]
+    side, names = len(shares), drawn([score.name for score in evaluation.per_class])
     right = np.eye(side, dtype=bool)
     # The cube root: one mistake in a hundred must be seen beside what is right.
     strength = np.where(right, shares, np.cbrt(shares))
@@ -114,15 +116,16 @@ def _confusions(evaluation: Evaluation) -> str:
 
 
 def _bars(evaluation: Evaluation) -> str:
-    scores = list(evaluation.per_class)
-    if len(scores) > _CLASSES:
-        scores = sorted(scores, key=lambda score: score.recall)[:_CLASSES]
+    names = drawn([score.name for score in evaluation.per_class])
+    named = list(zip(names, evaluation.per_class, strict=True))
+    if len(named) > _CLASSES:
+        named = sorted(named, key=lambda each: each[1].recall)[:_CLASSES]
     figure, axis = new_figure(8, 2.6)
     for shift, kind, colour in ((-0.2, "precision", "train"), (0.2, "recall", "validation")):
-        values = [getattr(score, kind) for score in scores]
-        bars = axis.bar(np.arange(len(scores)) + shift, values, 0.38, color=COLOURS[colour], label=kind)
+        values = [getattr(score, kind) for _, score in named]
+        bars = axis.bar(np.arange(len(named)) + shift, values, 0.38, color=COLOURS[colour], label=kind)
         axis.bar_label(bars, [f"{100 * value:.0f}" for value in values], fontsize=6, color=INK)
-    names = [score.name for score in scores]
+    names = [name for name, _ in named]
     axis.set_xticks(range(len(names)), names, **slant(names))
     axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return picture(figure, f"Bars: precision and recall of {len(names)} classes, in percent")
@@ -158,15 +161,15 @@ def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray,
     if not len(chosen):
         return "There are none."
     figure, axis = new_sheet(_ACROSS, 1.6 * -(-len(chosen) // _ACROSS), inches=1)
-    told = []
+    told, names = [], drawn(classes, most=12)
     for place, at in enumerate(chosen):
         row, column = divmod(place, _ACROSS)
-        true, taken = classes[labels[at]], classes[predicted[at]]
+        true, taken = labels[at], predicted[at]
         put(axis, np.asarray(images[at]), column, 1.6 * row)
-        lines = (true, INK), (taken, COLOURS["bad"]), (f"{confidence[at]:.1%}", INK)
+        lines = (names[true], INK), (names[taken], COLOURS["bad"]), (f"{confidence[at]:.1%}", INK)
         for line, (text, colour) in enumerate(lines):
             below = 1.6 * row + 1.08 + 0.17 * line
-            axis.text(column, below, shortened(text), fontsize=7, color=colour, parse_math=False)
-        told.append(f"{true} taken for {taken}, {confidence[at]:.1%}")
-    drawn = picture(figure, f"Images: {'; '.join(told)}", colours_of(images))
-    return f"Each with its class, in colour what it was taken for, and how surely.\n\n{drawn}"
+            axis.text(column, below, text, fontsize=7, color=colour, parse_math=False)
+        told.append(f"{classes[true]} taken for {classes[taken]}, {confidence[at]:.1%}")
+    sheet = picture(figure, f"Images: {'; '.join(told)}", colours_of(images))
+    return f"Each with its class, in colour what it was taken for, and how surely.\n\n{sheet}"

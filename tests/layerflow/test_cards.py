@@ -134,6 +134,20 @@ def test_names_with_dollars_and_none_wrong_are_drawn(first_run: Retrained) -> No
     assert evaluation_card._confusions(perfect) == "Nothing is."
 
 
+def test_long_names_are_cut_and_those_without_glyphs_are_numbers(
+    first_run: Retrained, recwarn: pytest.WarningsRecorder
+) -> None:
+    assert cards.drawn(["Straße", "кот", "tabby, tabby cat, and others"]) == ["Straße", "кот", "tabby, tabby ca…"]
+    assert cards.numbers_told(["Straße", "кот"]) == ""
+    for names in (("日本語", "*cat*"), ("two\nlines", "b"), ("n" * 500, "b")):
+        scores = tuple(ClassScore(name=name, precision=1, recall=1, f1=1, examples=3) for name in names)
+        mixed_up = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((2, 1), (0, 3))})
+        assert pictures(evaluation_card._matrix(mixed_up, 1) + evaluation_card._bars(mixed_up))
+    assert not recwarn.list
+    assert cards.drawn(["日本語", "cat"]) == ["0", "1"]
+    assert cards.numbers_told(["日本語", "*cat*"]) == r"In the pictures: 0 is 日本語, 1 is \*cat\*."
+
+
 def test_a_single_mistake_among_a_thousand_classes_is_drawn() -> None:
     shares = np.eye(1000)
     shares[3, 996] = 0.5
