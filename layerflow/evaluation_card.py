@@ -27,6 +27,9 @@ from layerflow.records import DatasetRef, Evaluation, TrainedRef
 _CLASSES = 20
 #: Side of the largest matrix that is drawn cell by cell: at least two pixels for each.
 _CELLS = 200
+#: A count and its outline, of which one stands out from any cell on any page: the product of their contrasts with what
+#: is below them is at least that of the two, 16, and so one of them is at least 4.
+_FILL, _OUTLINE = "#ffffff", "#1d2127"
 _CONFUSIONS, _MISTAKES, _ACROSS = 10, 16, 8
 
 
@@ -66,12 +69,14 @@ def _matrix(evaluation: Evaluation, wrong: int) -> str:
     right = np.eye(side, dtype=bool)
     # The cube root: one mistake in a hundred must be seen beside what is right.
     strength = np.where(right, shares, np.cbrt(shares))
+    from matplotlib.patheffects import withStroke
+
     figure, axis = new_figure(5.5, 5.5)
     axis.imshow(np.where(right[..., None], _rgba("test", strength), _rgba("bad", strength)), interpolation="nearest")
     if len(names) <= _CLASSES:
         for row, column in np.argwhere(counts):
-            colour = "white" if strength[row, column] > 0.5 else INK
-            axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=7, color=colour)
+            number = axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=7)
+            number.set(color=_FILL, path_effects=[withStroke(linewidth=1.5, foreground=_OUTLINE)])
     if len(names) <= 2 * _CLASSES:
         axis.set_xticks(range(side), names, rotation=90 if max(map(len, names)) > 2 else 0, parse_math=False)
         axis.set_yticks(range(side), names, parse_math=False)

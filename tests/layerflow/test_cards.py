@@ -134,6 +134,37 @@ def test_names_with_dollars_and_none_wrong_are_drawn(first_run: Retrained) -> No
     assert evaluation_card._confusions(perfect) == "Nothing is."
 
 
+def luminance(colours: np.ndarray) -> np.ndarray:
+    """Of sRGB colours (WCAG 2)."""
+    share = colours[..., :3] / 255
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#1d1f23"])
+def test_counts_stand_out_from_their_cells_on_any_page(first_run: Retrained, page: str) -> None:
+    # Of each row one share is right and the rest is mistakes: strengths from 0 to 1 of either colour.
+    side = 20
+    right = np.array([100, *range(5, 95, 5), 100])
+    confusion = np.diag(right)
+    confusion[np.arange(1, side), np.arange(side - 1)] = 100 - right[1:]
+    scores = tuple(ClassScore(name=str(row), precision=1, recall=1, f1=1, examples=100) for row in range(side))
+    mixed_up = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": confusion.tolist()})
+    (content,) = re.findall(r"base64,(.*?)\)", evaluation_card._matrix(mixed_up, 1))
+    drawn = Image.open(io.BytesIO(base64.b64decode(content))).convert("RGBA")
+    whole = np.argwhere((np.asarray(drawn) == (0, 158, 115, 255)).all(axis=-1))  # the first and the last cell
+    (top, left), (_, last) = whole.min(axis=0), whole.max(axis=0)
+    cell = (last - left + 2) / side
+    on_page = Image.new("RGBA", drawn.size, page)
+    on_page.alpha_composite(drawn)
+    light = luminance(np.asarray(on_page, np.float64))
+    for row, column in np.argwhere(confusion):
+        upper, west = round(top + row * cell), round(left + column * cell)
+        pixels = light[upper + 3 : upper + 20, west + 3 : west + 20]
+        below = pixels[0, 0]
+        contrast = (np.maximum(pixels, below) + 0.05) / (np.minimum(pixels, below) + 0.05)
+        assert contrast.max() >= 3, (row, column)
+
+
 def test_long_names_are_cut_and_those_without_glyphs_are_numbers(
     first_run: Retrained, recwarn: pytest.WarningsRecorder
 ) -> None:
