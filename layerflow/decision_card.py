@@ -29,7 +29,7 @@ def draw(gate: GateConfig, made: Promotion) -> str:
         f"# Decision on {plain(made.name)}: {made.status}",
         f"**{_WORDS[made.code]}** `{made.code}`: {plain(made.reason.rstrip('.'))}.",
         f"Accuracy {made.accuracy:.4f} on {made.test_examples:,} test examples. {in_service}",
-        f"Receipt: `{made.receipt}`.",
+        f"Receipt: `{made.receipt}`. All five cards: `{made.report}`.",
     ]
     if made.comparison:
         parts += ["## Champion and challenger", _sides(made.comparison), _interval(gate, made.comparison)]

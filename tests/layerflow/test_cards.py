@@ -214,7 +214,7 @@ def test_the_decision_card_says_what_was_decided_and_why(contenders: dict[str, C
     assert made
     assert card.startswith(f"# Decision on {NAME}: promoted\n\n**Published: there was no champion")
     assert "Version 1 is in service: `models/mlp-digits/1`." in card
-    assert f"Receipt: `{made.receipt}`" in card
+    assert f"Receipt: `{made.receipt}`. All five cards: `{made.report}`." in card
     assert pictures(card) == []
     made, card = ask(contenders["poor"])
     assert made
