@@ -64,7 +64,7 @@ def _interval(gate: GateConfig, found: Comparison) -> str:
     axis.plot(difference, 0, "o", color=colour, markersize=8)
     axis.axvline(0, color=INK, linewidth=1)
     marks = {0.0: "equal"}
-    if gate.rule == "not_worse":
+    if gate.rule == "not_worse" and gate.margin:
         axis.axvline(-gate.margin, color=COLOURS["bad"], linestyle="--", linewidth=1)
         marks[-gate.margin] = "margin "
     for at, text in marks.items():

@@ -19,7 +19,7 @@ from layerflow.calibration import calibration
 from layerflow.config import GateConfig, RetrainConfig
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.promotion import Challenger, promote
-from layerflow.records import ClassScore, DatasetRef, Evaluation, Promotion, Record, Retrained
+from layerflow.records import ClassScore, Comparison, DatasetRef, Evaluation, Promotion, Record, Retrained
 from layerflow.rollback import roll_back
 
 NAME = "mlp-digits"
@@ -287,6 +287,17 @@ def test_classes_and_forced_reasons_by_any_name_are_on_the_cards_as_they_are(fir
     seen = shown(decision_card.draw(GateConfig(), made))
     assert any("forced (*now*, # see <b>), against kept_worse: worse." in each for each in seen)
     assert seen[-2:] == ['["_a_", "_b_"]', "*star*"]
+
+
+@pytest.mark.parametrize(("margin", "marks"), [(0, [" equal"]), (0.005, [" equal", " margin "])])
+def test_the_margin_is_marked_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, margin: float, marks: list[str]
+) -> None:
+    monkeypatch.setattr(
+        decision_card, "picture", lambda figure, alt: [each.get_text() for each in figure.axes[0].texts]
+    )
+    found = Comparison.model_construct(difference=0.0, difference_low=-0.1, difference_high=0.1, p_value=1.0)
+    assert decision_card._interval(GateConfig(margin=margin), found) == marks
 
 
 class Page(HTMLParser):
