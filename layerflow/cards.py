@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 INK = "#8a8f98"
 #: Of the colours that are told apart by nearly everybody (Okabe and Ito, 2008), those that stand out from both too.
 COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "bad": "#d55e00"}
+#: Letters of a value in a cell: a list of a thousand classes would be longer than all else.
+_MOST = 80
 
 
 def write(folder: Path, parts: Iterable[str]) -> None:
@@ -134,8 +136,13 @@ def _cell(value: object) -> str:
 
 
 def short(value: object) -> str:
-    """A value as it stands in a cell: of a float four digits, of a digest its beginning."""
+    """A value as it stands in a cell: of a float four digits, of a digest and of what is long its beginning."""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"{text[:12]}…" if re.fullmatch("[0-9a-f]{32,}", text) else text
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if re.fullmatch("[0-9a-f]{32,}", text):
+        return f"{text[:12]}…"
+    if len(text) <= _MOST:
+        return text
+    size = f"{len(value):,} in all" if isinstance(value, list | tuple) else f"({len(text):,} characters)"
+    return f"{text[:_MOST]}… {size}"

@@ -289,6 +289,13 @@ def test_classes_and_forced_reasons_by_any_name_are_on_the_cards_as_they_are(fir
     assert seen[-2:] == ['["_a_", "_b_"]', "*star*"]
 
 
+def test_what_is_long_is_cut_in_a_cell() -> None:
+    assert cards.short(["a", "é"]) == '["a", "é"]'
+    assert cards.short([f"class {number}" for number in range(1001)]).endswith("… 1,001 in all")
+    assert cards.short("x" * 1234) == f"{'x' * 80}… (1,234 characters)"
+    assert len(cards.short(list(range(10_000)))) < 100
+
+
 @pytest.mark.parametrize(("margin", "marks"), [(0, [" equal"]), (0.005, [" equal", " margin "])])
 def test_the_margin_is_marked_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch, margin: float, marks: list[str]
