@@ -117,6 +117,8 @@ class _Progress:
         if not self.best_epoch:
             return True
         new, best = getattr(epoch, monitor), getattr(self.history[self.best_epoch - 1], monitor)
+        if not math.isfinite(best):  # nothing compares with what is no number
+            return math.isfinite(new)
         return new > best if monitor.endswith("accuracy") else new < best
 
 
