@@ -310,6 +310,36 @@ def test_a_best_epoch_that_is_no_number_is_beaten_by_any_that_is(monitor: str) -
     assert not training._Progress([epoch(1, 0.5)], best_epoch=1).is_better(epoch(2, float("nan")), monitor)
 
 
+def test_the_seconds_of_a_resumed_epoch_are_those_of_all_its_processes(
+    clean: None,
+    model: ModelRef,
+    digits: DatasetRef,
+    tmp_path: Path,
+    session_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = Engine.run_chunk
+
+    def cancelled(self: Engine, epoch: int) -> bool:
+        if epoch == 2 and int(self.position):
+            raise KeyboardInterrupt
+        self._chunk = 10
+        return original(self, epoch)
+
+    monkeypatch.setattr(Engine, "run_chunk", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, digits, tmp_path, epochs=3)
+    monkeypatch.setattr(Engine, "run_chunk", original)
+    (folder,) = (session_store / "checkpoints").iterdir()
+    checkpoint = Checkpoint(folder)
+    assert checkpoint.found
+    arrays, state = checkpoint.found
+    assert state["seconds"] > 0
+    checkpoint.save(arrays, state | {"seconds": 1000.0})
+    first, resumed, last = (epoch.seconds for epoch in train(model, digits, tmp_path, epochs=3).history)
+    assert max(first, last) < 1000 <= resumed
+
+
 def test_a_cancellation_after_an_epochs_last_step_resumes_at_its_validation(
     clean: None,
     model: ModelRef,
