@@ -34,7 +34,10 @@ _CONFUSIONS, _MISTAKES, _ACROSS = 10, 16, 8
 
 
 def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, folder: Path) -> None:
-    """Write ``card.md``, from the record and the ``predictions.npy`` in ``folder``."""
+    """Write ``card.md``, from the record and the arrays in ``folder``."""
+    if not evaluation.confusion:
+        counts = np.load(folder / "confusion.npy", allow_pickle=False)
+        evaluation = evaluation.model_copy(update={"confusion": counts})
     images, labels = images_and_labels(data, "test")
     probabilities = np.load(folder / "predictions.npy", mmap_mode="r", allow_pickle=False)
     found = calibration(probabilities, labels)
