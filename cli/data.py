@@ -3,8 +3,8 @@
 import contextlib
 import sys
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cli.run import quiet_stderr
 from cli.show import console
@@ -44,7 +44,7 @@ def _show(data: DatasetRef, report: DataReport) -> None:
     terminal, profile = console(), report.profile
     counts = Table("class", *data.counts, title=f"{data.name} {data.version}", title_justify="left")
     for number, name in enumerate(data.classes):
-        counts.add_row(escape(name), *(f"{profile.counts[split][number]:,}" for split in data.counts))
+        counts.add_row(name, *(f"{profile.counts[split][number]:,}" for split in data.counts))
     terminal.print(counts)
     height, width, channels = data.image_shape
     terminal.print(
@@ -52,7 +52,8 @@ def _show(data: DatasetRef, report: DataReport) -> None:
         f"{profile.highest}, mean {profile.mean:.1f}, standard deviation {profile.deviation:.1f}"
     )
     for finding in report.findings:
-        terminal.print(f"[{_COLOURS[finding.level]}]{finding.level}[/]  {finding.check}: {escape(finding.text)}")
+        level = (finding.level, _COLOURS[finding.level])
+        terminal.print(Text.assemble(level, f"  {finding.check}: {finding.text}"))
     if not report.findings:
         terminal.print("nothing was found")
     terminal.print(f"card  {store.path(report.card)}")

@@ -1,6 +1,7 @@
 """The commands that put the flows on a Prefect server: deployments, automations, and serving them from here."""
 
 import contextlib
+import datetime
 import importlib
 import os
 import subprocess
@@ -52,26 +53,43 @@ def serve() -> None:
     _require_server()
     import prefect
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
-    from prefect.schedules import Cron
 
     os.chdir(_ROOT)  # where the deployments' entry points are found
     deployments = []
     for entry in yaml.safe_load((_ROOT / "prefect.yaml").read_text())["deployments"]:
         file, _, function = entry["entrypoint"].partition(":")
         flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), function)
-        schedules = [Cron(each["cron"], timezone=each.get("timezone", "UTC")) for each in entry.get("schedules", [])]
         deployments.append(
             flow.to_deployment(
                 name=entry["name"],
                 description=entry.get("description"),
                 tags=entry.get("tags"),
                 parameters=entry.get("parameters"),
-                schedules=schedules,
+                schedules=[_schedule(each) for each in entry.get("schedules", [])],
                 concurrency_limit=ConcurrencyLimitConfig(**entry.get("concurrency_limit", {"limit": 1})),
             )
         )
     _run_from_here([f"{deployment.flow_name}/{deployment.name}" for deployment in deployments])
     prefect.serve(*deployments, pause_on_shutdown=False)
+
+
+def _schedule(content: dict[str, Any]) -> Any:
+    """A schedule of prefect.yaml as Prefect's own, with all that is said of it."""
+    from prefect.schedules import Schedule
+
+    settings = {"timezone": "UTC", **content}
+    try:
+        if "interval" in settings:
+            settings["interval"] = datetime.timedelta(seconds=settings["interval"])
+        schedule = Schedule(**settings)
+        if not (schedule.cron or schedule.interval or schedule.rrule):
+            raise ValueError("it has none of them")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            "A schedule of prefect.yaml must have one of cron, interval (in seconds) and rrule. "
+            f"Received: {content} ({' '.join(str(error).split())})"
+        ) from error
+    return schedule
 
 
 def _run_from_here(names: list[str]) -> None:

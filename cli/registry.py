@@ -1,5 +1,6 @@
 """The commands on published models."""
 
+import contextlib
 import json
 import sys
 import webbrowser
@@ -7,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cli.run import run_rollback
 from cli.show import changes_table, comparison_table, console
 from layerflow import manifest, registry, store
 from layerflow.errors import DamagedError, RegistryError
@@ -103,9 +105,8 @@ def check_versions(name: str | None) -> None:
 
 def roll_back(name: str | None, to: int | None, as_json: bool) -> None:
     """Restore a version, and say what is in service now."""
-    from layerflow.rollback import roll_back as restore
-
-    done = restore(registry.the_name(name), to)
+    with contextlib.redirect_stdout(sys.stderr):
+        done = run_rollback(registry.the_name(name), to)
     if as_json:
         print(json.dumps(done.model_dump(), indent=2))
     else:

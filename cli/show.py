@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cli.run import Outcome, Swept
@@ -94,12 +93,12 @@ def show_swept(done: Swept) -> None:
         value = "" if trial.value is None else f"{trial.value:.4f}"
         cells = [str(trial.number), trial.state, value, str(len(trial.curve)), f"{trial.seconds:.1f}"]
         style = "bold" if trial.number == swept.winner.number else None
-        table.add_row(*cells, *(escape(short(trial.settings[name])) for name in swept.winner.settings), style=style)
+        table.add_row(*cells, *(short(trial.settings[name]) for name in swept.winner.settings), style=style)
     terminal.print(table)
     for trial in swept.trials:
         if trial.reason:
-            terminal.print(f"trial {trial.number} failed: {escape(trial.reason)}")
-    terminal.print(f"best   trial {swept.winner.number}: layerflow retrain {escape(swept.config.as_flags)}")
+            terminal.print(f"trial {trial.number} failed: {trial.reason}")
+    terminal.print(f"best   trial {swept.winner.number}: layerflow retrain {swept.config.as_flags}")
     terminal.print(f"card   {store.path(swept.card)}")
     show_retrained(done.outcome)
 
@@ -141,5 +140,7 @@ def changes_table(changes: Iterable[dict[str, Any]], before: str, after: str) ->
 
 
 def console() -> Console:
-    # Paths must stay whole when the output is piped: wrapping is for terminals.
-    return Console() if sys.stdout.isatty() else Console(width=200, soft_wrap=True)
+    # No markup: a class or a reason may be called [/b] or :cat:. Paths must stay whole when the output is piped:
+    # wrapping is for terminals.
+    plain: dict[str, Any] = {"markup": False, "emoji": False}
+    return Console(**plain) if sys.stdout.isatty() else Console(**plain, width=200, soft_wrap=True)

@@ -1,6 +1,9 @@
 """The flow `rollback`: an earlier version of a model goes into service again."""
 
+from typing import Annotated
+
 from prefect import flow
+from pydantic import Field
 
 from layerflow.records import RolledBack
 from tasks import rollback_model
@@ -12,6 +15,14 @@ from tasks import rollback_model
     description="Verify an earlier version in a fresh process, and publish its bytes as the next version.",
     persist_result=False,
 )
-def rollback(name: str, to: int | None = None) -> RolledBack:
-    """Roll a published model back to version ``to``, or to the newest one with another model."""
+def rollback(
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)],
+    to: Annotated[int, Field(ge=1)] | None = None,
+) -> RolledBack:
+    """Put an earlier version of a published model into service again.
+
+    Args:
+        name: The model, such as `mlp-digits`: what `registry.name` may be.
+        to: The version to restore; default: the newest with another model than the one in service.
+    """
     return rollback_model(name, to)

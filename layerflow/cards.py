@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 INK = "#8a8f98"
 #: Of the colours that are told apart by nearly everybody (Okabe and Ito, 2008), those that stand out from both too.
 COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "bad": "#d55e00"}
+#: Letters of a value in a cell: a list of a thousand classes would be longer than all else.
+_MOST = 80
 
 
 def write(folder: Path, parts: Iterable[str]) -> None:
     """Write ``card.md``, a paragraph for each part."""
-    (folder / "card.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (folder / "card.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> "tuple[Figure, Any]":
@@ -85,14 +87,42 @@ def colours_of(images: np.ndarray) -> int | None:
     return 128 if images.shape[-1] > 1 else None
 
 
-def shortened(name: str) -> str:
-    """A class's name where there is little room."""
-    return name if len(name) <= 12 else f"{name[:11]}…"
+def drawn(names: Sequence[str], most: int = 16) -> list[str]:
+    """Class names as pictures show them: shortened to ``most`` letters, or by number where the font lacks a letter."""
+    if not _has_letters(names):
+        return [str(number) for number in range(len(names))]
+    return [name if len(name) <= most else f"{name[: most - 1]}…" for name in names]
+
+
+def numbers_told(names: Sequence[str]) -> str:
+    """A paragraph on what the numbers in the pictures stand for; nothing where ``drawn`` gives names."""
+    if _has_letters(names):
+        return ""
+    return f"In the pictures: {', '.join(f'{number} is {plain(name)}' for number, name in enumerate(names))}."
+
+
+def _has_letters(names: Sequence[str]) -> bool:
+    """Whether the font of the pictures has a glyph for each letter; for another it would draw a box."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    return all(font.get_char_index(ord(letter)) for letter in set("".join(names)))
 
 
 def _inline(png: bytes, alt: str) -> str:
-    alt = re.sub(r"([\[\]])", r"\\\1", alt)
-    return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    return f"![{plain(alt)}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def plain(text: str) -> str:
+    """A name or a reason as Markdown that shows just that, in one line, wherever it stands."""
+    return re.sub(r"([\\`*_\[\]<>|#!~&])", r"\\\1", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """A command as Markdown that shows just that."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{' '.join(text.splitlines())}{space}{fence}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -102,12 +132,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"(?<!\\)\|", r"\|", str(value)).replace("\n", " ")  # what is ``plain`` has its backslash
 
 
 def short(value: object) -> str:
-    """A value as it stands in a cell: of a float four digits, of a digest its beginning."""
+    """A value as it stands in a cell: of a float four digits, of a digest and of what is long its beginning."""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"{text[:12]}…" if re.fullmatch("[0-9a-f]{32,}", text) else text
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if re.fullmatch("[0-9a-f]{32,}", text):
+        return f"{text[:12]}…"
+    if len(text) <= _MOST:
+        return text
+    size = f"{len(value):,} in all" if isinstance(value, list | tuple) else f"({len(text):,} characters)"
+    return f"{text[:_MOST]}… {size}"

@@ -8,11 +8,13 @@ from layerflow.cards import (
     COLOURS,
     INK,
     colours_of,
+    drawn,
     new_figure,
     new_sheet,
+    numbers_told,
     picture,
+    plain,
     put,
-    shortened,
     slant,
     table,
     write,
@@ -29,20 +31,21 @@ def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
     """Write ``card.md``."""
     profile = report.profile
     shown = f" (of {len(data.classes):,} classes the first {_CLASSES})" if len(data.classes) > _CLASSES else ""
-    findings = [(_MARKS[each.level], each.check, each.text) for each in report.findings]
+    findings = [(_MARKS[each.level], each.check, plain(each.text)) for each in report.findings]
     counts = [
-        (name, *(f"{profile.counts[split][number]:,}" for split in data.counts))
+        (plain(name), *(f"{profile.counts[split][number]:,}" for split in data.counts))
         for number, name in enumerate(data.classes[:_CLASSES])
     ]
     height, width, channels = data.image_shape
     parts = [
-        f"# Data: {data.name} {data.version}",
+        f"# Data: {plain(data.name)} {data.version}",
         f"{' + '.join(f'{count:,} {split}' for split, count in data.counts.items())} images of {height} x {width} x "
         f"{channels}, uint8 from {profile.lowest} to {profile.highest}, mean {profile.mean:.1f}, standard deviation "
         f"{profile.deviation:.1f}. {data.broken:,} files were left out.",
         "## Findings",
         table(("level", "check", "what was found"), findings) if findings else "Nothing was found.",
         f"## Classes{shown}",
+        numbers_told(data.classes[:_CLASSES]),
         _histogram(report, data),
         table(("class", *data.counts), counts),
         f"## Images{shown}",
@@ -54,7 +57,7 @@ def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
 
 def _histogram(report: DataReport, data: DatasetRef) -> str:
     figure, axis = new_figure(8, 2.6)
-    names = data.classes[:_CLASSES]
+    names = drawn(data.classes[:_CLASSES])
     bottom = np.zeros(len(names))
     for split, counts in report.profile.counts.items():
         axis.bar(range(len(names)), counts[:_CLASSES], bottom=bottom, color=COLOURS[split], label=split)
@@ -70,8 +73,8 @@ def _samples(data: DatasetRef) -> str:
     labels = np.asarray(labels)
     names = data.classes[:_CLASSES]
     figure, axis = new_sheet(_SAMPLES + 2, len(names), inches=0.4)
-    for row, name in enumerate(names):
-        axis.text(1.8, row + 0.5, shortened(name), ha="right", va="center", fontsize=8, color=INK, parse_math=False)
+    for row, name in enumerate(drawn(names, most=12)):
+        axis.text(1.8, row + 0.5, name, ha="right", va="center", fontsize=8, color=INK, parse_math=False)
         for column, at in enumerate(np.flatnonzero(labels == row)[:_SAMPLES]):
             put(axis, np.asarray(images[at]), column + 2, row)
     return picture(figure, f"Images: up to {_SAMPLES} of each class, {', '.join(names)}", colours_of(images))

@@ -1,6 +1,6 @@
 """A decision as people look at it: what was decided and why, the new model against the one in service."""
 
-from layerflow.cards import COLOURS, INK, new_figure, picture, short, table
+from layerflow.cards import COLOURS, INK, new_figure, picture, plain, short, table
 from layerflow.config import GateConfig
 from layerflow.gate import p_text
 from layerflow.records import Code, Comparison, Promotion
@@ -26,15 +26,15 @@ def draw(gate: GateConfig, made: Promotion) -> str:
     """The card, Markdown; ``gate`` is what was decided by."""
     in_service = f"Version {made.version} is in service: `{made.published}`." if made.version else "None is in service."
     parts = [
-        f"# Decision on {made.name}: {made.status}",
-        f"**{_WORDS[made.code]}** `{made.code}`: {made.reason.rstrip('.')}.",
+        f"# Decision on {plain(made.name)}: {made.status}",
+        f"**{_WORDS[made.code]}** `{made.code}`: {plain(made.reason.rstrip('.'))}.",
         f"Accuracy {made.accuracy:.4f} on {made.test_examples:,} test examples. {in_service}",
-        f"Receipt: `{made.receipt}`.",
+        f"Receipt: `{made.receipt}`. All five cards: `{made.report}`.",
     ]
     if made.comparison:
         parts += ["## Champion and challenger", _sides(made.comparison), _interval(gate, made.comparison)]
     if made.champion_version:
-        rows = [(f"`{each.field}`", short(each.before), short(each.after)) for each in made.changes]
+        rows = [(f"`{each.field}`", plain(short(each.before)), plain(short(each.after))) for each in made.changes]
         head = ("what differs", f"champion {made.champion_version}", "challenger")
         parts += ["## Since the champion", table(head, rows) if rows else "Nothing that the receipts know."]
     return "\n\n".join(parts) + "\n"
@@ -44,7 +44,10 @@ def _sides(found: Comparison) -> str:
     champion, challenger = found.champion, found.challenger
     rows: list[tuple[str, ...]] = [
         ("accuracy", *(f"{side.accuracy:.4f}" for side in (champion, challenger))),
-        ("lowest recall", *(f"{side.lowest_recall:.4f} ({side.lowest_class})" for side in (champion, challenger))),
+        (
+            "lowest recall",
+            *(f"{side.lowest_recall:.4f} ({plain(side.lowest_class)})" for side in (champion, challenger)),
+        ),
         ("right where the other is wrong", f"{found.only_champion:,}", f"{found.only_challenger:,}"),
         ("latency p50", *(f"{side.latency_p50_ms:.2f} ms" for side in (champion, challenger))),
         ("latency p99", *(f"{side.latency_p99_ms:.2f} ms" for side in (champion, challenger))),
@@ -61,7 +64,7 @@ def _interval(gate: GateConfig, found: Comparison) -> str:
     axis.plot(difference, 0, "o", color=colour, markersize=8)
     axis.axvline(0, color=INK, linewidth=1)
     marks = {0.0: "equal"}
-    if gate.rule == "not_worse":
+    if gate.rule == "not_worse" and gate.margin:
         axis.axvline(-gate.margin, color=COLOURS["bad"], linestyle="--", linewidth=1)
         marks[-gate.margin] = "margin "
     for at, text in marks.items():

@@ -16,9 +16,14 @@ from layerflow.records import ClassScore, DatasetRef, Evaluation, TrainedRef
 
 log = logging.getLogger(__name__)
 
+#: Classes up to which the confusion matrix is in the record: that of a thousand is 9 MB, in every receipt again.
+_CLASSES = 200
+
 
 def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
     """Score every test example once, and write ``predictions.npy``: ``float32`` probabilities ``(examples, classes)``.
+
+    The confusion matrix of very many classes is ``confusion.npy``, and not in the record.
 
     The interval of the accuracy is Wilson's, at 95 %; a class that no example has, or that was never predicted,
     scores 0.
@@ -33,6 +38,10 @@ def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
     predicted, names = logits.argmax(axis=-1), range(len(data.classes))
     correct = int((predicted == labels).sum())
     interval = binomtest(correct, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
+    confusion = confusion_matrix(labels, predicted, labels=names)
+    small = len(names) <= _CLASSES
+    if not small:
+        np.save(folder / "confusion.npy", confusion, allow_pickle=False)
     scores = zip(*precision_recall_fscore_support(labels, predicted, labels=names, zero_division=0), strict=True)
     evaluation = Evaluation(
         accuracy=correct / len(labels),
@@ -45,7 +54,7 @@ def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
             ClassScore(name=name, precision=precision, recall=recall, f1=f1, examples=int(examples))
             for name, (precision, recall, f1, examples) in zip(data.classes, scores, strict=True)
         ),
-        confusion=tuple(tuple(row) for row in confusion_matrix(labels, predicted, labels=names).tolist()),
+        confusion=tuple(map(tuple, confusion.tolist())) if small else (),
         predictions_digest=store.sha256(folder / "predictions.npy"),
     )
     log.info(

@@ -9,11 +9,13 @@ from layerflow.cards import (
     COLOURS,
     INK,
     colours_of,
+    drawn,
     new_figure,
     new_sheet,
+    numbers_told,
     picture,
+    plain,
     put,
-    shortened,
     slant,
     table,
     write,
@@ -25,22 +27,29 @@ from layerflow.records import DatasetRef, Evaluation, TrainedRef
 _CLASSES = 20
 #: Side of the largest matrix that is drawn cell by cell: at least two pixels for each.
 _CELLS = 200
+#: A count and its outline, of which one stands out from any cell on any page: the product of their contrasts with what
+#: is below them is at least that of the two, 16, and so one of them is at least 4.
+_FILL, _OUTLINE = "#ffffff", "#1d2127"
 _CONFUSIONS, _MISTAKES, _ACROSS = 10, 16, 8
 
 
 def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, folder: Path) -> None:
-    """Write ``card.md``, from the record and the ``predictions.npy`` in ``folder``."""
+    """Write ``card.md``, from the record and the arrays in ``folder``."""
+    if not evaluation.confusion:
+        counts = np.load(folder / "confusion.npy", allow_pickle=False)
+        evaluation = evaluation.model_copy(update={"confusion": counts})
     images, labels = images_and_labels(data, "test")
     probabilities = np.load(folder / "predictions.npy", mmap_mode="r", allow_pickle=False)
     found = calibration(probabilities, labels)
     wrong = evaluation.test_examples - sum(row[number] for number, row in enumerate(evaluation.confusion))
     some = f" (of {len(data.classes):,} the {_CLASSES} of lowest recall)" if len(data.classes) > _CLASSES else ""
     parts = [
-        f"# Evaluation: {trained.model} on {data.name}",
+        f"# Evaluation: {plain(trained.model)} on {plain(data.name)}",
         f"**Accuracy {evaluation.accuracy:.4f}** (95 % interval {evaluation.accuracy_low:.4f} to "
         f"{evaluation.accuracy_high:.4f}), {wrong:,} mistakes among {evaluation.test_examples:,} test examples; "
         f"loss {evaluation.loss:.4f}; expected calibration error {found.error:.4f}.",
         "## What is taken for what",
+        numbers_told(data.classes),
         _matrix(evaluation, wrong),
         _confusions(evaluation),
         f"## Classes{some}",
@@ -59,16 +68,18 @@ def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, fo
 def _matrix(evaluation: Evaluation, wrong: int) -> str:
     counts = np.array(evaluation.confusion)
     shares = _reduced(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
-    side, names = len(shares), [score.name for score in evaluation.per_class]
+    side, names = len(shares), drawn([score.name for score in evaluation.per_class])
     right = np.eye(side, dtype=bool)
     # The cube root: one mistake in a hundred must be seen beside what is right.
     strength = np.where(right, shares, np.cbrt(shares))
+    from matplotlib.patheffects import withStroke
+
     figure, axis = new_figure(5.5, 5.5)
     axis.imshow(np.where(right[..., None], _rgba("test", strength), _rgba("bad", strength)), interpolation="nearest")
     if len(names) <= _CLASSES:
         for row, column in np.argwhere(counts):
-            colour = "white" if strength[row, column] > 0.5 else INK
-            axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=7, color=colour)
+            number = axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=7)
+            number.set(color=_FILL, path_effects=[withStroke(linewidth=1.5, foreground=_OUTLINE)])
     if len(names) <= 2 * _CLASSES:
         axis.set_xticks(range(side), names, rotation=90 if max(map(len, names)) > 2 else 0, parse_math=False)
         axis.set_yticks(range(side), names, parse_math=False)
@@ -100,7 +111,12 @@ def _confusions(evaluation: Evaluation) -> str:
     off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     largest = [divmod(int(at), len(counts)) for at in np.argsort(-off, axis=None, kind="stable")[:_CONFUSIONS]]
     rows = [
-        (names[true], names[taken], f"{off[true, taken]:,}", f"{off[true, taken] / counts[true].sum():.1%}")
+        (
+            plain(names[true]),
+            plain(names[taken]),
+            f"{off[true, taken]:,}",
+            f"{off[true, taken] / counts[true].sum():.1%}",
+        )
         for true, taken in largest
         if off[true, taken]
     ]
@@ -108,15 +124,16 @@ def _confusions(evaluation: Evaluation) -> str:
 
 
 def _bars(evaluation: Evaluation) -> str:
-    scores = list(evaluation.per_class)
-    if len(scores) > _CLASSES:
-        scores = sorted(scores, key=lambda score: score.recall)[:_CLASSES]
+    names = drawn([score.name for score in evaluation.per_class])
+    named = list(zip(names, evaluation.per_class, strict=True))
+    if len(named) > _CLASSES:
+        named = sorted(named, key=lambda each: each[1].recall)[:_CLASSES]
     figure, axis = new_figure(8, 2.6)
     for shift, kind, colour in ((-0.2, "precision", "train"), (0.2, "recall", "validation")):
-        values = [getattr(score, kind) for score in scores]
-        bars = axis.bar(np.arange(len(scores)) + shift, values, 0.38, color=COLOURS[colour], label=kind)
+        values = [getattr(score, kind) for _, score in named]
+        bars = axis.bar(np.arange(len(named)) + shift, values, 0.38, color=COLOURS[colour], label=kind)
         axis.bar_label(bars, [f"{100 * value:.0f}" for value in values], fontsize=6, color=INK)
-    names = [score.name for score in scores]
+    names = [name for name, _ in named]
     axis.set_xticks(range(len(names)), names, **slant(names))
     axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return picture(figure, f"Bars: precision and recall of {len(names)} classes, in percent")
@@ -152,15 +169,15 @@ def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray,
     if not len(chosen):
         return "There are none."
     figure, axis = new_sheet(_ACROSS, 1.6 * -(-len(chosen) // _ACROSS), inches=1)
-    told = []
+    told, names = [], drawn(classes, most=12)
     for place, at in enumerate(chosen):
         row, column = divmod(place, _ACROSS)
-        true, taken = classes[labels[at]], classes[predicted[at]]
+        true, taken = labels[at], predicted[at]
         put(axis, np.asarray(images[at]), column, 1.6 * row)
-        lines = (true, INK), (taken, COLOURS["bad"]), (f"{confidence[at]:.1%}", INK)
+        lines = (names[true], INK), (names[taken], COLOURS["bad"]), (f"{confidence[at]:.1%}", INK)
         for line, (text, colour) in enumerate(lines):
             below = 1.6 * row + 1.08 + 0.17 * line
-            axis.text(column, below, shortened(text), fontsize=7, color=colour, parse_math=False)
-        told.append(f"{true} taken for {taken}, {confidence[at]:.1%}")
-    drawn = picture(figure, f"Images: {'; '.join(told)}", colours_of(images))
-    return f"Each with its class, in colour what it was taken for, and how surely.\n\n{drawn}"
+            axis.text(column, below, text, fontsize=7, color=colour, parse_math=False)
+        told.append(f"{classes[true]} taken for {classes[taken]}, {confidence[at]:.1%}")
+    sheet = picture(figure, f"Images: {'; '.join(told)}", colours_of(images))
+    return f"Each with its class, in colour what it was taken for, and how surely.\n\n{sheet}"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from layerflow import store
-from layerflow.cards import short, table, write
+from layerflow.cards import plain, short, table, write
 from layerflow.manifest import EXTRA
 from layerflow.records import ExportRef, Verification
 
@@ -15,7 +15,7 @@ def write_card(verification: Verification, export: ExportRef, folder: Path) -> N
     contract = json.loads((model / EXTRA / "contract.json").read_text())
     sizes = {name: (model / name).stat().st_size for name in export.files}
     parts = [
-        f"# Export: {contract['model']} on {contract['dataset']}",
+        f"# Export: {plain(contract['model'])} on {plain(contract['dataset'])}",
         f"A SavedModel of {sum(sizes.values()):,} bytes in {len(sizes)} files, digest `{export.digest}`. Loaded by a "
         f"fresh process that has none of our code, with TensorFlow {verification.tensorflow}, in "
         f"{verification.load_seconds:.2f} s; there it answers one image in **{verification.latency_p50_ms:.2f} ms**, "

@@ -227,12 +227,15 @@ def _publish(
     config: RetrainConfig, version: int, export: ExportRef, model: str, receipt: dict[str, Any], page: str
 ) -> None:
     name = config.registry_name
-    registry.publish(name, version, store.path(export.saved_model), receipt, page)
     ledger = registry.read_ledger(name)
     if model in ledger.rolled_back:  # forced: it is wanted again
         kept = tuple(digest for digest in ledger.rolled_back if digest != model)
         registry.write_ledger(name, ledger.model_copy(update={"rolled_back": kept}))
-    registry.prune(name, config.registry.keep)
+    registry.publish(name, version, store.path(export.saved_model), receipt, page)
+    try:
+        registry.prune(name, config.registry.keep)
+    except OSError as error:  # it is in service: a second try would find it `unchanged`, and tell nobody
+        log.warning("old versions of %s could not be removed; the next promotion tries again: %s", name, error)
 
 
 def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str) -> dict[str, Any]:

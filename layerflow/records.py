@@ -164,6 +164,7 @@ class Evaluation(Record):
     test_examples: int
     test_digest: str
     per_class: tuple[ClassScore, ...]
+    #: Of very many classes empty: then it is ``confusion.npy`` beside the probabilities.
     confusion: tuple[tuple[int, ...], ...]
     predictions_digest: str
 

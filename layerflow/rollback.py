@@ -25,11 +25,9 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
         RegistryError: If there is no such version, or none to go back to.
         VerificationError: If the version to restore is not as it was published; nothing was changed then.
     """
+    target_of(name, to)  # before a lock makes a folder of the name
     with store.locked(f"models-{name}"):
-        champion = next(iter(registry.versions(name)), None)
-        if champion is None:
-            raise RegistryError(f"A version of {name} must be published before it can be rolled back. There is none.")
-        target = _target(name, champion, to)
+        champion, target = target_of(name, to)
         folder = registry.folder_of(name, target)
         verification.inspect(folder)
         receipt = registry.receipt_of(name, target)
@@ -70,7 +68,15 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
     )
 
 
-def _target(name: str, champion: int, to: int | None) -> int:
+def target_of(name: str, to: int | None = None) -> tuple[int, int]:
+    """The version in service, and the one that ``roll_back`` would restore in its place.
+
+    Raises:
+        RegistryError: If there is no such version, or none to go back to.
+    """
+    if name not in registry.names():
+        raise RegistryError(f"A version of {name} must be published before it can be rolled back. There is none.")
+    champion = registry.versions(name)[0]
     if to is None:
         target = registry.predecessor(name)
         if target is None:
@@ -78,8 +84,8 @@ def _target(name: str, champion: int, to: int | None) -> int:
                 f"{name} must have an earlier version with another model that was not taken back itself. It has none; "
                 "--to takes any version that layerflow models lists."
             )
-        return target
+        return champion, target
     registry.folder_of(name, to)
     if registry.model_digest(name, to) == registry.model_digest(name, champion):
         raise RegistryError(f"--to must name a version with another model than the one in service. Received: {to}")
-    return to
+    return champion, to

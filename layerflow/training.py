@@ -108,6 +108,8 @@ class _Progress:
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
     best_weights: list[np.ndarray] = field(default_factory=list)
+    #: Seconds that the epoch after these took so far, in processes that are gone.
+    seconds: float = 0.0
 
     def is_over(self, config: TrainingConfig) -> bool:
         done = len(self.history)
@@ -117,6 +119,8 @@ class _Progress:
         if not self.best_epoch:
             return True
         new, best = getattr(epoch, monitor), getattr(self.history[self.best_epoch - 1], monitor)
+        if not math.isfinite(best):  # nothing compares with what is no number
+            return math.isfinite(new)
         return new > best if monitor.endswith("accuracy") else new < best
 
 
@@ -166,6 +170,7 @@ class _Training:
         self.variables = [*self.network.variables, *self.optimizer.variables, *self.engine.variables]
         self.predict = make_predictor(self.network, self.xla)
         self.progress = self._resume() or _Progress()
+        self.began = time.perf_counter()
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
         self.logged_at = -math.inf
 
@@ -206,7 +211,7 @@ class _Training:
             log.info("stopped early: no better %s since epoch %d", self.config.monitor, self.progress.best_epoch)
 
     def _run_epoch(self, number: int) -> Epoch:
-        began = time.perf_counter()
+        self.began = time.perf_counter() - self.progress.seconds
         try:
             while not self.engine.run_chunk(number):
                 if time.monotonic() - self.saved_at > self.config.checkpoint_seconds:
@@ -222,9 +227,9 @@ class _Training:
                 f"The loss must stay finite. It was not after step {self.engine.first_bad_step} of epoch {number}; "
                 "lower training.learning_rate, and see that the images are what they should be."
             )
-        return self._end_epoch(number, loss, began)
+        return self._end_epoch(number, loss)
 
-    def _end_epoch(self, number: int, loss: float, began: float) -> Epoch:
+    def _end_epoch(self, number: int, loss: float) -> Epoch:
         """Validate, note the figures, keep the best weights, and save."""
         raw = self._average_weights()
         val_loss, val_accuracy = self._validate()
@@ -234,7 +239,7 @@ class _Training:
             accuracy=self.engine.accuracy,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - self.began,
         )
         best = self.progress.is_better(epoch, self.config.monitor)
         weights = [weight.numpy() for weight in self.network.weights] if best else self.progress.best_weights
@@ -244,6 +249,7 @@ class _Training:
         self.progress = _Progress(
             [*self.progress.history, epoch], number if best else self.progress.best_epoch, weights
         )
+        began, self.began = self.began, time.perf_counter()  # of the next one no time has passed in this checkpoint
         if self.progress.is_over(self.config) or self._may_save():
             self.save()
         epoch = epoch.model_copy(update={"seconds": time.perf_counter() - began})
@@ -301,7 +307,8 @@ class _Training:
         arrays = {f"variable_{index}": variable.numpy() for index, variable in enumerate(self.variables)}
         arrays |= {f"best_{index}": weight for index, weight in enumerate(self.progress.best_weights)}
         history = [epoch.model_dump() for epoch in self.progress.history]
-        self.checkpoint.save(arrays, {"history": history, "best_epoch": self.progress.best_epoch})
+        seconds = time.perf_counter() - self.began
+        self.checkpoint.save(arrays, {"history": history, "best_epoch": self.progress.best_epoch, "seconds": seconds})
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - began
 
@@ -318,7 +325,7 @@ class _Training:
         best = [arrays[f"best_{index}"] for index in range(sum(name.startswith("best_") for name in arrays))]
         if len(history) < self.config.epochs:
             log.info("resuming at epoch %d of %d", len(history) + 1, self.config.epochs)
-        return _Progress(history, state["best_epoch"], best)
+        return _Progress(history, state["best_epoch"], best, state.get("seconds", 0.0))
 
 
 def fingerprint_of(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> str:

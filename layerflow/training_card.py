@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from layerflow.cards import COLOURS, INK, new_figure, picture, table, write
+from layerflow.cards import COLOURS, INK, new_figure, picture, plain, table, write
 from layerflow.config import TrainingConfig
 from layerflow.records import DatasetRef, Epoch, TrainedRef
 
@@ -24,7 +24,7 @@ def write_card(config: TrainingConfig, trained: TrainedRef, data: DatasetRef, fo
         "feed": trained.feed,
     }
     parts = [
-        f"# Training: {trained.model} on {data.name}",
+        f"# Training: {plain(trained.model)} on {plain(data.name)}",
         f"Learned from {images:,} images for {trained.epochs} epochs{early}. Epoch {best.epoch} is the best by "
         f"{config.monitor}, and its weights are kept.",
         _curves(trained),

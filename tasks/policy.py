@@ -31,6 +31,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from layerflow import folder, own, registry, sources, store
+from layerflow.cards import code
 from layerflow.code import code_digest
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig, RetrainConfig
 from layerflow.errors import FolderChangedError, LayerflowError, UnreachableError, heals
@@ -83,7 +84,7 @@ def show_card(key: str, card: str, description: str, of: RetrainConfig | None = 
         return
     config = of or _config()
     if again and config:
-        card += f"\nAgain: `layerflow retrain {config.as_flags}`\n"
+        card += f"\nAgain: {code(f'layerflow retrain {config.as_flags}')}\n"
     key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
     try:
         create_markdown_artifact(key=key, markdown=card, description=description)

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ import yaml
 from jinja2.sandbox import SandboxedEnvironment
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed
 
+from cli.deploy import _schedule
+from flows.retrain import retrain
 from layerflow.config import RetrainConfig
+from layerflow.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +48,35 @@ def test_a_run_that_ended_or_waits_to_be_started_again_is_not_taken_for_dead() -
     dead, *_ = yaml.safe_load((ROOT / "automations.yaml").read_text())
     told = {each.removeprefix("prefect.flow-run.") for each in dead["trigger"]["expect"]}
     assert told >= {state.__name__ for state in (Completed, Failed, Cancelled, Crashed, AwaitingRetry)}
+
+
+def test_served_schedules_are_those_of_prefect_yaml_or_one_sentence() -> None:
+    off, hourly, daily = retrain.to_deployment(
+        name="served",
+        schedules=[
+            _schedule({"cron": "0 3 * * *", "active": False}),
+            _schedule({"interval": 3600, "timezone": "Europe/Berlin", "parameters": {"config": {}}}),
+            _schedule({"rrule": "FREQ=DAILY"}),
+        ],
+    ).schedules
+    assert (off.active, off.schedule.cron, off.schedule.timezone) == (False, "0 3 * * *", "UTC")
+    assert (hourly.active, hourly.schedule.interval, hourly.schedule.timezone) == (
+        True,
+        timedelta(hours=1),
+        "Europe/Berlin",
+    )
+    assert hourly.parameters == {"config": {}}
+    assert daily.schedule.rrule.endswith("FREQ=DAILY")
+    for wrong in (
+        {},
+        {"corn": "0 3 * * *"},
+        {"cron": "nightly"},
+        {"interval": "3h"},
+        {"cron": "0 3 * * *", "rrule": "x"},
+    ):
+        with pytest.raises(ConfigError, match="must have one of cron, interval \\(in seconds\\) and rrule") as caught:
+            _schedule(wrong)
+        assert "\n" not in str(caught.value)
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:

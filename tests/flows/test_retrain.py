@@ -49,6 +49,17 @@ def task_runs(flow_run_id: Any) -> dict[str, Any]:
     return {names[run.task_key]: run for run in found}
 
 
+def cards_of(flow_run_id: Any) -> dict[str, str]:
+    """The cards among the artifacts of a flow run by key; the bar of a training is none."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=chosen)
+    return {card.key: card.data for card in found if card.type == "markdown"}
+
+
 def test_eight_steps_end_with_a_published_verified_model(first_run: Retrained) -> None:
     assert first_run.promotion.status in ("promoted", "unchanged")
     assert first_run.evaluation.accuracy >= 0.95
@@ -62,6 +73,9 @@ def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monke
     monkeypatch.setattr(training, "Engine", fail)
     state = retrain(RetrainConfig(), return_state=True)
     again = state.result()
+    (card,) = cards_of(state.state_details.flow_run_id).values()
+    assert f"All five cards: `{again.promotion.report}`." in card
+    assert store.path(again.promotion.report).is_file()
     runs = task_runs(state.state_details.flow_run_id)
     assert {name: run.state_name for name, run in runs.items()} == dict.fromkeys(STEPS, "Cached") | {
         "promote_model": "Unchanged"
@@ -80,15 +94,9 @@ def test_runs_are_named_for_what_they_do_and_steps_are_described(first_run: Retr
 
 
 def test_five_cards_are_artifacts_of_the_run_and_say_how_to_repeat_it(first_run: Retrained) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-
     config = RetrainConfig.model_validate({"data": {"validation_fraction": 0.2}, "training": {"epochs": 1}})
     state = retrain(config, return_state=True)
-    chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
-    with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=chosen)
-    cards = {card.key: card.data for card in found if card.type == "markdown"}  # beside the bar of the training
+    cards = cards_of(state.state_details.flow_run_id)
     kinds = ("training", "evaluation", "export", "decision")
     assert cards.keys() == {"data-digits", *(f"{kind}-mlp-digits" for kind in kinds)}
     for card in cards.values():

@@ -216,6 +216,39 @@ def test_without_a_server_deploying_and_serving_are_one_sentence(tmp_path: Path)
         assert done.stderr.count("\n") == 1
 
 
+def test_runs_by_hand_are_tagged_and_tell_what_became_of_the_model(
+    deployed: dict[str, str], nightly_run: dict[str, Any], receiver: tuple[str, list[dict[str, Any]]]
+) -> None:
+    for arguments in (
+        ("retrain", "--training.epochs", "1", "--gate.min_accuracy", "1"),
+        ("retrain", "--training.epochs", "1", "--gate.force", "see [/wiki] *now*"),
+        ("rollback",),
+    ):
+        done = layerflow(*arguments, environment=deployed)
+        assert done.returncode == 0, done.stderr
+    assert "version 3 of mlp-digits is in service, with the model of version 1 in place of 2" in done.stdout
+    runs = ask(deployed, "flow_runs/filter", {"flow_runs": {"tags": {"all_": ["layerflow", "by-hand"]}}})
+    assert sorted((run["name"], run["state_name"]) for run in runs) == [
+        ("retrain-mlp-on-digits", "Completed"),
+        ("retrain-mlp-on-digits", "Completed"),
+        ("rollback-mlp-digits", "Completed"),
+    ]
+    names = ["layerflow.model.kept", "layerflow.model.promoted", "layerflow.model.rolled_back"]
+    chosen = {"filter": {"event": {"name": names}, "order": "ASC"}}
+    deadline = time.monotonic() + 60
+    while len(events := ask(deployed, "events/filter", chosen)["events"]) < 4 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    kinds = [each["event"].rpartition(".")[2] for each in events]
+    assert kinds == ["promoted", "kept", "promoted", "rolled_back"]
+    assert {each["resource"]["prefect.resource.name"] for each in events} == {"mlp-digits"}
+    kept, back = events[1]["payload"], events[3]["payload"]
+    assert (kept["code"], kept["version"], kept["champion_version"]) == ("kept_below_floor", 1, 1)
+    assert (back["version"], back["restored"], back["instead_of"]) == (3, 1, 2)
+    while not any(each["event"] == names[2] for each in receiver[1]):
+        assert time.monotonic() < deadline, "the webhook was not told of the rollback"
+        time.sleep(0.2)
+
+
 def test_serving_runs_a_deployment_without_a_worker_and_leaves_its_schedules_active(
     deployed: dict[str, str], nightly_run: dict[str, Any], tmp_path: Path
 ) -> None:

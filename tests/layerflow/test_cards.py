@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,12 +14,12 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from layerflow import data_card, decision_card, evaluation_card, manifest, registry, report, store
+from layerflow import cards, data_card, decision_card, evaluation_card, manifest, registry, report, store
 from layerflow.calibration import calibration
 from layerflow.config import GateConfig, RetrainConfig
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.promotion import Challenger, promote
-from layerflow.records import ClassScore, DatasetRef, Evaluation, Promotion, Record, Retrained
+from layerflow.records import ClassScore, Comparison, DatasetRef, Evaluation, Promotion, Record, Retrained
 from layerflow.rollback import roll_back
 
 NAME = "mlp-digits"
@@ -133,6 +134,51 @@ def test_names_with_dollars_and_none_wrong_are_drawn(first_run: Retrained) -> No
     assert evaluation_card._confusions(perfect) == "Nothing is."
 
 
+def luminance(colours: np.ndarray) -> np.ndarray:
+    """Of sRGB colours (WCAG 2)."""
+    share = colours[..., :3] / 255
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#1d1f23"])
+def test_counts_stand_out_from_their_cells_on_any_page(first_run: Retrained, page: str) -> None:
+    # Of each row one share is right and the rest is mistakes: strengths from 0 to 1 of either colour.
+    side = 20
+    right = np.array([100, *range(5, 95, 5), 100])
+    confusion = np.diag(right)
+    confusion[np.arange(1, side), np.arange(side - 1)] = 100 - right[1:]
+    scores = tuple(ClassScore(name=str(row), precision=1, recall=1, f1=1, examples=100) for row in range(side))
+    mixed_up = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": confusion.tolist()})
+    (content,) = re.findall(r"base64,(.*?)\)", evaluation_card._matrix(mixed_up, 1))
+    drawn = Image.open(io.BytesIO(base64.b64decode(content))).convert("RGBA")
+    whole = np.argwhere((np.asarray(drawn) == (0, 158, 115, 255)).all(axis=-1))  # the first and the last cell
+    (top, left), (_, last) = whole.min(axis=0), whole.max(axis=0)
+    cell = (last - left + 2) / side
+    on_page = Image.new("RGBA", drawn.size, page)
+    on_page.alpha_composite(drawn)
+    light = luminance(np.asarray(on_page, np.float64))
+    for row, column in np.argwhere(confusion):
+        upper, west = round(top + row * cell), round(left + column * cell)
+        pixels = light[upper + 3 : upper + 20, west + 3 : west + 20]
+        below = pixels[0, 0]
+        contrast = (np.maximum(pixels, below) + 0.05) / (np.minimum(pixels, below) + 0.05)
+        assert contrast.max() >= 3, (row, column)
+
+
+def test_long_names_are_cut_and_those_without_glyphs_are_numbers(
+    first_run: Retrained, recwarn: pytest.WarningsRecorder
+) -> None:
+    assert cards.drawn(["Straße", "кот", "tabby, tabby cat, and others"]) == ["Straße", "кот", "tabby, tabby ca…"]
+    assert cards.numbers_told(["Straße", "кот"]) == ""
+    for names in (("日本語", "*cat*"), ("two\nlines", "b"), ("n" * 500, "b")):
+        scores = tuple(ClassScore(name=name, precision=1, recall=1, f1=1, examples=3) for name in names)
+        mixed_up = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((2, 1), (0, 3))})
+        assert pictures(evaluation_card._matrix(mixed_up, 1) + evaluation_card._bars(mixed_up))
+    assert not recwarn.list
+    assert cards.drawn(["日本語", "cat"]) == ["0", "1"]
+    assert cards.numbers_told(["日本語", "*cat*"]) == r"In the pictures: 0 is 日本語, 1 is \*cat\*."
+
+
 def test_a_single_mistake_among_a_thousand_classes_is_drawn() -> None:
     shares = np.eye(1000)
     shares[3, 996] = 0.5
@@ -168,7 +214,7 @@ def test_the_decision_card_says_what_was_decided_and_why(contenders: dict[str, C
     assert made
     assert card.startswith(f"# Decision on {NAME}: promoted\n\n**Published: there was no champion")
     assert "Version 1 is in service: `models/mlp-digits/1`." in card
-    assert f"Receipt: `{made.receipt}`" in card
+    assert f"Receipt: `{made.receipt}`. All five cards: `{made.report}`." in card
     assert pictures(card) == []
     made, card = ask(contenders["poor"])
     assert made
@@ -188,6 +234,77 @@ def test_what_changed_since_the_champion_is_on_the_decision_card(first_run: Retr
     changes = ({"field": "config.training.epochs", "before": 5, "after": 6},)
     made = Promotion.model_validate(first_run.promotion.model_dump() | {"champion_version": 1, "changes": changes})
     assert "| `config.training.epochs` | 5 | 6 |" in decision_card.draw(GateConfig(), made)
+
+
+NASTY = (
+    *(
+        "*star*",
+        "__init__",
+        "[cat](x)",
+        "![x](y)",
+        "<unknown>",
+        "<b>",
+        "&lt;",
+        "a|b",
+        "\\",
+        "a\\|",
+        "`",
+        "`a`b",
+        "~~x~~",
+        "# x",
+    ),
+    "two\n\n# lines",
+)
+
+
+def shown(markdown: str, alt: bool = False) -> list[str]:
+    """The texts of the paragraphs and cells as a reader sees them, or those in the place of pictures."""
+    html = report._markdown.render(markdown)
+    found = (
+        re.findall(r'alt="(.*?)"', html) if alt else re.findall(r"<(?:p|td|h1)>(.*?)</(?:p|td|h1)>", html, re.DOTALL)
+    )
+    return [unescape(each) for each in found]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_name_or_a_reason_is_shown_as_it_is(name: str) -> None:
+    said, plain = " ".join(name.split()), cards.plain(name)
+    assert shown(f"so {plain}.\n\n# {plain}") == [f"so {said}.", said]
+    assert shown(cards.table(("", ""), [(plain, "`a|b`"), ("c", plain)])) == [said, "<code>a|b</code>", "c", said]
+    assert shown(cards._inline(b"", name), alt=True) == [said]
+    assert shown(cards.code(name)) == [f"<code>{' '.join(name.splitlines())}</code>"]
+
+
+def test_classes_and_forced_reasons_by_any_name_are_on_the_cards_as_they_are(first_run: Retrained) -> None:
+    names = ("*star*", "[/b] <unknown>\\")
+    scores = tuple(ClassScore(name=name, precision=1, recall=1, f1=1, examples=3) for name in names)
+    mixed_up = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((2, 1), (0, 3))})
+    assert shown(evaluation_card._confusions(mixed_up))[:2] == list(names)
+    reason = "forced (*now*,\n# see <b>), against kept_worse: worse"
+    changes = ({"field": "data.classes", "before": ["_a_", "_b_"], "after": names[0]},)
+    update = {"reason": reason, "champion_version": 1, "changes": changes}
+    made = Promotion.model_validate(first_run.promotion.model_dump() | update)
+    seen = shown(decision_card.draw(GateConfig(), made))
+    assert any("forced (*now*, # see <b>), against kept_worse: worse." in each for each in seen)
+    assert seen[-2:] == ['["_a_", "_b_"]', "*star*"]
+
+
+def test_what_is_long_is_cut_in_a_cell() -> None:
+    assert cards.short(["a", "é"]) == '["a", "é"]'
+    assert cards.short([f"class {number}" for number in range(1001)]).endswith("… 1,001 in all")
+    assert cards.short("x" * 1234) == f"{'x' * 80}… (1,234 characters)"
+    assert len(cards.short(list(range(10_000)))) < 100
+
+
+@pytest.mark.parametrize(("margin", "marks"), [(0, [" equal"]), (0.005, [" equal", " margin "])])
+def test_the_margin_is_marked_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, margin: float, marks: list[str]
+) -> None:
+    monkeypatch.setattr(
+        decision_card, "picture", lambda figure, alt: [each.get_text() for each in figure.axes[0].texts]
+    )
+    found = Comparison.model_construct(difference=0.0, difference_low=-0.1, difference_high=0.1, p_value=1.0)
+    assert decision_card._interval(GateConfig(margin=margin), found) == marks
 
 
 class Page(HTMLParser):

@@ -1,10 +1,12 @@
 """Evaluation against figures worked out by hand or by another library."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
-from layerflow import store
+from layerflow import evaluation, evaluation_card, store
 from layerflow.data import images_and_labels
 from layerflow.inference import cross_entropy, softmax
 from layerflow.records import Retrained
@@ -43,6 +45,19 @@ def test_predictions_stay_on_disk(first_run: Retrained) -> None:
     assert predictions.shape == (360, 10)
     assert predictions.dtype == np.float32
     assert store.sha256(store.path(first_run.evaluation.predictions)) == first_run.evaluation.predictions_digest
+
+
+def test_the_matrix_of_very_many_classes_is_beside_the_predictions_and_on_the_card(
+    first_run: Retrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "_CLASSES", 9)
+    found = evaluation.evaluate(first_run.trained, first_run.data, tmp_path)
+    assert found.confusion == ()
+    assert np.load(tmp_path / "confusion.npy", allow_pickle=False).tolist() == [
+        list(row) for row in first_run.evaluation.confusion
+    ]
+    evaluation_card.write_card(found, first_run.trained, first_run.data, tmp_path)
+    assert (tmp_path / "card.md").read_text() == store.path(first_run.evaluation.card).read_text()
 
 
 def test_softmax_and_cross_entropy_stand_large_logits() -> None:

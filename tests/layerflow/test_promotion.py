@@ -116,6 +116,38 @@ def test_what_was_rolled_back_from_is_not_published_again_unless_forced(decide: 
     assert registry.read_ledger(NAME).rolled_back == ()
 
 
+def test_what_can_not_be_pruned_is_left_for_the_next_promotion(decide: Decide, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide("poor")
+    decide("similar")
+    with monkeypatch.context() as patched:
+        patched.setattr(registry.shutil, "rmtree", stumble)
+        assert decide("poor", {"keep": 1}, force="a test").code == "promoted_forced"
+    assert list(registry.home(NAME).glob(".removing-*"))
+    assert decide("good", {"keep": 1}).code == "promoted_better"
+    assert registry.versions(NAME) == [4, 3]
+    assert not list(registry.home(NAME).glob(".removing-*"))
+
+
+def test_a_ledger_that_can_not_be_written_leaves_nothing_published(
+    decide: Decide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide("good")
+    decide("similar", force="a bad night")
+    roll_back(NAME)
+    write = registry.write_ledger
+    monkeypatch.setattr(
+        registry, "write_ledger", lambda name, ledger: write(name, ledger) if ledger.rolled_back else stumble()
+    )
+    with pytest.raises(OSError, match="stumbled"):
+        decide("similar", force="it was not its fault")
+    assert registry.versions(NAME) == [3, 2, 1]
+
+
+def stumble(*arguments: object, ignore_errors: bool = False) -> None:
+    if not ignore_errors:
+        raise OSError("the file system stumbled")
+
+
 def test_a_verification_of_another_export_promotes_nothing(decide: Decide, contenders: dict[str, Challenger]) -> None:
     strange = contenders["good"]._replace(export=contenders["poor"].export)
     with pytest.raises(VerificationError, match="it is of another"):

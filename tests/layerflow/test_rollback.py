@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,12 @@ def model_bytes(version: int) -> dict[str, str]:
     """Digests of a version's files, without what is the version's own."""
     files = store.digests(registry.home(NAME) / str(version))
     return {name: digest for name, digest in files.items() if name not in (DIGESTS, registry.RECEIPT)}
+
+
+def test_a_name_that_is_a_path_makes_no_folder(empty_store: Path) -> None:
+    with pytest.raises(RegistryError, match="There is none"):
+        roll_back("../../x")
+    assert not empty_store.exists()
 
 
 def test_the_version_before_is_restored_byte_for_byte_as_the_next_one(decide: Decide) -> None:

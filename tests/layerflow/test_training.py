@@ -19,7 +19,7 @@ from layerflow.engine import Engine, uses_xla
 from layerflow.errors import ConfigError, NonFiniteLossError
 from layerflow.inference import cross_entropy
 from layerflow.models import Mlp
-from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
 
 
 @pytest.fixture(scope="module")
@@ -352,6 +352,48 @@ def test_a_cancellation_saves_where_it_stopped_and_says_where_it_goes_on(
     train(model, digits, tmp_path, epochs=4)
     assert "resuming at epoch 3 of 4" in caplog.text
     assert positions == [10]
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+def test_a_best_epoch_that_is_no_number_is_beaten_by_any_that_is(monitor: str) -> None:
+    def epoch(number: int, figure: float) -> Epoch:
+        return Epoch(epoch=number, loss=1, accuracy=1, val_loss=figure, val_accuracy=figure, seconds=1)
+
+    for bad in (float("nan"), float("inf")):
+        progress = training._Progress([epoch(1, bad)], best_epoch=1)
+        assert progress.is_better(epoch(2, 0.5), monitor)
+        assert not progress.is_better(epoch(2, bad), monitor)
+    assert not training._Progress([epoch(1, 0.5)], best_epoch=1).is_better(epoch(2, float("nan")), monitor)
+
+
+def test_the_seconds_of_a_resumed_epoch_are_those_of_all_its_processes(
+    clean: None,
+    model: ModelRef,
+    digits: DatasetRef,
+    tmp_path: Path,
+    session_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = Engine.run_chunk
+
+    def cancelled(self: Engine, epoch: int) -> bool:
+        if epoch == 2 and int(self.position):
+            raise KeyboardInterrupt
+        self._chunk = 10
+        return original(self, epoch)
+
+    monkeypatch.setattr(Engine, "run_chunk", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, digits, tmp_path, epochs=3)
+    monkeypatch.setattr(Engine, "run_chunk", original)
+    (folder,) = (session_store / "checkpoints").iterdir()
+    checkpoint = Checkpoint(folder)
+    assert checkpoint.found
+    arrays, state = checkpoint.found
+    assert state["seconds"] > 0
+    checkpoint.save(arrays, state | {"seconds": 1000.0})
+    first, resumed, last = (epoch.seconds for epoch in train(model, digits, tmp_path, epochs=3).history)
+    assert max(first, last) < 1000 <= resumed
 
 
 def test_a_cancellation_after_an_epochs_last_step_resumes_at_its_validation(

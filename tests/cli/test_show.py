@@ -1,0 +1,19 @@
+"""What the tables show."""
+
+import pytest
+
+from cli.show import changes_table, comparison_table, console
+
+
+def test_names_and_reasons_that_look_like_markup_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    side = {"accuracy": 0.9, "lowest_recall": 0.5, "lowest_class": "[cat]", "latency_p99_ms": 1.0}
+    differences = dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"), 0.0)
+    found = {"champion": side, "challenger": side, "champion_version": 1, "only_champion": 0, "only_challenger": 0}
+    console().print(comparison_table(found | differences))
+    change = {"field": "config.gate.force", "before": "[b]", "after": "see [/wiki] :cat:"}
+    console().print(changes_table([change], "champion 1", "challenger"))
+    console().print("forced (see [/wiki])")
+    text = capsys.readouterr().out
+    assert text.count("([cat])") == 2
+    for said in ("│ [b] ", "see [/wiki] :cat:", "forced (see [/wiki])"):
+        assert said in text
