@@ -56,6 +56,9 @@ _DEFAULTS: dict[str, Space] = {
 _MOST_COMBINATIONS = 1024
 #: Where between its bounds a range is looked at too, so that a field that takes whole numbers only is found out.
 _INSIDE = 0.6180339887
+#: Whole numbers of an `int` range up to which each is tried out: not all of them may be settings (a width must be a
+#: multiple of the heads). What a longer range draws and the config refuses is a failed trial.
+_MOST_WHOLE = 64
 
 
 def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Space:
@@ -174,7 +177,7 @@ def _parsed_field(name: str, spec: Any) -> dict[str, list[Any]]:
 
 
 def _try_out(config: RetrainConfig, space: Space) -> None:
-    """Make the configs of the bounds and the choices, and of what they are together."""
+    """Make the configs of the bounds, of the choices and of few whole numbers, and of what they are together."""
     for settings in _combinations(space):
         try:
             configured(config, settings)
@@ -189,16 +192,13 @@ def _try_out(config: RetrainConfig, space: Space) -> None:
 
 
 def _combinations(space: Space) -> Iterator[dict[str, Any]]:
-    """Each value with each of the other fields; where those are too many, with the first one of the others."""
+    """All samples with each other, where those are few; and all that is looked at, with the first of the others."""
     samples = [_samples(spec) for spec in space.values()]
     if math.prod(map(len, samples)) <= _MOST_COMBINATIONS:
-        combinations: Iterable[tuple[Any, ...]] = itertools.product(*samples)
-    else:
-        first = [values[0] for values in samples]
-        combinations = (
-            (*first[:place], value, *first[place + 1 :]) for place, values in enumerate(samples) for value in values
-        )
-    return (dict(zip(space, values, strict=True)) for values in combinations)
+        yield from (dict(zip(space, values, strict=True)) for values in itertools.product(*samples))
+    first = {name: values[0] for name, values in zip(space, samples, strict=True)}
+    for name, values in zip(space, samples, strict=True):
+        yield from (first | {name: value} for value in [*values, *_between(space[name])])
 
 
 def _samples(spec: dict[str, list[Any]]) -> list[Any]:
@@ -207,3 +207,9 @@ def _samples(spec: dict[str, list[Any]]) -> list[Any]:
         return values
     low, high = values
     return [low, high, low + (high - low) * _INSIDE]
+
+
+def _between(spec: dict[str, list[Any]]) -> Iterable[int]:
+    """The whole numbers between the bounds of an `int` range that has few."""
+    ((kind, values),) = spec.items()
+    return range(values[0] + 1, values[1]) if kind == "int" and values[1] - values[0] < _MOST_WHOLE else ()

@@ -17,10 +17,11 @@ from prefect.exceptions import CrashedRun
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import ValidationError
 
 from layerflow import store
 from layerflow.config import RetrainConfig
-from layerflow.errors import TrialError, UnreachableError
+from layerflow.errors import TrialError, UnreachableError, config_sentence
 from layerflow.records import DatasetRef, Epoch, StudyRef, TrainedRef
 from layerflow.search import Space, configured
 from layerflow.study import Study, study_of
@@ -141,7 +142,12 @@ def run_trials(
             while True:
                 while len(running) < parallel and (left or len(known.trials) < trials):
                     trial = left.pop(0) if left else known.draw(space, config.training.seed)
-                    inputs = {"config": configured(config, trial.settings), "data": data, "study": study}
+                    try:
+                        settings = configured(config, trial.settings)
+                    except ValidationError as error:
+                        known.end(trial.number, 0.0, reason=config_sentence(error))
+                        continue
+                    inputs = {"config": settings, "data": data, "study": study}
                     running[submit(run_trial, {"number": trial.number, **inputs})] = trial.number, time.monotonic()
                 if not running:
                     break

@@ -197,6 +197,20 @@ def test_a_trial_that_fails_or_is_killed_fails_alone(
     assert "the way is wrong" in outcome["wrong"].reason
 
 
+def test_settings_that_the_config_refuses_are_failed_trials_and_those_of_a_killed_sweep_too(
+    digits: DatasetRef, empty_store: Path
+) -> None:
+    config = RetrainConfig.model_validate({"model": {"name": "vit"}, "training": {"seed": 2}})
+    space = {"model.width": {"int": [16, 4000]}}  # with seed 2 the widths are 1325 and 525
+    study = study_of(config, space, digits)
+    begun = Study(study).draw(space, 2)
+    run_trials(config, space, digits, 2, 1, None)
+    ended = Study(study).trials
+    assert ended[0].settings == begun.settings
+    assert [trial.state for trial in ended] == ["failed", "failed"]
+    assert all(f"4 does not divide {trial.settings['model.width']}" in trial.reason for trial in ended)
+
+
 def test_a_sweep_killed_in_a_trial_goes_on_there_and_repeats_nothing(
     server: None, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

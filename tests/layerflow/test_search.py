@@ -72,6 +72,13 @@ def test_settings_that_do_not_fit_together_are_found_out_too() -> None:
         plan(vit, {"model.width": {"choice": [40, 32]}, "model.heads": {"choice": [4, 5]}})
 
 
+def test_each_whole_number_of_a_short_range_is_tried_out() -> None:
+    vit = RetrainConfig.model_validate({"model": {"name": "vit"}})
+    with pytest.raises(ConfigError, match="4 does not divide 17"):
+        plan(vit, {"model.width": {"int": [16, 64]}})
+    assert plan(vit, {"model.width": {"int": [16, 1600]}}), "what it draws may fail as a trial"
+
+
 def test_trials_are_compared_by_the_validation_alone() -> None:
     with pytest.raises(ConfigError, match="must be val_loss or val_accuracy in a sweep"):
         plan(RetrainConfig.model_validate({"training": {"monitor": "accuracy"}}), SPACE)
