@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from layerflow.config import RetrainConfig
+from layerflow.distributed import require_ray
 from layerflow.errors import ConfigError, config_sentence, did_you_mean
 
 #: Field by field, a kind and its list: both bounds, or all choices.
@@ -71,6 +72,7 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
         ConfigError: If a field is unknown or must not differ between trials, a bound or a choice is none of the
             config's, the figure that trials are compared by is none of the validation's, or Ray is not installed.
     """
+    require_ray(config.training)
     if ray is not None and not all(importlib.util.find_spec(name) for name in ("ray", "prefect_ray")):
         raise ConfigError(
             "A sweep on a Ray cluster must find Ray here, which is not installed. Install it with "

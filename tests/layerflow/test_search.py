@@ -103,6 +103,8 @@ def test_without_ray_a_sweep_on_ray_says_how_to_install_it(monkeypatch: pytest.M
     assert plan(RetrainConfig(), SPACE)
     with pytest.raises(ConfigError, match=r"pip install 'layerflow\[ray\]'.*make ray"):
         plan(RetrainConfig(), SPACE, ray="auto")
+    with pytest.raises(ConfigError, match=r"workers 2 needs Ray.*pip install 'layerflow\[ray\]'"):
+        plan(RetrainConfig.model_validate({"training": {"workers": 2}}), SPACE)
 
 
 def run(study: Study, trials: int, seed: int = 0) -> list[dict[str, object]]:
