@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from layerflow import store
 from layerflow.config import RetrainConfig
-from layerflow.errors import TrialError, UnreachableError, config_sentence
+from layerflow.errors import SweepError, TrialError, UnreachableError, config_sentence
 from layerflow.records import DatasetRef, Epoch, StudyRef, TrainedRef
 from layerflow.search import Space, configured
 from layerflow.study import Study, study_of
@@ -59,7 +59,7 @@ def _run_trial(number: int, config: RetrainConfig, data: DatasetRef, study: Stud
             elif "epoch" in answer and worse(Epoch(epoch=answer["epoch"], seconds=0, **answer["figures"])):
                 return _pruned(known)
             elif "error" in answer:
-                raise (UnreachableError if answer["heals"] else TrialError)(answer["error"])
+                raise _error_of(number, answer)
             elif "trained" in answer:
                 trained = TrainedRef.model_validate(answer["trained"])
                 if any(worse(epoch) for epoch in trained.history):
@@ -76,6 +76,18 @@ def _run_trial(number: int, config: RetrainConfig, data: DatasetRef, study: Stud
     raise TrialError(
         f"The process of trial {number} must end with a result. It ended with {how}"
         f"{', as when memory runs out' if status == -9 else ''}; {_log_of(number, study)} holds its last words."
+    )
+
+
+def _error_of(number: int, answer: dict[str, Any]) -> Exception:
+    """What a process failed for: its settings, what heals when it is tried again, or what must be mended."""
+    if answer["of_settings"]:
+        return TrialError(answer["error"])
+    if answer["heals"]:
+        return UnreachableError(answer["error"])
+    return SweepError(
+        f"Trial {number} met what is no fault of its settings: {answer['error'].rstrip('.')}. Mend it, and the same "
+        "command goes on."
     )
 
 
@@ -163,7 +175,8 @@ def run_trials(
 def _result(done: PrefectFuture[Any]) -> tuple[float | None, str]:
     """The figure of a trial, or none, and the reason for which it failed, if it did.
 
-    What is no fault of its settings (a full disk, a store that is away) ends the sweep; the next one takes it up again.
+    What is no fault of its settings (a full disk, a cluster that is too small) ends the sweep; the next run of it takes
+    the trial up again.
     """
     try:
         return done.result(), ""

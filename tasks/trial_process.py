@@ -6,6 +6,7 @@ stdin and answers in such lines on stdout. When stdin is closed, the sweep is go
 checkpoint and ends.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import traceback
 from typing import Any
 
 from layerflow.config import RetrainConfig
-from layerflow.errors import LayerflowError, heals
+from layerflow.errors import ConfigError, LayerflowError, NonFiniteLossError, OutOfMemoryError, heals
 from layerflow.records import DatasetRef
 from tasks import build_model, progress, train_model
 from tasks.policy import make
@@ -61,11 +62,18 @@ def main() -> None:
     except Exception as error:  # whatever a network of the user's may raise
         first = next(iter(str(error).strip().splitlines()), "")  # TensorFlow's go on with all of its stack
         sentence = str(error) if isinstance(error, LayerflowError) else f"{type(error).__name__}: {first}"
-        traceback.print_exc()  # into the trial's log
-        passes = heals(error) or isinstance(error, OSError)  # a full disk: no fault of the settings
-        answers.say(error=" ".join(sentence.split()), heals=passes)
+        with contextlib.suppress(OSError):  # a full disk: the answer below must be heard all the same
+            traceback.print_exc()  # into the trial's log
+        answers.say(error=" ".join(sentence.split()), of_settings=is_of_settings(error), heals=heals(error))
     else:
         answers.say(trained=trained.model_dump(mode="json"))
+
+
+def is_of_settings(error: Exception) -> bool:
+    """Whether other settings may do better: of our errors these, and whatever a network of the user's may raise."""
+    if isinstance(error, LayerflowError):
+        return isinstance(error, ConfigError | NonFiniteLossError | OutOfMemoryError)
+    return not isinstance(error, OSError) and not heals(error)
 
 
 def _end_with_parent() -> None:

@@ -1,5 +1,6 @@
 """Sweeps on a real server: trials in processes of their own, kills, crashes, a Ray cluster."""
 
+import errno
 import json
 import os
 import shutil
@@ -26,11 +27,21 @@ from prefect.settings import PREFECT_API_URL
 from flows.sweep import sweep
 from layerflow import store, training
 from layerflow.config import RetrainConfig
-from layerflow.errors import UnreachableError
+from layerflow.errors import (
+    ClusterError,
+    ConfigError,
+    DamagedError,
+    NonFiniteLossError,
+    OutOfMemoryError,
+    SweepError,
+    UnreachableError,
+    WorkersLostError,
+)
 from layerflow.records import DatasetRef, StudyRef, Sweep, Trial
 from layerflow.search import plan
 from layerflow.study import Study, study_of
 from tasks.run_trial import _runner, run_trials
+from tasks.trial_process import is_of_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = RetrainConfig.model_validate({"training": {"epochs": 3}, "registry": {"name": "swept"}})
@@ -60,6 +71,14 @@ def task_runs(flow_run_id: Any, expected: int) -> dict[str, str]:
                 return {run.name: str(run.state_name) for run in runs}
             assert time.monotonic() < deadline, runs
             time.sleep(0.1)
+
+
+def runs_of(name: str, flow_run_id: Any) -> int:
+    """How often a task run was begun: more than once where it was retried."""
+    task_runs(flow_run_id, 1)
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    with get_client(sync_client=True) as client:
+        return sum(run.run_count for run in client.read_task_runs(flow_run_filter=chosen) if run.name == name)
 
 
 def figures(trials: tuple[Trial, ...] | list[Trial]) -> list[Any]:
@@ -167,8 +186,10 @@ def test_on_ray_without_the_test_images_the_figures_are_the_same(
 
 
 NET = """
-import os, signal
+import os, resource, signal
 def net(classes, image_shape, way="well"):
+    if way == "full" and os.path.exists("disk-is-full"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # whatever is written fails, the log of the trial too
     if way == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if way == "wrong":
@@ -195,6 +216,44 @@ def test_a_trial_that_fails_or_is_killed_fails_alone(
     }
     assert "It ended with signal 9, as when memory runs out" in outcome["killed"].reason
     assert "the way is wrong" in outcome["wrong"].reason
+
+
+def test_what_is_no_fault_of_the_settings_ends_the_sweep_at_once_and_leaves_the_trial_open(
+    server: None, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fullnet.py").write_text(NET)
+    (tmp_path / "disk-is-full").touch()
+    monkeypatch.chdir(tmp_path)
+    config = RetrainConfig.model_validate({"model": {"name": "fullnet:net"}, "training": {"epochs": 1}})
+    space = {"model.options": {"choice": [{"way": "full"}]}}
+    state = trials(config, space, digits, 1, 1, None, return_state=True)
+    with pytest.raises(SweepError, match=r"Trial 0 met .*File too large.* Mend it, and the same command goes on\."):
+        state.result()
+    assert runs_of("trial-0", state.state_details.flow_run_id) == 1
+    (left,) = Study(study_of(config, space, digits)).trials
+    assert (left.state, left.reason) == ("running", "")
+    (tmp_path / "disk-is-full").unlink()
+    (done,) = Study(trials(config, space, digits, 1, 1, None)).trials
+    assert (done.state, done.settings) == ("complete", left.settings)
+
+
+@pytest.mark.parametrize(
+    ("error", "of_settings"),
+    [
+        (NonFiniteLossError("inf"), True),
+        (OutOfMemoryError("full"), True),
+        (ConfigError("the network can't be made of these options"), True),
+        (ValueError("a network's own"), True),
+        (ClusterError("room for 1"), False),
+        (WorkersLostError("lost"), False),
+        (DamagedError("not the bytes"), False),
+        (OSError(errno.ENOSPC, "no space left"), False),
+        (UnreachableError("away"), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_the_settings_are_blamed_for_what_other_settings_may_do_better(error: Exception, of_settings: bool) -> None:
+    assert is_of_settings(error) is of_settings
 
 
 def test_settings_that_the_config_refuses_are_failed_trials_and_those_of_a_killed_sweep_too(
