@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,10 @@ from tasks.policy import as_task, show_card
 _ROOT = Path(__file__).resolve().parent.parent
 #: The processes of the trials that run now.
 _processes: set[subprocess.Popen[str]] = set()
+#: Set when the sweep ends before its time. A trial that is about to start then, or waits to be retried, does not.
+_stopped = threading.Event()
+#: Held while a process starts and while all are stopped: none may come in between.
+_starting = threading.Lock()
 log = logging.getLogger("layerflow")
 
 
@@ -101,23 +106,31 @@ def _log_of(number: int, study: StudyRef) -> Path:
 
 @contextlib.contextmanager
 def _process(number: int, config: RetrainConfig, data: DatasetRef, study: StudyRef) -> Iterator[subprocess.Popen[str]]:
-    """The trial's process, which is gone afterwards."""
+    """The trial's process, which is gone afterwards.
+
+    Raises:
+        SweepError: If the sweep was stopped meanwhile.
+    """
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    with _log_of(number, study).open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.trial_process"],
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.PIPE,  # closed by the system when this process ends, however it ends
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the sweep, which then lets its trials save their checkpoints
-        )
-    _processes.add(process)
+    with _starting:
+        if _stopped.is_set():
+            raise SweepError(f"The sweep must go on for trial {number} to start. It was stopped; run it again.")
+        with _log_of(number, study).open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tasks.trial_process"],
+                env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.PIPE,  # closed by the system when this process ends, however it ends
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the sweep, which then lets its trials save their checkpoints
+            )
+        _processes.add(process)
     try:
         assert process.stdin
         request = {"config": config.model_dump(mode="json"), "data": data.model_dump(mode="json")}
-        with contextlib.suppress(BrokenPipeError):  # it has gone already: its status says how
+        # It has gone already: its status says how. Or the sweep was stopped, and the pipe is closed.
+        with contextlib.suppress(BrokenPipeError, ValueError):
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
         yield process
@@ -145,6 +158,7 @@ def run_trials(
     Who else runs the same sweep waits, and finds them done.
     """
     study = study_of(config, space, data)
+    _stopped.clear()
     with store.locked(study.folder.replace("/", "-")), _runner(parallel, ray) as submit:
         Study.mend(study)
         known = Study(study)
@@ -185,11 +199,13 @@ def _result(done: PrefectFuture[Any]) -> tuple[float | None, str]:
 
 
 def _stop_trials() -> None:
-    """Let the trials of this process save their checkpoints and end."""
-    for process in list(_processes):
-        with contextlib.suppress(OSError):
-            assert process.stdin
-            process.stdin.close()
+    """Let the trials of this process save their checkpoints and end, and no other one start."""
+    with _starting:
+        _stopped.set()
+        for process in list(_processes):
+            with contextlib.suppress(OSError):
+                assert process.stdin
+                process.stdin.close()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ from layerflow.errors import (
 from layerflow.records import DatasetRef, StudyRef, Sweep, Trial
 from layerflow.search import plan
 from layerflow.study import Study, study_of
-from tasks.run_trial import _runner, run_trials
+from tasks.run_trial import _process, _runner, _stop_trials, _stopped, run_trials
 from tasks.trial_process import is_of_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -270,14 +272,13 @@ def test_settings_that_the_config_refuses_are_failed_trials_and_those_of_a_kille
     assert all(f"4 does not divide {trial.settings['model.width']}" in trial.reason for trial in ended)
 
 
-def test_a_sweep_killed_in_a_trial_goes_on_there_and_repeats_nothing(
-    server: None, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = RetrainConfig.model_validate({"training": {"epochs": 400, "patience": 400, "batch_size": 512}})
+@contextmanager
+def sweeping(config: RetrainConfig, data: DatasetRef, log: Path, until: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A sweep of two trials in a process of its own, one at a time, to be ended once it has logged ``until``."""
     script = f"""
 from tests.flows.test_sweep import *
 config = RetrainConfig.model_validate({config.model_dump(mode="json")!r})
-data = DatasetRef.model_validate({digits.model_dump(mode="json")!r})
+data = DatasetRef.model_validate({data.model_dump(mode="json")!r})
 trials(config, SPACE, data, 2, 1, None)
 """
     environment = {
@@ -286,21 +287,63 @@ trials(config, SPACE, data, 2, 1, None)
         "PREFECT_API_URL": str(PREFECT_API_URL.value()),
         "PYTHONPATH": str(ROOT),
     }
-    log = tmp_path / "log"
     with log.open("w") as stream:
-        killed = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", script], cwd=ROOT, env=environment, stdout=stream, stderr=stream
         )
     try:
         deadline = time.monotonic() + 120
-        while "'trial-1' - epoch 1/400" not in log.read_text():
-            assert killed.poll() is None, log.read_text()
+        while until not in log.read_text():
+            assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.02)
-        children = psutil.Process(killed.pid).children()
+        yield process
     finally:
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
+        process.kill()
+        process.wait()
+
+
+def test_an_interrupted_sweep_leaves_no_process_and_keeps_its_trial_open(
+    server: None, digits: DatasetRef, tmp_path: Path
+) -> None:
+    config = RetrainConfig.model_validate({"training": {"epochs": 5000, "patience": 5000, "batch_size": 512}})
+    with sweeping(config, digits, tmp_path / "log", "'trial-0' - epoch 1/5000") as interrupted:
+        children = psutil.Process(interrupted.pid).children(recursive=True)
+        interrupted.send_signal(signal.SIGINT)
+        interrupted.wait(timeout=30)
+    gone, alive = psutil.wait_procs(children, timeout=5)
+    assert gone
+    assert not alive, "a trial outlives its sweep"
+    (left,) = Study(study_of(config, plan(config, SPACE), digits)).trials
+    assert (left.state, left.reason) == ("running", "")
+
+
+@pytest.fixture
+def stopped() -> Iterator[None]:
+    """The sweep of this process is stopped."""
+    _stop_trials()
+    yield
+    _stopped.clear()
+
+
+def test_a_trial_that_was_about_to_start_when_its_sweep_was_stopped_does_not(
+    digits: DatasetRef, empty_store: Path, stopped: None
+) -> None:
+    study = study_of(CONFIG, SPACE, digits)
+    Study(study)
+    before = psutil.Process().children()
+    with pytest.raises(SweepError, match="It was stopped"), _process(0, CONFIG, digits, study):
+        pass
+    assert psutil.Process().children() == before
+
+
+def test_a_sweep_killed_in_a_trial_goes_on_there_and_repeats_nothing(
+    server: None, digits: DatasetRef, tmp_path: Path
+) -> None:
+    config = RetrainConfig.model_validate({"training": {"epochs": 400, "patience": 400, "batch_size": 512}})
+    with sweeping(config, digits, tmp_path / "log", "'trial-1' - epoch 1/400") as killed:
+        children = psutil.Process(killed.pid).children()
+        killed.kill()
     gone, alive = psutil.wait_procs(children, timeout=30)
     assert gone
     assert not alive, "a trial outlives its sweep"
