@@ -117,7 +117,7 @@ def _cluster(workers: int) -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         raise UnreachableError(
-            f"The Ray cluster must answer until training is over. {address} no longer does: {_line(error)}; the next "
+            f"The Ray cluster must answer until training is over. {address} no longer does: {said(error)}; the next "
             "run goes on at the last checkpoint."
         ) from error
     finally:
@@ -145,7 +145,7 @@ def connect(address: str, **settings: Any) -> None:
         ray.init(address, **settings)
     except (OSError, RuntimeError, ValueError) as error:  # Ray says it in one of these ways
         raise UnreachableError(
-            f"Ray must take this process in. {address} says: {_line(error)}; look at its head, and where it asks for a "
+            f"Ray must take this process in. {address} says: {said(error)}; look at its head, and where it asks for a "
             "token, set RAY_AUTH_MODE=token here."
         ) from error
     if threading.current_thread() is threading.main_thread():
@@ -168,9 +168,9 @@ def _knock(address: str) -> None:
         try:
             grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
         except grpc.FutureTimeoutError as error:
-            said = f"{address} ({host})" if address == "auto" else address
+            where = f"{address} ({host})" if address == "auto" else address
             raise UnreachableError(
-                f"The Ray cluster must answer within {_CONNECT_SECONDS} seconds. {said} does not; start its head, "
+                f"The Ray cluster must answer within {_CONNECT_SECONDS} seconds. {where} does not; start its head, "
                 "name another (RAY_ADDRESS, --ray), or none to work on this machine alone."
             ) from error
 
@@ -240,7 +240,7 @@ def _check_nodes(job: Job) -> None:
                 found = ray.get(answer, timeout=_REPORT_SECONDS)
             except ray.exceptions.RayError as error:
                 raise ClusterError(
-                    f"Every node must be able to run layerflow. {node} is not ({_line(error)}); install it there as it "
+                    f"Every node must be able to run layerflow. {node} is not ({said(error)}); install it there as it "
                     "is installed here."
                 ) from error
             compare(node, found, here, token)
@@ -320,7 +320,7 @@ def _lost(running: Any) -> WorkersLostError:
         ray.get(running)
         reason = "they ended without a word"
     except ray.exceptions.RayError as error:
-        reason = _line(error)
+        reason = said(error)
     return WorkersLostError(
         f"The workers must come to the end of a training. They were lost {_RESTARTS + 1} times, the last time so: "
         f"{reason}; the next run goes on at the last checkpoint."
@@ -407,5 +407,11 @@ def _is_loss_of_others(error: Exception) -> bool:
     return isinstance(error, tf.errors.OpError) and not isinstance(error, repeating)
 
 
-def _line(error: Any) -> str:
-    return " ".join(str(error).split())[-300:]
+def said(error: Exception) -> str:
+    """What an error of Ray says, in a line; of one that was raised over there, what stands below its traceback."""
+    import ray
+
+    text = str(error).strip()
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return text.splitlines()[-1].strip()
+    return " ".join(text.split())[-300:]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect import Task
-from prefect.exceptions import CrashedRun
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -179,11 +178,36 @@ def run_trials(
                     break
                 done = next(as_completed(list(running)))
                 number, began = running.pop(done)
-                known.end(number, time.monotonic() - began, *_result(done))
+                if why := _lost(done):
+                    log.warning("trial %d is left to the next run of the sweep: its worker was lost (%s)", number, why)
+                    known.leave(number, f"its worker was lost: {why}")
+                else:
+                    known.end(number, time.monotonic() - began, *_result(done))
         except BaseException:
             _stop_trials()
             raise
     return study
+
+
+def _lost(done: PrefectFuture[Any]) -> str:
+    """What became of the trial's worker, or of its node, if the cluster has lost it and has tried others in vain.
+
+    Raises:
+        SweepError: If a node can't run trials at all.
+    """
+    done.wait()
+    if not done.state.is_crashed():
+        return ""
+    import ray
+
+    from layerflow.distributed import said
+
+    error: Any = done.state.data
+    if isinstance(error, ray.exceptions.RayTaskError):
+        raise SweepError(
+            f"Every node must be able to run a trial. One is not: {said(error)}; mend it, and run the sweep again."
+        ) from error
+    return said(error)
 
 
 def _result(done: PrefectFuture[Any]) -> tuple[float | None, str]:
@@ -194,7 +218,7 @@ def _result(done: PrefectFuture[Any]) -> tuple[float | None, str]:
     """
     try:
         return done.result(), ""
-    except (TrialError, CrashedRun) as error:
+    except TrialError as error:
         return None, " ".join(str(error).split())
 
 

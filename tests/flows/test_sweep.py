@@ -1,5 +1,6 @@
 """Sweeps on a real server: trials in processes of their own, kills, crashes, a Ray cluster."""
 
+import contextlib
 import errno
 import json
 import os
@@ -9,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,14 @@ from layerflow.errors import (
     NonFiniteLossError,
     OutOfMemoryError,
     SweepError,
+    TrialError,
     UnreachableError,
     WorkersLostError,
 )
 from layerflow.records import DatasetRef, StudyRef, Sweep, Trial
 from layerflow.search import plan
 from layerflow.study import Study, study_of
+from tasks import choose_winner
 from tasks.run_trial import _process, _runner, _stop_trials, _stopped, run_trials
 from tasks.trial_process import is_of_settings
 
@@ -272,7 +275,7 @@ def test_settings_that_the_config_refuses_are_failed_trials_and_those_of_a_kille
     assert all(f"4 does not divide {trial.settings['model.width']}" in trial.reason for trial in ended)
 
 
-@contextmanager
+@contextlib.contextmanager
 def sweeping(config: RetrainConfig, data: DatasetRef, log: Path, until: str) -> Iterator[subprocess.Popen[bytes]]:
     """A sweep of two trials in a process of its own, one at a time, to be ended once it has logged ``until``."""
     script = f"""
@@ -359,6 +362,60 @@ def test_a_sweep_killed_in_a_trial_goes_on_there_and_repeats_nothing(
     assert len(after[1].curve) == 400
     messages = logs(state.state_details.flow_run_id)
     assert any("resuming at epoch" in message for message in messages), messages
+
+
+class _Gone:
+    """What stands for a task whose worker on the cluster is gone."""
+
+    def _on_completed(self, then: Any) -> None:
+        then(None)
+
+
+@pytest.fixture
+def losing(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``losing(error)``: a cluster each of whose tasks ends with this error of Ray's."""
+    ray, runners = pytest.importorskip("ray"), pytest.importorskip("prefect_ray.task_runners")
+
+    def lose(error: Exception) -> None:
+        def get(*arguments: Any, **options: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(ray, "get", get)
+        future = runners.PrefectRayFuture
+        submit = lambda task, inputs: future(uuid.uuid4(), _Gone())  # noqa: E731
+        runner = lambda parallel, ray: contextlib.nullcontext(submit)  # noqa: E731
+        monkeypatch.setattr(sys.modules["tasks.run_trial"], "_runner", runner)
+
+    return lose
+
+
+def test_a_trial_whose_worker_is_lost_stays_open_and_the_others_go_on(
+    digits: DatasetRef, empty_store: Path, losing: Any
+) -> None:
+    from ray.exceptions import WorkerCrashedError
+
+    losing(WorkerCrashedError())
+    study = run_trials(CONFIG, SPACE, digits, 2, 1, "auto")
+    left = Study(study).trials
+    assert [trial.state for trial in left] == ["running", "running"]
+    assert left[0].reason.startswith("its worker was lost: The worker died unexpectedly")
+    with pytest.raises(TrialError, match=r"of 2 none did\. The first: its worker was lost"):
+        choose_winner.fn(CONFIG, SPACE, study)
+    Study(study).end(0, 1.0, 0.5)
+    assert Study(study).trials[0].reason == ""
+
+
+def test_a_node_that_can_run_no_trial_ends_the_sweep_with_the_last_line_of_what_it_says(
+    digits: DatasetRef, empty_store: Path, losing: Any
+) -> None:
+    from ray.exceptions import RayTaskError
+
+    said = "Traceback (most recent call last):\n  File \"x.py\", line 1\nModuleNotFoundError: No module named 'tasks'"
+    losing(RayTaskError("run", said, ModuleNotFoundError("tasks"), pid=1, ip="10.0.0.2"))
+    with pytest.raises(SweepError, match=r"One is not: ModuleNotFoundError: No module named 'tasks'; mend it"):
+        run_trials(CONFIG, SPACE, digits, 2, 1, "auto")
+    (left,) = Study(study_of(CONFIG, SPACE, digits)).trials
+    assert left.state == "running"
 
 
 def logs(flow_run_id: Any) -> list[str]:
