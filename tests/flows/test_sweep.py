@@ -27,6 +27,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.settings import PREFECT_API_URL
 
+import tasks
 from flows.sweep import sweep
 from layerflow import store, training
 from layerflow.config import RetrainConfig
@@ -42,9 +43,10 @@ from layerflow.errors import (
     WorkersLostError,
 )
 from layerflow.records import DatasetRef, StudyRef, Sweep, Trial
-from layerflow.search import plan
+from layerflow.search import configured, plan
 from layerflow.study import Study, study_of
 from tasks import choose_winner
+from tasks.policy import make
 from tasks.run_trial import _process, _runner, _stop_trials, _stopped, run_trials
 from tasks.trial_process import is_of_settings
 
@@ -157,7 +159,7 @@ import json, sys
 from prefect import flow
 from layerflow.config import RetrainConfig
 from layerflow.records import DatasetRef
-from layerflow.search import plan
+from layerflow.search import configured, plan
 from tasks.run_trial import run_trials
 
 @flow(persist_result=False)
@@ -273,6 +275,34 @@ def test_settings_that_the_config_refuses_are_failed_trials_and_those_of_a_kille
     assert ended[0].settings == begun.settings
     assert [trial.state for trial in ended] == ["failed", "failed"]
     assert all(f"4 does not divide {trial.settings['model.width']}" in trial.reason for trial in ended)
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["anew", "resumed"])
+def test_a_trial_that_is_worse_than_the_median_is_pruned_and_its_process_is_gone(
+    resumed: bool, server: None, digits: DatasetRef
+) -> None:
+    training = {"epochs": 3000, "patience": 2, "learning_rate": 1e-6, "seed": 5 + resumed}
+    config = RetrainConfig.model_validate({"training": training})
+    space = {"training.batch_size": {"choice": [512]}}
+    study = study_of(config, space, digits)
+    for number in range(5):  # five that were good from their first epoch on
+        Study(study).draw(space, 0)
+        for epoch in range(1, 6):
+            Study(study).report(number, epoch, 0.1)
+        Study(study).end(number, 1.0, 0.1)
+    if resumed:  # a trial of the same settings has come to epoch 4, and this one knows nothing of it
+        settings = configured(config, {"training.batch_size": 512, "training.epochs": 4})
+        model = make(tasks.build_model, config.model, digits, config.training.seed, config.devices)
+        make(tasks.train_model, settings.training, model, digits, config.devices)
+    before = psutil.Process().children()
+    state = trials(config, space, digits, 6, 1, None, return_state=True)
+    pruned = Study(study).trials[5]
+    assert pruned.state == "pruned"
+    assert len(pruned.curve) == 2, "the first epoch after the warm-up"
+    assert task_runs(state.state_details.flow_run_id, 1) == {"trial-5": "Pruned"}
+    assert psutil.Process().children() == before
+    epochs = [message for message in logs(state.state_details.flow_run_id) if message.startswith("epoch ")]
+    assert not resumed or not epochs, "it went on at epoch 5"
 
 
 @contextlib.contextmanager
