@@ -41,6 +41,23 @@ _LOOK_SECONDS = 1.0
 _OBJECT_STORE_BYTES = 80 * 2**20
 #: Whose versions must be the same on all nodes.
 _LIBRARIES = ("tensorflow", "keras", "numpy", "ray")
+#: Those that carry a trial of a sweep, too.
+SWEEP_LIBRARIES = (*_LIBRARIES, "prefect", "prefect-ray", "optuna")
+
+
+class Place(NamedTuple):
+    """Where a process works, and with which network; each node must see and have the same."""
+
+    store: Path
+    working_folder: str
+    network: str
+    libraries: tuple[str, ...] = _LIBRARIES
+
+    def enter(self) -> None:
+        """Make this process see the store, and the modules of the user, as the one that asks for the work does."""
+        os.environ["LAYERFLOW_STORE"] = str(self.store)
+        if self.working_folder not in sys.path:
+            sys.path.append(self.working_folder)
 
 
 class Job(NamedTuple):
@@ -52,14 +69,7 @@ class Job(NamedTuple):
     machine: DevicesConfig
     fingerprint: str
     folder: Path
-    store: Path
-    working_folder: str
-
-    def enter(self) -> None:
-        """Make this process see the store, and the modules of the user, as the one that asks for the training does."""
-        os.environ["LAYERFLOW_STORE"] = str(self.store)
-        if self.working_folder not in sys.path:
-            sys.path.append(self.working_folder)
+    place: Place
 
 
 def require_ray(config: TrainingConfig) -> None:
@@ -90,12 +100,12 @@ def train_on_ray(
         What ``training.train`` raises.
     """
     require_ray(config)
-    job = Job(config, model, data, machine, fingerprint, folder, store.root(), os.getcwd())
+    job = Job(config, model, data, machine, fingerprint, folder, Place(store.root(), os.getcwd(), model.name))
     scratch = store.root() / "checkpoints" / fingerprint / "ray"  # swept with the checkpoint where a run is killed
     try:
         with _cluster(config.workers):
             resources = _resources(job)
-            _check_nodes(job)
+            check_nodes(job.place, folder)
             return _follow(job, resources, scratch, callbacks)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -216,8 +226,8 @@ def _resources(job: Job) -> dict[str, float]:
     return each
 
 
-def _check_nodes(job: Job) -> None:
-    """Ask every node what it has.
+def check_nodes(place: Place, folder: Path) -> None:
+    """Ask every node of the cluster what it has, and whether it sees what is written into ``folder`` of the store.
 
     Raises:
         ClusterError: Naming the first node that can't take part, and why.
@@ -226,14 +236,14 @@ def _check_nodes(job: Job) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     token = secrets.token_hex(16)
-    probe = job.folder / ".probe"
+    probe = folder / ".probe"
     probe.write_text(token)
     ask = ray.remote(num_cpus=0, max_retries=0)(report)
-    asked, here = [], report(job, probe)
+    asked, here = [], report(place, probe)
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked.append((node["NodeManagerAddress"], ask.options(scheduling_strategy=there).remote(job, probe)))
+            asked.append((node["NodeManagerAddress"], ask.options(scheduling_strategy=there).remote(place, probe)))
     try:
         for node, answer in asked:
             try:
@@ -248,14 +258,14 @@ def _check_nodes(job: Job) -> None:
         probe.unlink()
 
 
-def report(job: Job, probe: Path) -> dict[str, str]:
+def report(place: Place, probe: Path) -> dict[str, str]:
     """What this machine has, by name: versions, digests of the code, and what it reads in the file ``probe``."""
-    job.enter()
+    place.enter()
     found = {"python": platform.python_version()}
-    found |= {library: importlib.metadata.version(library) for library in _LIBRARIES}
+    found |= {library: importlib.metadata.version(library) for library in place.libraries}
     found["layerflow's code"] = code_digest(Path(__file__))
-    if own.is_own(job.model.name):
-        found[f"the code of {job.model.name}"] = own.code_of(job.model.name)
+    if own.is_own(place.network):
+        found[f"the code of {place.network}"] = own.code_of(place.network)
     found["probe"] = probe.read_text() if probe.exists() else ""
     return found
 
@@ -355,7 +365,7 @@ def work(settings: dict[str, Any]) -> None:
     An error that would come again is told, and ends the training. Anything else is raised: Ray starts the workers anew.
     """
     job, news = settings["job"], settings["news"]
-    job.enter()
+    job.place.enter()
     try:
         _train(job, news)
     except (LayerflowError, OSError) as error:

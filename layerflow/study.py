@@ -69,6 +69,11 @@ class Study:
         )
 
     @staticmethod
+    def exists(ref: StudyRef) -> bool:
+        """Whether there is one already: who only runs a trial of it must not make another."""
+        return (store.path(ref.folder) / "journal.log").exists()
+
+    @staticmethod
     def mend(ref: StudyRef) -> None:
         """Cut off a line that a killed process left half written; the caller sees to it that nobody else writes."""
         file = store.path(ref.folder) / "journal.log"

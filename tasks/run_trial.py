@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -38,7 +39,16 @@ log = logging.getLogger("layerflow")
 
 
 def _run_trial(number: int, config: RetrainConfig, data: DatasetRef, study: StudyRef) -> State[float | None]:
-    """Train with the settings of a trial; give its best figure, or none where it was given up."""
+    """Train with the settings of a trial; give its best figure, or none where it was given up.
+
+    Raises:
+        SweepError: If the sweep is not in the store that this machine sees.
+    """
+    if not Study.exists(study):
+        raise SweepError(
+            f"Every node must see the store of the sweep, and {platform.node()} finds no {store.path(study.folder)}; "
+            "mount it there under the same path."
+        )
     trials = Study(study)
     known = len(trials.trials[number].curve)
     if known and trials.is_worse(number):
@@ -158,7 +168,7 @@ def run_trials(
     """
     study = study_of(config, space, data)
     _stopped.clear()
-    with store.locked(study.folder.replace("/", "-")), _runner(parallel, ray) as submit:
+    with store.locked(study.folder.replace("/", "-")), _runner(config, study, parallel, ray) as submit:
         Study.mend(study)
         known = Study(study)
         left = [trial for trial in known.trials if trial.state == "running"]
@@ -233,11 +243,14 @@ def _stop_trials() -> None:
 
 
 @contextlib.contextmanager
-def _runner(parallel: int, ray: str | None) -> "Iterator[Callable[..., PrefectFuture[Any]]]":
+def _runner(
+    config: RetrainConfig, study: StudyRef, parallel: int, ray: str | None
+) -> "Iterator[Callable[..., PrefectFuture[Any]]]":
     """What starts a trial's task: in a thread, which waits for the trial's process; or on a Ray cluster.
 
     Raises:
         UnreachableError: If the cluster does not answer.
+        ClusterError: If one of its nodes can't take part.
     """
     with contextlib.ExitStack() as stack:
         if ray is None:
@@ -248,13 +261,16 @@ def _runner(parallel: int, ray: str | None) -> "Iterator[Callable[..., PrefectFu
         from prefect_ray import RayTaskRunner
         from prefect_ray.context import remote_options
 
-        from layerflow.distributed import connect
+        from layerflow.distributed import SWEEP_LIBRARIES, Place, check_nodes, connect
 
         path = os.pathsep.join(filter(None, [str(_ROOT), os.getcwd(), os.environ.get("PYTHONPATH")]))
         variables = {"LAYERFLOW_STORE": str(store.root()), "PYTHONPATH": path}
         # What the workers print is the trials' log, which their tasks hand to Prefect.
         connect(ray, runtime_env={"env_vars": variables})
         stack.callback(cluster.shutdown)
+        folder = store.path(study.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        check_nodes(Place(store.root(), os.getcwd(), config.model.name, SWEEP_LIBRARIES), folder)
         runner = stack.enter_context(RayTaskRunner())
         gpus = cluster.cluster_resources().get("GPU", 0)
         stack.enter_context(remote_options(num_gpus=min(1, gpus)))  # a task that asks for none sees none

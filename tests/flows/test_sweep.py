@@ -29,7 +29,7 @@ from prefect.settings import PREFECT_API_URL
 
 import tasks
 from flows.sweep import sweep
-from layerflow import store, training
+from layerflow import distributed, store, training
 from layerflow.config import RetrainConfig
 from layerflow.errors import (
     ClusterError,
@@ -159,7 +159,7 @@ import json, sys
 from prefect import flow
 from layerflow.config import RetrainConfig
 from layerflow.records import DatasetRef
-from layerflow.search import configured, plan
+from layerflow.search import plan
 from tasks.run_trial import run_trials
 
 @flow(persist_result=False)
@@ -413,7 +413,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(ray, "get", get)
         future = runners.PrefectRayFuture
         submit = lambda task, inputs: future(uuid.uuid4(), _Gone())  # noqa: E731
-        runner = lambda parallel, ray: contextlib.nullcontext(submit)  # noqa: E731
+        runner = lambda config, study, parallel, ray: contextlib.nullcontext(submit)  # noqa: E731
         monkeypatch.setattr(sys.modules["tasks.run_trial"], "_runner", runner)
 
     return lose
@@ -448,6 +448,13 @@ def test_a_node_that_can_run_no_trial_ends_the_sweep_with_the_last_line_of_what_
     assert left.state == "running"
 
 
+def test_a_trial_on_a_machine_without_the_sweep_makes_no_other_one_there(digits: DatasetRef, empty_store: Path) -> None:
+    study = study_of(CONFIG, SPACE, digits)
+    with pytest.raises(SweepError, match=rf"must see the store of the sweep, and \S+ finds no {empty_store}/sweeps"):
+        tasks.run_trial.fn(0, CONFIG, digits, study)
+    assert not empty_store.exists()
+
+
 def logs(flow_run_id: Any) -> list[str]:
     """What was logged in a flow run, once it has arrived."""
     from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
@@ -462,6 +469,27 @@ def logs(flow_run_id: Any) -> list[str]:
         time.sleep(0.2)
 
 
+def test_the_nodes_are_asked_whether_they_can_take_part_before_a_trial_begins(
+    digits: DatasetRef, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("prefect_ray")
+    asked: list[Any] = []
+
+    def refuse(place: distributed.Place, folder: Path) -> None:
+        asked.append((place.store, place.network, folder.is_relative_to(empty_store / "sweeps"), folder.is_dir()))
+        raise ClusterError("node-7 can't")
+
+    monkeypatch.setattr(distributed, "connect", lambda address, **settings: None)  # stands for a cluster
+    monkeypatch.setattr(distributed, "check_nodes", refuse)
+    with pytest.raises(ClusterError, match="node-7"):
+        run_trials(CONFIG, SPACE, digits, 2, 1, "10.0.0.1:6379")
+    assert asked == [(empty_store, "mlp", True, True)]
+    assert not Study.exists(study_of(CONFIG, SPACE, digits))
+
+
+NOWHERE = StudyRef(folder="sweeps/none", monitor="val_loss", warm_up=1)
+
+
 @pytest.mark.parametrize("auto", [False, True], ids=["named", "auto"])
 def test_a_cluster_that_does_not_answer_is_one_sentence_within_seconds(
     auto: bool, monkeypatch: pytest.MonkeyPatch
@@ -474,7 +502,7 @@ def test_a_cluster_that_does_not_answer_is_one_sentence_within_seconds(
         began = time.monotonic()
         with (
             pytest.raises(UnreachableError, match=f"must answer within 5 seconds. {said} does not"),
-            _runner(1, "auto" if auto else address),
+            _runner(CONFIG, NOWHERE, 1, "auto" if auto else address),
         ):
             pass
         assert time.monotonic() - began < 20
