@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from layerflow import own
 from layerflow.config import RetrainConfig
 from layerflow.distributed import require_ray
 from layerflow.errors import ConfigError, config_sentence, did_you_mean
@@ -38,6 +39,8 @@ _FIXED = {
     "training.checkpoint_seconds": "it changes no figure",
     "training.memory_budget": "it changes no figure",
 }
+#: How an option of a network of the user's begins.
+_OPTION = "model.options."
 _LEARNING: Space = {
     "training.learning_rate": {"log_uniform": [1e-4, 1e-2]},
     "training.batch_size": {"choice": [32, 64, 128]},
@@ -88,7 +91,7 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
             "training.monitor must be val_loss or val_accuracy in a sweep, for trials are compared by what they did "
             f"not learn from. Received: {config.training.monitor}"
         )
-    space = _default(config) if given is None else _parsed(given)
+    space = _default(config) if given is None else _parsed(config, given)
     if not space:
         raise ConfigError("A search space must name a field at least, such as training.learning_rate. It names none.")
     _try_out(config, space)
@@ -96,11 +99,18 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
 
 
 def configured(config: RetrainConfig, settings: Mapping[str, Any]) -> RetrainConfig:
-    """``config`` with these settings, such as ``{"training.batch_size": 64}``, laid over it."""
+    """``config`` with these settings, such as ``{"training.batch_size": 64}``, laid over it.
+
+    Raises:
+        ValidationError: If they are none of a run.
+    """
     content = config.model_dump(exclude_none=True)
     for name, value in settings.items():
-        group, _, field = name.partition(".")
-        content[group][field] = value
+        *groups, field = name.split(".", maxsplit=2)  # an option of a network of the user's lies one group deeper
+        target = content
+        for group in groups:
+            target = target.setdefault(group, {})
+        target[field] = value
     return RetrainConfig.model_validate(content)
 
 
@@ -126,16 +136,25 @@ def _default(config: RetrainConfig) -> Space:
     return {name: spec for name, spec in space.items() if name not in given}
 
 
-def _parsed(content: Any) -> Space:
+def _parsed(config: RetrainConfig, content: Any) -> Space:
     if not isinstance(content, dict):
         raise ConfigError(
             "A search space must be a mapping such as `training.learning_rate: {log_uniform: [1e-4, 1e-2]}`. "
             f"Received: {content!r}"
         )
-    return {_known(str(name)): _parsed_field(str(name), spec) for name, spec in content.items()}
+    space = {_known(config, str(name)): _parsed_field(str(name), spec) for name, spec in content.items()}
+    if "model.options" in space and (part := next(filter(_is_option, space), None)):
+        raise ConfigError(f"A space must search model.options as a whole or by its parts. It does both, with {part}.")
+    return space
 
 
-def _known(name: str) -> str:
+def _is_option(name: str) -> bool:
+    return name.startswith(_OPTION) and name != _OPTION
+
+
+def _known(config: RetrainConfig, name: str) -> str:
+    if _is_option(name) and own.is_own(config.model.name):
+        return name  # whether the network takes it, and this value of it, is seen when it is made
     known = [
         f"{group}.{field}"
         for group, info in RetrainConfig.model_fields.items()

@@ -213,9 +213,9 @@ def test_a_trial_that_fails_or_is_killed_fails_alone(
     monkeypatch.chdir(tmp_path)
     ways = ["killed", "wrong", "well"]  # with seed 20 the three are drawn in this order: killed, well, wrong
     config = RetrainConfig.model_validate({"model": {"name": "sweptnet:net"}, "training": {"epochs": 1, "seed": 20}})
-    space = {"model.options": {"choice": [{"way": way} for way in ways]}}
+    space = {"model.options.way": {"choice": ways}}
     ended = Study(trials(config, space, digits, 3, 2, None)).trials
-    outcome = {trial.settings["model.options"]["way"]: trial for trial in ended}  # type: ignore[index]
+    outcome = {str(trial.settings["model.options.way"]): trial for trial in ended}
     assert {way: trial.state for way, trial in outcome.items()} == {
         "killed": "failed",
         "wrong": "failed",

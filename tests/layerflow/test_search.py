@@ -72,6 +72,21 @@ def test_settings_that_do_not_fit_together_are_found_out_too() -> None:
         plan(vit, {"model.width": {"choice": [40, 32]}, "model.heads": {"choice": [4, 5]}})
 
 
+def test_options_of_a_network_of_the_users_are_searched_one_by_one() -> None:
+    given = {"model": {"name": "mynets:MyNet", "options": {"depth": 3, "rate": 0.1}}}
+    mine = RetrainConfig.model_validate(given)
+    space = {"model.options.rate": {"uniform": [0, 1]}, "model.options.a.b": {"choice": [[1], {"c": 2}]}}
+    assert plan(mine, space).keys() == space.keys()
+    options = configured(mine, {"model.options.rate": 0.5, "model.options.a.b": {"c": 2}}).model.options
+    assert options == {"depth": 3, "rate": 0.5, "a.b": {"c": 2}}
+    assert configured(RetrainConfig(model={"name": "m:n"}), {"model.options.x": 1}).model.options == {"x": 1}
+    assert mine.model.options == {"depth": 3, "rate": 0.1}
+    with pytest.raises(ConfigError, match=r"as a whole or by its parts\. It does both, with model\.options\.rate"):
+        plan(mine, space | {"model.options": {"choice": [{}]}})
+    with pytest.raises(ConfigError, match=r"model\.options\.rate must be a setting of a run"):
+        plan(RetrainConfig(), space)
+
+
 def test_each_whole_number_of_a_short_range_is_tried_out() -> None:
     vit = RetrainConfig.model_validate({"model": {"name": "vit"}})
     with pytest.raises(ConfigError, match="4 does not divide 17"):
