@@ -368,6 +368,12 @@ def work(settings: dict[str, Any]) -> None:
     job.place.enter()
     try:
         _train(job, news)
+    except FileNotFoundError as error:  # no stumble: every node was seen to read the store before
+        sentence = (
+            f"Every node must find the files of the training, and {platform.node()} finds no {error.filename}; see "
+            "that it is in the store."
+        )
+        news.put(("failed", ClusterError(sentence)))
     except (LayerflowError, OSError) as error:
         if heals(error):
             raise
