@@ -26,9 +26,12 @@ from layerflow.errors import SweepError, TrialError, UnreachableError, config_se
 from layerflow.records import DatasetRef, Epoch, StudyRef, TrainedRef
 from layerflow.search import Space, configured
 from layerflow.study import Study, study_of
+from tasks.choose_winner import show
 from tasks.policy import as_task, show_card
 
 _ROOT = Path(__file__).resolve().parent.parent
+#: Seconds between two cards of a sweep that is not over: each is kept by Prefect.
+_CARD_SECONDS = 30.0
 #: The processes of the trials that run now.
 _processes: set[subprocess.Popen[str]] = set()
 #: Set when the sweep ends before its time. A trial that is about to start then, or waits to be retried, does not.
@@ -173,6 +176,7 @@ def run_trials(
         known = Study(study)
         left = [trial for trial in known.trials if trial.state == "running"]
         running: dict[PrefectFuture[Any], tuple[int, float]] = {}
+        shown_at = -math.inf
         try:
             while True:
                 while len(running) < parallel and (left or len(known.trials) < trials):
@@ -186,6 +190,9 @@ def run_trials(
                     running[submit(run_trial, {"number": trial.number, **inputs})] = trial.number, time.monotonic()
                 if not running:
                     break
+                if time.monotonic() - shown_at > _CARD_SECONDS and known.best:  # while others run: it takes a while
+                    show(config, space, known, known.best)
+                    shown_at = time.monotonic()
                 done = next(as_completed(list(running)))
                 number, began = running.pop(done)
                 if why := _lost(done):

@@ -117,10 +117,13 @@ def test_each_trial_and_the_sweep_have_a_card(swept: tuple[Sweep, Any]) -> None:
     made, flow_run = swept
     chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
     with get_client(sync_client=True) as client:
-        cards = {card.key: str(card.data) for card in client.read_artifacts(artifact_filter=chosen)}
+        made_cards = sorted(client.read_artifacts(artifact_filter=chosen), key=lambda card: str(card.created))
+    cards = {card.key: str(card.data) for card in made_cards}
     cards.pop("data-digits", None)  # where this process checks the data for the first time
     assert cards.keys() == {"training-swept-trial-0", "training-swept-trial-1", "sweep-swept"}
     assert store.path(made.swept.card).read_text() == cards["sweep-swept"]
+    before, _ = (str(card.data) for card in made_cards if card.key == "sweep-swept")
+    assert "2 trials: 1 complete, 1 running." in before, "drawn when the first trial had ended"
     rate = made.swept.trials[1].settings["training.learning_rate"]
     assert f"--training.learning_rate {rate}" in cards["training-swept-trial-1"]
 
