@@ -41,6 +41,23 @@ _LOOK_SECONDS = 1.0
 _OBJECT_STORE_BYTES = 80 * 2**20
 #: Whose versions must be the same on all nodes.
 _LIBRARIES = ("tensorflow", "keras", "numpy", "ray")
+#: Those that carry a trial of a sweep, too.
+SWEEP_LIBRARIES = (*_LIBRARIES, "prefect", "prefect-ray", "optuna")
+
+
+class Place(NamedTuple):
+    """Where a process works, and with which network; each node must see and have the same."""
+
+    store: Path
+    working_folder: str
+    network: str
+    libraries: tuple[str, ...] = _LIBRARIES
+
+    def enter(self) -> None:
+        """Make this process see the store, and the modules of the user, as the one that asks for the work does."""
+        os.environ["LAYERFLOW_STORE"] = str(self.store)
+        if self.working_folder not in sys.path:
+            sys.path.append(self.working_folder)
 
 
 class Job(NamedTuple):
@@ -52,14 +69,7 @@ class Job(NamedTuple):
     machine: DevicesConfig
     fingerprint: str
     folder: Path
-    store: Path
-    working_folder: str
-
-    def enter(self) -> None:
-        """Make this process see the store, and the modules of the user, as the one that asks for the training does."""
-        os.environ["LAYERFLOW_STORE"] = str(self.store)
-        if self.working_folder not in sys.path:
-            sys.path.append(self.working_folder)
+    place: Place
 
 
 def require_ray(config: TrainingConfig) -> None:
@@ -90,12 +100,12 @@ def train_on_ray(
         What ``training.train`` raises.
     """
     require_ray(config)
-    job = Job(config, model, data, machine, fingerprint, folder, store.root(), os.getcwd())
+    job = Job(config, model, data, machine, fingerprint, folder, Place(store.root(), os.getcwd(), model.name))
     scratch = store.root() / "checkpoints" / fingerprint / "ray"  # swept with the checkpoint where a run is killed
     try:
         with _cluster(config.workers):
             resources = _resources(job)
-            _check_nodes(job)
+            check_nodes(job.place, folder)
             return _follow(job, resources, scratch, callbacks)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -117,7 +127,7 @@ def _cluster(workers: int) -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         raise UnreachableError(
-            f"The Ray cluster must answer until training is over. {address} no longer does: {_line(error)}; the next "
+            f"The Ray cluster must answer until training is over. {address} no longer does: {said(error)}; the next "
             "run goes on at the last checkpoint."
         ) from error
     finally:
@@ -145,7 +155,7 @@ def connect(address: str, **settings: Any) -> None:
         ray.init(address, **settings)
     except (OSError, RuntimeError, ValueError) as error:  # Ray says it in one of these ways
         raise UnreachableError(
-            f"Ray must take this process in. {address} says: {_line(error)}; look at its head, and where it asks for a "
+            f"Ray must take this process in. {address} says: {said(error)}; look at its head, and where it asks for a "
             "token, set RAY_AUTH_MODE=token here."
         ) from error
     if threading.current_thread() is threading.main_thread():
@@ -168,9 +178,9 @@ def _knock(address: str) -> None:
         try:
             grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
         except grpc.FutureTimeoutError as error:
-            said = f"{address} ({host})" if address == "auto" else address
+            where = f"{address} ({host})" if address == "auto" else address
             raise UnreachableError(
-                f"The Ray cluster must answer within {_CONNECT_SECONDS} seconds. {said} does not; start its head, "
+                f"The Ray cluster must answer within {_CONNECT_SECONDS} seconds. {where} does not; start its head, "
                 "name another (RAY_ADDRESS, --ray), or none to work on this machine alone."
             ) from error
 
@@ -216,8 +226,8 @@ def _resources(job: Job) -> dict[str, float]:
     return each
 
 
-def _check_nodes(job: Job) -> None:
-    """Ask every node what it has.
+def check_nodes(place: Place, folder: Path) -> None:
+    """Ask every node of the cluster what it has, and whether it sees what is written into ``folder`` of the store.
 
     Raises:
         ClusterError: Naming the first node that can't take part, and why.
@@ -226,21 +236,21 @@ def _check_nodes(job: Job) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     token = secrets.token_hex(16)
-    probe = job.folder / ".probe"
+    probe = folder / ".probe"
     probe.write_text(token)
     ask = ray.remote(num_cpus=0, max_retries=0)(report)
-    asked, here = [], report(job, probe)
+    asked, here = [], report(place, probe)
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked.append((node["NodeManagerAddress"], ask.options(scheduling_strategy=there).remote(job, probe)))
+            asked.append((node["NodeManagerAddress"], ask.options(scheduling_strategy=there).remote(place, probe)))
     try:
         for node, answer in asked:
             try:
                 found = ray.get(answer, timeout=_REPORT_SECONDS)
             except ray.exceptions.RayError as error:
                 raise ClusterError(
-                    f"Every node must be able to run layerflow. {node} is not ({_line(error)}); install it there as it "
+                    f"Every node must be able to run layerflow. {node} is not ({said(error)}); install it there as it "
                     "is installed here."
                 ) from error
             compare(node, found, here, token)
@@ -248,14 +258,14 @@ def _check_nodes(job: Job) -> None:
         probe.unlink()
 
 
-def report(job: Job, probe: Path) -> dict[str, str]:
+def report(place: Place, probe: Path) -> dict[str, str]:
     """What this machine has, by name: versions, digests of the code, and what it reads in the file ``probe``."""
-    job.enter()
+    place.enter()
     found = {"python": platform.python_version()}
-    found |= {library: importlib.metadata.version(library) for library in _LIBRARIES}
+    found |= {library: importlib.metadata.version(library) for library in place.libraries}
     found["layerflow's code"] = code_digest(Path(__file__))
-    if own.is_own(job.model.name):
-        found[f"the code of {job.model.name}"] = own.code_of(job.model.name)
+    if own.is_own(place.network):
+        found[f"the code of {place.network}"] = own.code_of(place.network)
     found["probe"] = probe.read_text() if probe.exists() else ""
     return found
 
@@ -320,7 +330,7 @@ def _lost(running: Any) -> WorkersLostError:
         ray.get(running)
         reason = "they ended without a word"
     except ray.exceptions.RayError as error:
-        reason = _line(error)
+        reason = said(error)
     return WorkersLostError(
         f"The workers must come to the end of a training. They were lost {_RESTARTS + 1} times, the last time so: "
         f"{reason}; the next run goes on at the last checkpoint."
@@ -355,9 +365,15 @@ def work(settings: dict[str, Any]) -> None:
     An error that would come again is told, and ends the training. Anything else is raised: Ray starts the workers anew.
     """
     job, news = settings["job"], settings["news"]
-    job.enter()
+    job.place.enter()
     try:
         _train(job, news)
+    except FileNotFoundError as error:  # no stumble: every node was seen to read the store before
+        sentence = (
+            f"Every node must find the files of the training, and {platform.node()} finds no {error.filename}; see "
+            "that it is in the store."
+        )
+        news.put(("failed", ClusterError(sentence)))
     except (LayerflowError, OSError) as error:
         if heals(error):
             raise
@@ -407,5 +423,11 @@ def _is_loss_of_others(error: Exception) -> bool:
     return isinstance(error, tf.errors.OpError) and not isinstance(error, repeating)
 
 
-def _line(error: Any) -> str:
-    return " ".join(str(error).split())[-300:]
+def said(error: Exception) -> str:
+    """What an error of Ray says, in a line; of one that was raised over there, what stands below its traceback."""
+    import ray
+
+    text = str(error).strip()
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return text.splitlines()[-1].strip()
+    return " ".join(text.split())[-300:]

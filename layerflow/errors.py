@@ -79,6 +79,10 @@ class TrialError(LayerflowError):
     """A trial of a sweep, or all of them, did not get to an end."""
 
 
+class SweepError(LayerflowError):
+    """A sweep can't go on for a reason that is no fault of its trials' settings; once it is mended, it can."""
+
+
 class ServerError(LayerflowError):
     """The Prefect server does not answer."""
 

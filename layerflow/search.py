@@ -19,7 +19,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from layerflow import own
 from layerflow.config import RetrainConfig
+from layerflow.distributed import require_ray
 from layerflow.errors import ConfigError, config_sentence, did_you_mean
 
 #: Field by field, a kind and its list: both bounds, or all choices.
@@ -37,6 +39,8 @@ _FIXED = {
     "training.checkpoint_seconds": "it changes no figure",
     "training.memory_budget": "it changes no figure",
 }
+#: How an option of a network of the user's begins.
+_OPTION = "model.options."
 _LEARNING: Space = {
     "training.learning_rate": {"log_uniform": [1e-4, 1e-2]},
     "training.batch_size": {"choice": [32, 64, 128]},
@@ -56,6 +60,9 @@ _DEFAULTS: dict[str, Space] = {
 _MOST_COMBINATIONS = 1024
 #: Where between its bounds a range is looked at too, so that a field that takes whole numbers only is found out.
 _INSIDE = 0.6180339887
+#: Whole numbers of an `int` range up to which each is tried out: not all of them may be settings (a width must be a
+#: multiple of the heads). What a longer range draws and the config refuses is a failed trial.
+_MOST_WHOLE = 64
 
 
 def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Space:
@@ -68,6 +75,7 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
         ConfigError: If a field is unknown or must not differ between trials, a bound or a choice is none of the
             config's, the figure that trials are compared by is none of the validation's, or Ray is not installed.
     """
+    require_ray(config.training)
     if ray is not None and not all(importlib.util.find_spec(name) for name in ("ray", "prefect_ray")):
         raise ConfigError(
             "A sweep on a Ray cluster must find Ray here, which is not installed. Install it with "
@@ -83,7 +91,7 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
             "training.monitor must be val_loss or val_accuracy in a sweep, for trials are compared by what they did "
             f"not learn from. Received: {config.training.monitor}"
         )
-    space = _default(config) if given is None else _parsed(given)
+    space = _default(config) if given is None else _parsed(config, given)
     if not space:
         raise ConfigError("A search space must name a field at least, such as training.learning_rate. It names none.")
     _try_out(config, space)
@@ -91,11 +99,18 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
 
 
 def configured(config: RetrainConfig, settings: Mapping[str, Any]) -> RetrainConfig:
-    """``config`` with these settings, such as ``{"training.batch_size": 64}``, laid over it."""
+    """``config`` with these settings, such as ``{"training.batch_size": 64}``, laid over it.
+
+    Raises:
+        ValidationError: If they are none of a run.
+    """
     content = config.model_dump(exclude_none=True)
     for name, value in settings.items():
-        group, _, field = name.partition(".")
-        content[group][field] = value
+        *groups, field = name.split(".", maxsplit=2)  # an option of a network of the user's lies one group deeper
+        target = content
+        for group in groups:
+            target = target.setdefault(group, {})
+        target[field] = value
     return RetrainConfig.model_validate(content)
 
 
@@ -121,16 +136,25 @@ def _default(config: RetrainConfig) -> Space:
     return {name: spec for name, spec in space.items() if name not in given}
 
 
-def _parsed(content: Any) -> Space:
+def _parsed(config: RetrainConfig, content: Any) -> Space:
     if not isinstance(content, dict):
         raise ConfigError(
             "A search space must be a mapping such as `training.learning_rate: {log_uniform: [1e-4, 1e-2]}`. "
             f"Received: {content!r}"
         )
-    return {_known(str(name)): _parsed_field(str(name), spec) for name, spec in content.items()}
+    space = {_known(config, str(name)): _parsed_field(str(name), spec) for name, spec in content.items()}
+    if "model.options" in space and (part := next(filter(_is_option, space), None)):
+        raise ConfigError(f"A space must search model.options as a whole or by its parts. It does both, with {part}.")
+    return space
 
 
-def _known(name: str) -> str:
+def _is_option(name: str) -> bool:
+    return name.startswith(_OPTION) and name != _OPTION
+
+
+def _known(config: RetrainConfig, name: str) -> str:
+    if _is_option(name) and own.is_own(config.model.name):
+        return name  # whether the network takes it, and this value of it, is seen when it is made
     known = [
         f"{group}.{field}"
         for group, info in RetrainConfig.model_fields.items()
@@ -174,7 +198,7 @@ def _parsed_field(name: str, spec: Any) -> dict[str, list[Any]]:
 
 
 def _try_out(config: RetrainConfig, space: Space) -> None:
-    """Make the configs of the bounds and the choices, and of what they are together."""
+    """Make the configs of the bounds, of the choices and of few whole numbers, and of what they are together."""
     for settings in _combinations(space):
         try:
             configured(config, settings)
@@ -189,16 +213,13 @@ def _try_out(config: RetrainConfig, space: Space) -> None:
 
 
 def _combinations(space: Space) -> Iterator[dict[str, Any]]:
-    """Each value with each of the other fields; where those are too many, with the first one of the others."""
+    """All samples with each other, where those are few; and all that is looked at, with the first of the others."""
     samples = [_samples(spec) for spec in space.values()]
     if math.prod(map(len, samples)) <= _MOST_COMBINATIONS:
-        combinations: Iterable[tuple[Any, ...]] = itertools.product(*samples)
-    else:
-        first = [values[0] for values in samples]
-        combinations = (
-            (*first[:place], value, *first[place + 1 :]) for place, values in enumerate(samples) for value in values
-        )
-    return (dict(zip(space, values, strict=True)) for values in combinations)
+        yield from (dict(zip(space, values, strict=True)) for values in itertools.product(*samples))
+    first = {name: values[0] for name, values in zip(space, samples, strict=True)}
+    for name, values in zip(space, samples, strict=True):
+        yield from (first | {name: value} for value in [*values, *_between(space[name])])
 
 
 def _samples(spec: dict[str, list[Any]]) -> list[Any]:
@@ -207,3 +228,9 @@ def _samples(spec: dict[str, list[Any]]) -> list[Any]:
         return values
     low, high = values
     return [low, high, low + (high - low) * _INSIDE]
+
+
+def _between(spec: dict[str, list[Any]]) -> Iterable[int]:
+    """The whole numbers between the bounds of an `int` range that has few."""
+    ((kind, values),) = spec.items()
+    return range(values[0] + 1, values[1]) if kind == "int" and values[1] - values[0] < _MOST_WHOLE else ()

@@ -69,6 +69,11 @@ class Study:
         )
 
     @staticmethod
+    def exists(ref: StudyRef) -> bool:
+        """Whether there is one already: who only runs a trial of it must not make another."""
+        return (store.path(ref.folder) / "journal.log").exists()
+
+    @staticmethod
     def mend(ref: StudyRef) -> None:
         """Cut off a line that a killed process left half written; the caller sees to it that nobody else writes."""
         file = store.path(ref.folder) / "journal.log"
@@ -128,6 +133,10 @@ class Study:
         states = optuna.trial.TrialState
         self._study.tell(number, value, states.FAIL if reason else states.PRUNED if value is None else states.COMPLETE)
 
+    def leave(self, number: int, reason: str) -> None:
+        """Note why a trial did not come to its end, and leave it to whoever takes the sweep up again."""
+        self._trial(number).set_user_attr("reason", reason)
+
     def importances(self) -> dict[str, float]:
         """How much of the figures' differences each field explains, by fANOVA; nothing where trials are too few."""
         import optuna
@@ -164,5 +173,6 @@ def _as_record(trial: Any) -> Trial:
         settings={name: json.loads(value) if isinstance(value, str) else value for name, value in trial.params.items()},
         curve=tuple(trial.intermediate_values[epoch] for epoch in sorted(trial.intermediate_values)),
         seconds=trial.user_attrs.get("seconds", 0.0),
-        reason=trial.user_attrs.get("reason", ""),
+        # Not why a trial was left that came to its end later.
+        reason=trial.user_attrs.get("reason", "") if trial.state.name in ("FAIL", "RUNNING") else "",
     )

@@ -3,16 +3,23 @@
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import TrialError
-from layerflow.records import StudyRef, Swept
+from layerflow.records import StudyRef, Swept, Trial
 from layerflow.search import Space, configured
 from layerflow.study import Study
 from tasks.policy import as_task, show_card
 
 
-def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swept:
-    """Take the complete trial with the best validation; draw the card of all."""
+def show(config: RetrainConfig, space: Space, known: Study, winner: Trial) -> str:
+    """Draw and show the sweep's card as it is now."""
     from layerflow.sweep_card import draw
 
+    text = draw(config, space, known.trials, winner, known.importances())
+    show_card(f"sweep-{config.registry_name}", text, "What was tried, what mattered, and the best", again=False)
+    return text
+
+
+def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swept:
+    """Take the complete trial with the best validation; draw the card of all."""
     known = Study(study)
     trials, winner = known.trials, known.best
     if winner is None:
@@ -22,10 +29,9 @@ def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swep
             f"{why.rstrip('.')}. With more --trials it goes on."
         )
     card = f"{study.folder}/card.md"
-    text = draw(config, space, trials, winner, known.importances())
+    text = show(config, space, known, winner)
     with store.locked(f"{study.folder.replace('/', '-')}-card"):
         store.write_atomically(store.path(card), text.encode())
-    show_card(f"sweep-{config.registry_name}", text, "What was tried, what mattered, and the best", again=False)
     best = configured(config, winner.settings)
     return Swept(monitor=study.monitor, trials=tuple(trials), winner=winner, config=best, card=card)
 

@@ -24,7 +24,7 @@ from prefect import Task, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
@@ -80,7 +80,7 @@ def show_card(key: str, card: str, description: str, of: RetrainConfig | None = 
         of: The settings that it is of; default: those of the flow run.
         again: Whether it is to end with the command that retrains with them.
     """
-    if TaskRunContext.get() is None:  # called without Prefect
+    if TaskRunContext.get() is None and FlowRunContext.get() is None:  # called without Prefect
         return
     config = of or _config()
     if again and config:

@@ -6,6 +6,7 @@ stdin and answers in such lines on stdout. When stdin is closed, the sweep is go
 checkpoint and ends.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -13,11 +14,13 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
-from layerflow.config import RetrainConfig
-from layerflow.errors import LayerflowError, heals
-from layerflow.records import DatasetRef
+from layerflow import store
+from layerflow.config import RetrainConfig, TrainingConfig
+from layerflow.errors import ConfigError, LayerflowError, NonFiniteLossError, OutOfMemoryError, heals
+from layerflow.records import DatasetRef, ModelRef
 from tasks import build_model, progress, train_model
 from tasks.policy import make
 
@@ -57,15 +60,35 @@ def main() -> None:
     devices = config.devices_for_model
     try:
         model = make(build_model, config.model, data, config.training.seed, devices)
+        for epoch in _epochs_before(config.training, model, data):
+            answers.say(epoch=epoch.pop("epoch"), figures=epoch)
         trained = make(train_model, config.training, model, data, devices)
     except Exception as error:  # whatever a network of the user's may raise
         first = next(iter(str(error).strip().splitlines()), "")  # TensorFlow's go on with all of its stack
         sentence = str(error) if isinstance(error, LayerflowError) else f"{type(error).__name__}: {first}"
-        traceback.print_exc()  # into the trial's log
-        passes = heals(error) or isinstance(error, OSError)  # a full disk: no fault of the settings
-        answers.say(error=" ".join(sentence.split()), heals=passes)
+        with contextlib.suppress(OSError):  # a full disk: the answer below must be heard all the same
+            traceback.print_exc()  # into the trial's log
+        answers.say(error=" ".join(sentence.split()), of_settings=is_of_settings(error), heals=heals(error))
     else:
         answers.say(trained=trained.model_dump(mode="json"))
+
+
+def _epochs_before(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> Iterator[dict[str, Any]]:
+    """The epochs after which training resumes: whether they were bad is not to wait until it has come to its end."""
+    from layerflow.checkpoint import Checkpoint
+    from layerflow.training import fingerprint_of
+
+    folder = store.root() / "checkpoints" / fingerprint_of(config, model, data)
+    found = Checkpoint(folder).found if folder.exists() else None
+    for epoch in found[1]["history"] if found else ():
+        yield {name: value for name, value in epoch.items() if name != "seconds"}
+
+
+def is_of_settings(error: Exception) -> bool:
+    """Whether other settings may do better: of our errors these, and whatever a network of the user's may raise."""
+    if isinstance(error, LayerflowError):
+        return isinstance(error, ConfigError | NonFiniteLossError | OutOfMemoryError)
+    return not isinstance(error, OSError) and not heals(error)
 
 
 def _end_with_parent() -> None:

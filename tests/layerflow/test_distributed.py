@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import queue
 import re
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import keras
@@ -20,6 +22,7 @@ import pytest
 
 from layerflow import building, distributed, store, training
 from layerflow.config import ModelConfig, TrainingConfig
+from layerflow.data import images_and_labels
 from layerflow.errors import ClusterError, NonFiniteLossError, UnreachableError
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.windows import Windows
@@ -265,6 +268,28 @@ def test_a_loss_that_is_no_number_is_told_and_not_tried_again(digits: DatasetRef
         train(digits, workplace / "wild", schedule=leap)
     assert "\n" not in str(caught.value)
     assert len(list((workplace / "wild").glob("*.images"))) == 2
+
+
+def test_a_file_that_a_worker_does_not_find_is_told_in_one_sentence_and_no_worker_is_started_again(
+    digits: DatasetRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = digits.model_copy(update={"folder": "no-such-data"})
+    monkeypatch.setattr(distributed, "_train", lambda job, news: images_and_labels(gone, "train"))
+    told: queue.Queue[tuple[str, Exception]] = queue.Queue()
+    job = SimpleNamespace(place=distributed.Place(store.root(), os.getcwd(), "mlp"))
+    distributed.work({"job": job, "news": told})  # what it raises, Ray would try again
+    kind, error = told.get_nowait()
+    assert (kind, type(error)) == ("failed", ClusterError)
+    assert re.search(r"and \S+ finds no \S+/no-such-data/\S+; see that it is in the store\.$", str(error))
+
+
+def test_what_a_lost_group_says_is_the_last_line_below_its_traceback() -> None:
+    import ray
+
+    path = "/a/long/" + "path/" * 80 + "images.npy"
+    said = f"Traceback (most recent call last):\n  File 'x.py', line 1\nFileNotFoundError: no such file: {path}"
+    error = ray.exceptions.RayTaskError("fit", said, FileNotFoundError(path), pid=1, ip="10.0.0.2")
+    assert distributed.said(error) == f"FileNotFoundError: no such file: {path}"
 
 
 def test_more_workers_than_the_cluster_has_cpus_is_one_sentence(digits: DatasetRef, workplace: Path) -> None:

@@ -72,6 +72,28 @@ def test_settings_that_do_not_fit_together_are_found_out_too() -> None:
         plan(vit, {"model.width": {"choice": [40, 32]}, "model.heads": {"choice": [4, 5]}})
 
 
+def test_options_of_a_network_of_the_users_are_searched_one_by_one() -> None:
+    given = {"model": {"name": "mynets:MyNet", "options": {"depth": 3, "rate": 0.1}}}
+    mine = RetrainConfig.model_validate(given)
+    space = {"model.options.rate": {"uniform": [0, 1]}, "model.options.a.b": {"choice": [[1], {"c": 2}]}}
+    assert plan(mine, space).keys() == space.keys()
+    options = configured(mine, {"model.options.rate": 0.5, "model.options.a.b": {"c": 2}}).model.options
+    assert options == {"depth": 3, "rate": 0.5, "a.b": {"c": 2}}
+    assert configured(RetrainConfig(model={"name": "m:n"}), {"model.options.x": 1}).model.options == {"x": 1}
+    assert mine.model.options == {"depth": 3, "rate": 0.1}
+    with pytest.raises(ConfigError, match=r"as a whole or by its parts\. It does both, with model\.options\.rate"):
+        plan(mine, space | {"model.options": {"choice": [{}]}})
+    with pytest.raises(ConfigError, match=r"model\.options\.rate must be a setting of a run"):
+        plan(RetrainConfig(), space)
+
+
+def test_each_whole_number_of_a_short_range_is_tried_out() -> None:
+    vit = RetrainConfig.model_validate({"model": {"name": "vit"}})
+    with pytest.raises(ConfigError, match="4 does not divide 17"):
+        plan(vit, {"model.width": {"int": [16, 64]}})
+    assert plan(vit, {"model.width": {"int": [16, 1600]}}), "what it draws may fail as a trial"
+
+
 def test_trials_are_compared_by_the_validation_alone() -> None:
     with pytest.raises(ConfigError, match="must be val_loss or val_accuracy in a sweep"):
         plan(RetrainConfig.model_validate({"training": {"monitor": "accuracy"}}), SPACE)
@@ -96,6 +118,8 @@ def test_without_ray_a_sweep_on_ray_says_how_to_install_it(monkeypatch: pytest.M
     assert plan(RetrainConfig(), SPACE)
     with pytest.raises(ConfigError, match=r"pip install 'layerflow\[ray\]'.*make ray"):
         plan(RetrainConfig(), SPACE, ray="auto")
+    with pytest.raises(ConfigError, match=r"workers 2 needs Ray.*pip install 'layerflow\[ray\]'"):
+        plan(RetrainConfig.model_validate({"training": {"workers": 2}}), SPACE)
 
 
 def run(study: Study, trials: int, seed: int = 0) -> list[dict[str, object]]:
