@@ -117,13 +117,16 @@ def _prepare(config: RetrainConfig) -> None:
 
 
 def _prepare_data(config: RetrainConfig) -> None:
-    """While the server starts: check the data's name and mirror, unless they are there."""
+    """While the server starts: check the data's name and mirror, unless they are there, and import TensorFlow."""
     import tasks
     from tasks.policy import cached
 
+    with quiet_stderr():
+        from layerflow.data import check
+        from layerflow.devices import set_up
+
+        set_up(config.devices_for_model)  # the best one is evaluated and exported here
     if cached(tasks.load_data, config.data, config.devices) is None:
-        with quiet_stderr():
-            from layerflow.data import check
         check(config.data)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from layerflow.cards import COLOURS, INK, new_figure, picture, short, table
+from layerflow.cards import COLOURS, INK, code, new_figure, picture, plain, short, table
 from layerflow.config import RetrainConfig
 from layerflow.records import Trial
 from layerflow.search import Space, configured
@@ -26,7 +26,7 @@ def draw(
     said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     settings = configured(config, winner.settings).model_dump(mode="json", exclude_defaults=True)
     parts = [
-        f"# Sweep: {config.registry_name}",
+        f"# Sweep: {plain(config.registry_name)}",
         f"{len(trials)} trials: {said}. The best by {monitor} is trial {winner.number}: **{winner.value:.4f}**. "
         "No trial saw a test image.",
         _progress(monitor, trials, winner),
@@ -37,7 +37,7 @@ def draw(
         _table(monitor, space, trials),
         "## The best one's settings",
         f"```yaml\n{yaml.safe_dump(settings, sort_keys=False)}```",
-        f"Again: `{command(config, space, len(trials))}`",
+        f"Again: {code(command(config, space, len(trials)))}",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -142,8 +142,8 @@ def _table(monitor: str, space: Space, trials: Sequence[Trial]) -> str:
             "" if trial.value is None else f"{trial.value:.4f}",
             len(trial.curve),
             f"{trial.seconds:.1f}",
-            *(short(trial.settings.get(name)) for name in space),
-            *([trial.reason] if said else []),
+            *(plain(short(trial.settings.get(name))) for name in space),
+            *([plain(trial.reason)] if said else []),
         )
         for trial in shown
     ]

@@ -26,7 +26,7 @@ def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swep
         why = next((trial.reason for trial in trials if trial.reason), "none was begun")
         raise TrialError(
             f"A sweep needs one trial that gets to its end, and of {len(trials)} none did. The first: "
-            f"{why.rstrip('.')}. With more --trials it goes on."
+            f"{why.rstrip('.')}. It goes on with more --trials, and resumes those that were lost."
         )
     card = f"{study.folder}/card.md"
     text = show(config, space, known, winner)
