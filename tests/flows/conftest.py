@@ -1,5 +1,6 @@
 """A Prefect server that outlives a run, as `make ui` starts it."""
 
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 
 
@@ -28,6 +30,38 @@ def guarded_server(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A server that asks for a user and a password, and an environment that has neither."""
     with started(tmp_path, PREFECT_SERVER_API_AUTH_STRING="operator:secret") as environment:
         yield environment
+
+
+#: Several commands one after the other, for importing all that one needs takes longer than most of them.
+_COMMANDS = """
+import contextlib, io, json, sys
+from cli.main import main
+answers = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv, out, err, status = ["layerflow", *arguments], io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as left:
+            status = left.code
+    answers.append([status, out.getvalue(), err.getvalue()])
+print(json.dumps(answers))
+"""
+
+
+def in_one_process(*commands: tuple[str, ...], environment: dict[str, str]) -> list[tuple[int, str, str]]:
+    """Status, stdout and stderr of each of these commands of layerflow."""
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMANDS, json.dumps(commands)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [tuple(answer) for answer in json.loads(done.stdout.splitlines()[-1])]
 
 
 @contextmanager

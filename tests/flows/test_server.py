@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
+from tests.flows.conftest import in_one_process
+
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 DEPLOYMENTS = ["retrain-digits", "retrain-mnist", "rollback", "sweep-digits"]
@@ -219,14 +221,14 @@ def test_without_a_server_deploying_and_serving_are_one_sentence(tmp_path: Path)
 def test_runs_by_hand_are_tagged_and_tell_what_became_of_the_model(
     deployed: dict[str, str], nightly_run: dict[str, Any], receiver: tuple[str, list[dict[str, Any]]]
 ) -> None:
-    for arguments in (
+    *_, (_, said, _) = answers = in_one_process(
         ("retrain", "--training.epochs", "1", "--gate.min_accuracy", "1"),
         ("retrain", "--training.epochs", "1", "--gate.force", "see [/wiki] *now*"),
         ("rollback",),
-    ):
-        done = layerflow(*arguments, environment=deployed)
-        assert done.returncode == 0, done.stderr
-    assert "version 3 of mlp-digits is in service, with the model of version 1 in place of 2" in done.stdout
+        environment=deployed,
+    )
+    assert [status for status, *_ in answers] == [0, 0, 0], answers
+    assert "version 3 of mlp-digits is in service, with the model of version 1 in place of 2" in said
     runs = ask(deployed, "flow_runs/filter", {"flow_runs": {"tags": {"all_": ["layerflow", "by-hand"]}}})
     assert sorted((run["name"], run["state_name"]) for run in runs) == [
         ("retrain-mlp-on-digits", "Completed"),

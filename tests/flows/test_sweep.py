@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
@@ -86,6 +87,12 @@ def runs_of(name: str, flow_run_id: Any) -> int:
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     with get_client(sync_client=True) as client:
         return sum(run.run_count for run in client.read_task_runs(flow_run_filter=chosen) if run.name == name)
+
+
+def trial_processes() -> list[psutil.Process]:
+    """The processes of trials that this one has started and that still run."""
+    alive = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in alive if "tasks.trial_process" in each.cmdline()]
 
 
 def figures(trials: tuple[Trial, ...] | list[Trial]) -> list[Any]:
@@ -297,13 +304,12 @@ def test_a_trial_that_is_worse_than_the_median_is_pruned_and_its_process_is_gone
         settings = configured(config, {"training.batch_size": 512, "training.epochs": 4})
         model = make(tasks.build_model, config.model, digits, config.training.seed, config.devices)
         make(tasks.train_model, settings.training, model, digits, config.devices)
-    before = psutil.Process().children()
     state = trials(config, space, digits, 6, 1, None, return_state=True)
     pruned = Study(study).trials[5]
     assert pruned.state == "pruned"
     assert len(pruned.curve) == 2, "the first epoch after the warm-up"
     assert task_runs(state.state_details.flow_run_id, 1) == {"trial-5": "Pruned"}
-    assert psutil.Process().children() == before
+    assert not trial_processes()
     epochs = [message for message in logs(state.state_details.flow_run_id) if message.startswith("epoch ")]
     assert not resumed or not epochs, "it went on at epoch 5"
 
@@ -324,9 +330,10 @@ trials(config, SPACE, data, 2, 1, None)
         "PYTHONPATH": str(ROOT),
     }
     with log.open("w") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-c", script], cwd=ROOT, env=environment, stdout=stream, stderr=stream
-        )
+        # Whoever started the tests may ignore interrupts.
+        hears = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        command = [sys.executable, "-c", script]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream, preexec_fn=hears)
     try:
         deadline = time.monotonic() + 120
         while until not in log.read_text():
@@ -367,10 +374,9 @@ def test_a_trial_that_was_about_to_start_when_its_sweep_was_stopped_does_not(
 ) -> None:
     study = study_of(CONFIG, SPACE, digits)
     Study(study)
-    before = psutil.Process().children()
     with pytest.raises(SweepError, match="It was stopped"), _process(0, CONFIG, digits, study):
         pass
-    assert psutil.Process().children() == before
+    assert not trial_processes()
 
 
 def test_a_sweep_killed_in_a_trial_goes_on_there_and_repeats_nothing(

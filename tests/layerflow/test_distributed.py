@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 
 from layerflow import building, distributed, store, training
 from layerflow.config import ModelConfig, TrainingConfig
@@ -262,12 +263,33 @@ def test_a_killed_worker_is_replaced_and_the_model_has_the_same_bits(
     assert figures[0] == figures[1]
 
 
-def test_a_loss_that_is_no_number_is_told_and_not_tried_again(digits: DatasetRef, workplace: Path) -> None:
-    leap = {"class_name": "PiecewiseConstantDecay", "config": {"boundaries": [STEPS + 5], "values": [1e-3, 1e38]}}
-    with pytest.raises(NonFiniteLossError, match=r"of epoch 2; lower training.learning_rate") as caught:
-        train(digits, workplace / "wild", schedule=leap)
-    assert "\n" not in str(caught.value)
-    assert len(list((workplace / "wild").glob("*.images"))) == 2
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NonFiniteLossError("The loss must stay finite."), NonFiniteLossError),  # it would come again
+        (ValueError("a network's own"), RuntimeError),
+        (tf.errors.UnavailableError(None, None, "the other worker is gone"), None),
+        (UnreachableError("the store is away"), None),
+    ],
+)
+def test_what_would_come_again_is_told_and_for_the_rest_the_workers_are_started_again(
+    error: Exception, told: type | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: object, news: object) -> None:
+        raise error
+
+    monkeypatch.setattr(distributed, "_train", fail)
+    news: queue.Queue[tuple[str, Exception]] = queue.Queue()
+    settings = {"job": SimpleNamespace(place=distributed.Place(store.root(), os.getcwd(), "mlp")), "news": news}
+    if told is None:
+        with pytest.raises(type(error)):  # Ray hears it
+            distributed.work(settings)
+        assert news.empty()
+        return
+    distributed.work(settings)
+    kind, answer = news.get_nowait()
+    assert (kind, type(answer)) == ("failed", told)
+    assert str(error) in str(answer)
 
 
 def test_a_file_that_a_worker_does_not_find_is_told_in_one_sentence_and_no_worker_is_started_again(
