@@ -176,8 +176,8 @@ def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray,
         put(axis, np.asarray(images[at]), column, 1.6 * row)
         lines = (names[true], INK), (names[taken], COLOURS["bad"]), (f"{confidence[at]:.1%}", INK)
         for line, (text, colour) in enumerate(lines):
-            below = 1.6 * row + 1.08 + 0.17 * line
-            axis.text(column, below, text, fontsize=7, color=colour, parse_math=False)
+            below = 1.6 * row + 1.09 + 0.18 * line
+            axis.text(column, below, text, fontsize=8, color=colour, parse_math=False)
         told.append(f"{classes[true]} taken for {classes[taken]}, {confidence[at]:.1%}")
     sheet = picture(figure, f"Images: {'; '.join(told)}", colours_of(images))
     return f"Each with its class, in colour what it was taken for, and how surely.\n\n{sheet}"
