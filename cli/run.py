@@ -63,7 +63,7 @@ def run_rollback(name: str, to: int | None) -> RolledBack:
 
 
 def _by_hand(flow: Any) -> Any:
-    """The flow, whose run says in the UI where it came from; its tasks carry no tags of it, which cost seconds."""
+    """The flow, tagged in a hook: `tags()` around it would tag its tasks too, which `as_task` says the cost of."""
     return flow.with_options(on_running=[_tag])
 
 
@@ -83,12 +83,6 @@ def _on_a_server(prepare: Callable[[], None], run: Callable[[], T]) -> T:
     prepare()
     if embedded is None:
         return run()
-    import tasks
-
-    for name in tasks.__all__:
-        # Every tagged task asks the server for a slot, and SQLite, busy with the events of the task before, answers
-        # "locked": Prefect then waits 2 seconds, a few times a run.
-        getattr(tasks, name).tags = set()
     embedded.wait()
     # No heartbeats: nobody watches a server of one run, and the end of their thread costs up to a second.
     with temporary_settings(updates={PREFECT_API_URL: embedded.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

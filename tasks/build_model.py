@@ -7,7 +7,7 @@ from layerflow.records import DatasetRef, ModelRef
 from tasks.policy import step
 
 
-@step("build_model", run_name="build-{config.name}-for-{data.name}", tags=("model",))
+@step("build_model", run_name="build-{config.name}-for-{data.name}")
 def build_model(config: ModelConfig, data: DatasetRef, seed: int, devices: DevicesConfig, folder: Path) -> ModelRef:
     """Construct the network from its own layers, build it for the data's shape, and save it untrained."""
     from layerflow.building import build

@@ -40,5 +40,4 @@ choose_winner = as_task(
     _choose_winner,
     name="choose_winner",
     run_name="choose-{config.model.name}-for-{config.data.title}",
-    tags=("registry",),
 )

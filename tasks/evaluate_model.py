@@ -10,7 +10,6 @@ from tasks.policy import card_shown, step
 @step(
     "evaluate_model",
     run_name="evaluate-{trained.model}-on-{data.name}",
-    tags=("evaluation", "gpu"),
     then=card_shown("evaluation", "How good the model is, and where it is wrong"),
 )
 def evaluate_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> Evaluation:

@@ -7,7 +7,7 @@ from layerflow.records import DatasetRef
 from tasks.policy import step
 
 
-@step("load_data", run_name="load-{config.title}", tags=("data",))
+@step("load_data", run_name="load-{config.title}")
 def load_data(config: DataConfig, devices: DevicesConfig, folder: Path) -> DatasetRef:
     """Prepare the dataset through TensorFlow Datasets and divide it into train, validation and test."""
     from layerflow.data import load

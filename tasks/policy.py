@@ -108,7 +108,6 @@ def step(
     name: str,
     run_name: str,
     *,
-    tags: tuple[str, ...] = (),
     then: Callable[[Any], None] = lambda record: None,
     whole: tuple[str, ...] = (),
 ) -> Callable[..., Any]:
@@ -119,7 +118,6 @@ def step(
     Args:
         name: Name of the task, and of its folder in the store.
         run_name: Template of the task run's name, such as ``train-{model.name}-on-{data.name}``.
-        tags: Tags of the task's runs.
         then: Called with the step's record when the task runs, and so not where Prefect finds it `Cached`; may raise
             what must end the run.
         whole: Inputs of which every field counts, and not the digest alone.
@@ -137,19 +135,20 @@ def step(
 
         parameters = [each for each in inspect.signature(work).parameters.values() if each.name != "folder"]
         in_store.__signature__ = inspect.Signature(parameters, return_annotation=kind)  # type: ignore[attr-defined]
-        return as_task(in_store, name, run_name, tags, StoreCache(step=name, work=work))
+        return as_task(in_store, name, run_name, StoreCache(step=name, work=work))
 
     return decorate
 
 
-def as_task(
-    work: Callable[P, T], name: str, run_name: str, tags: tuple[str, ...], cache: CachePolicy = NO_CACHE
-) -> Task[P, T]:
-    """Make a Prefect task of ``work`` with the policy that all steps share."""
+def as_task(work: Callable[P, T], name: str, run_name: str, cache: CachePolicy = NO_CACHE) -> Task[P, T]:
+    """Make a Prefect task of ``work`` with the policy that all steps share.
+
+    It has no tags: for each tag a task asks the server for a concurrency slot before it starts, and fails if the
+    server is away at that moment.
+    """
     return task(
         name=name,
         task_run_name=run_name,
-        tags=["layerflow", *tags],
         retries=len(RETRY_DELAYS),
         retry_delay_seconds=RETRY_DELAYS,
         retry_jitter_factor=0.3,

@@ -49,5 +49,5 @@ def _promote_model(
 
 promote_model = cast(  # Prefect unwraps a state that a task returns; its types do not say so
     "Task[..., Promotion]",
-    as_task(_promote_model, name="promote_model", run_name="promote-{model.name}-on-{data.name}", tags=("registry",)),
+    as_task(_promote_model, name="promote_model", run_name="promote-{model.name}-on-{data.name}"),
 )

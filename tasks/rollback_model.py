@@ -16,6 +16,4 @@ def _rollback_model(name: str, to: int | None = None) -> RolledBack:
 
 
 # Never retried: where the first try did publish, a second one would go back one version more.
-rollback_model = as_task(
-    _rollback_model, name="rollback_model", run_name="rollback-{name}", tags=("registry",)
-).with_options(retries=0)
+rollback_model = as_task(_rollback_model, name="rollback_model", run_name="rollback-{name}").with_options(retries=0)

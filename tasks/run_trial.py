@@ -158,7 +158,7 @@ def _process(number: int, config: RetrainConfig, data: DatasetRef, study: StudyR
 
 run_trial = cast(  # Prefect unwraps a state that a task returns; its types do not say so
     "Task[..., float | None]",
-    as_task(_run_trial, name="run_trial", run_name="trial-{number}", tags=("training", "gpu")),
+    as_task(_run_trial, name="run_trial", run_name="trial-{number}"),
 )
 
 

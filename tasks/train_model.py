@@ -11,7 +11,6 @@ from tasks.policy import card_shown, step
 @step(
     "train_model",
     run_name="train-{model.name}-on-{data.name}",
-    tags=("training", "gpu"),
     then=card_shown("training", "How the training went"),
 )
 def train_model(

@@ -16,7 +16,7 @@ def _tell(report: DataReport) -> None:
     require_no_stop(report)
 
 
-@step("validate_data", run_name="validate-{data.name}", tags=("data",), then=_tell, whole=("data",))
+@step("validate_data", run_name="validate-{data.name}", then=_tell, whole=("data",))
 def validate_data(config: ChecksConfig, data: DatasetRef, baseline: Profile | None, folder: Path) -> DataReport:
     """Look for leakage, duplicates, missing classes and drift since the model in service; end the run where it must."""
     from layerflow.validation import validate

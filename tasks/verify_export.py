@@ -9,7 +9,6 @@ from tasks.policy import card_shown, step
 @step(
     "verify_export",
     run_name="verify-export-of-{data.name}",
-    tags=("export",),
     then=card_shown("export", "What is exported, and what was proved of it"),
 )
 def verify_export(export: ExportRef, evaluation: Evaluation, data: DatasetRef, folder: Path) -> Verification:

@@ -19,7 +19,6 @@ import pytest  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
 from prefect.testing.utilities import prefect_test_harness  # noqa: E402
 
-import tasks  # noqa: E402
 from layerflow import store  # noqa: E402
 from layerflow.config import DataConfig, RetrainConfig  # noqa: E402
 from layerflow.records import DatasetRef, Retrained  # noqa: E402
@@ -59,8 +58,6 @@ def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def server() -> Iterator[None]:
     """A real Prefect server with a database of its own, for the whole session."""
-    for name in tasks.__all__:  # as the command line does, and for its reason: SQLite stalls on tags
-        getattr(tasks, name).tags = set()
     with prefect_test_harness(server_startup_timeout=180):  # on a busy machine
         yield
 

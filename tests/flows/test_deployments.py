@@ -1,15 +1,19 @@
 """What prefect.yaml says."""
 
+import asyncio
 import json
 import subprocess
-from datetime import timedelta
+import tomllib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import yaml
 from jinja2.sandbox import SandboxedEnvironment
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed
 
+from cli import leases
 from cli.deploy import _schedule
 from flows.retrain import retrain
 from layerflow.config import RetrainConfig
@@ -48,6 +52,33 @@ def test_a_run_that_ended_or_waits_to_be_started_again_is_not_taken_for_dead() -
     dead, *_ = yaml.safe_load((ROOT / "automations.yaml").read_text())
     told = {each.removeprefix("prefect.flow-run.") for each in dead["trigger"]["expect"]}
     assert told >= {state.__name__ for state in (Completed, Failed, Cancelled, Crashed, AwaitingRetry)}
+
+
+def test_a_server_that_is_away_for_five_minutes_ends_no_run() -> None:
+    """The three clocks that run meanwhile: of the client's tries, of the lease, and of the automation."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["prefect"]
+    waits = [2**attempt for attempt in range(1, settings["client"]["max_retries"] + 1)]
+    shortest = 0.8 * sum(waits)  # Prefect's client draws each wait from 80 to 120 % of it
+    assert shortest > 300
+    # The last renewal can be 225 seconds old when the server goes, and the last wait can begin just before it is back.
+    assert leases.LEAST.total_seconds() > 225 + 300 + 1.2 * waits[-1]
+    dead, *_ = yaml.safe_load((ROOT / "automations.yaml").read_text())
+    assert dead["trigger"]["within"] >= 300 + 1.2 * waits[-2] + settings["flows"]["heartbeat_frequency"]
+    assert settings["server"]["concurrency"]["lease_storage"] == leases.__name__
+
+
+def test_a_lease_is_renewed_for_longer_than_the_server_may_be_away(
+    tmp_path: Path,
+) -> None:
+    async def renewed() -> float:
+        storage = leases.ConcurrencyLeaseStorage(storage_path=tmp_path)
+        lease = await storage.create_lease([uuid4()], timedelta(seconds=300))
+        assert await storage.renew_lease(lease.id, timedelta(seconds=300))
+        assert not await storage.renew_lease(uuid4(), timedelta(seconds=300))
+        found = await storage.read_lease(lease.id)
+        return (found.expiration - datetime.now(UTC)).total_seconds()
+
+    assert asyncio.run(renewed()) == pytest.approx(leases.LEAST.total_seconds(), abs=60)
 
 
 def test_served_schedules_are_those_of_prefect_yaml_or_one_sentence() -> None:

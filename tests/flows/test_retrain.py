@@ -20,6 +20,7 @@ from layerflow.config import RetrainConfig, TrainingConfig
 from layerflow.errors import ConfigError
 from layerflow.records import ModelRef, Retrained
 from tasks import policy
+from tasks.run_trial import run_trial
 
 STEPS = [
     "load_data",
@@ -117,8 +118,9 @@ def test_a_card_that_the_server_refuses_fails_no_decision(
     assert task_runs(state.state_details.flow_run_id)["promote_model"].run_count == 1
 
 
-def test_steps_are_tagged() -> None:
-    assert policy.step("load_data", run_name="load", tags=("data",))(failing_step([]).fn).tags == {"layerflow", "data"}
+def test_no_task_has_tags_for_each_of_which_it_would_ask_the_server_for_a_slot() -> None:
+    for step in (*tasks.__all__, "run_trial"):
+        assert getattr(tasks, step, run_trial).tags == set(), step
 
 
 def test_another_seed_trains_anew_and_loads_nothing_anew(first_run: Retrained) -> None:
