@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from cyclopts import App, CycloptsError, Parameter, validators
 from pydantic import ValidationError
 
+from cli import yaml_file
 from layerflow.config import DataConfig, RetrainConfig
-from layerflow.errors import ConfigError, FolderChangedError, LayerflowError, UnreachableError, config_sentence
+from layerflow.errors import FolderChangedError, LayerflowError, UnreachableError, config_sentence
 
 # Flags keep the names of the config's fields, underscores and all; dashes work too.
 _settings = Parameter(name_transform=lambda name: name, negative=())
@@ -295,7 +295,7 @@ def check(
 
 def _over_file(file: Path, flags: RetrainConfig) -> RetrainConfig:
     """The settings of a YAML file, with those that were given as flags laid over them."""
-    content = _read_yaml("--config", file, "training: {epochs: 5}")
+    content = yaml_file.read("--config", file, "training: {epochs: 5}")
     for group, given in flags.model_dump(exclude_unset=True).items():
         below = content.get(group) or {}
         content[group] = {**below, **given} if isinstance(below, dict) else below
@@ -305,30 +305,10 @@ def _over_file(file: Path, flags: RetrainConfig) -> RetrainConfig:
 def _space(file: Path | None, over: list[str]) -> dict[str, Any] | None:
     """The search space of a YAML file and of flags, as they stand; nothing where neither is given."""
     form = "training.learning_rate: {log_uniform: [1e-4, 1e-2]}"
-    content = _read_yaml("--space", file, form) if file else {}
+    content = yaml_file.read("--space", file, form) if file else {}
     for line in over:
-        content |= _parse_yaml("--over", line, form)
+        content |= yaml_file.parse("--over", line.encode(errors="surrogateescape"), form)
     return content if file or over else None
-
-
-def _read_yaml(flag: str, file: Path, form: str) -> dict[str, Any]:
-    try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigError(f"{flag} must name a YAML file that can be read. Received: {file} ({reason}).") from error
-    return _parse_yaml(str(file), text, form)
-
-
-def _parse_yaml(name: str, text: str, form: str) -> dict[str, Any]:
-    """A mapping such as ``form``."""
-    try:
-        content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} must be YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{name} must hold a mapping such as `{form}`. Received: {content!r}")
-    return content
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ def _name_or_form(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             return json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"a name or a JSON object ({error})") from error
     return value
 

@@ -119,13 +119,35 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
+#: Characters of what a user gave that a sentence repeats, and settings that it names.
+_MOST_SHOWN, _MOST_SETTINGS = 200, 5
+
+
+def shown(value: object) -> str:
+    """What a user gave, as a sentence repeats it: as Python writes it, printable, cut to 200 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python writes, or a list of lists of lists …
+        text = f"a very long {type(value).__name__}"
+    return printed(text)
+
+
+def printed(text: str, most: int = _MOST_SHOWN) -> str:
+    """A name or another's words, as a sentence repeats them: one printable line, cut to ``most`` characters."""
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def config_sentence(error: ValidationError) -> str:
     """Say a pydantic error in one line: each field, what was expected, what came."""
-    parts = []
-    for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"])
+    items, parts = error.errors(), []
+    for item in items[:_MOST_SETTINGS]:
+        field = printed(".".join(str(part) for part in item["loc"]))
         expected = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             expected = "no such setting exists"
-        parts.append(f"{field}: {expected[0].lower()}{expected[1:]}. Received: {item['input']!r}")
+        expected = printed(f"{expected[0].lower()}{expected[1:]}", 2 * _MOST_SHOWN)  # our words, with some of theirs
+        parts.append(f"{field}: {expected}. Received: {shown(item['input'])}")
+    if len(items) > _MOST_SETTINGS:
+        parts.append(f"and {len(items) - _MOST_SETTINGS:,} settings more")
     return "; ".join(parts)

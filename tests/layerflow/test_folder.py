@@ -235,6 +235,70 @@ def test_a_photograph_is_turned_as_the_camera_was_held() -> None:
     assert abs(images.read(content, (8, 16, 1))[..., 0].astype(int) - upright).max() < 10
 
 
+def test_a_photograph_that_carries_a_second_one_is_turned_too() -> None:
+    upright = np.zeros((8, 16), np.uint8)
+    upright[:, 8:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    first, second = Image.fromarray(np.ascontiguousarray(np.rot90(upright))), Image.new("L", (4, 4))
+    content = encoded(first, "MPO", save_all=True, append_images=[second], exif=exif, quality=95)
+    assert images.look(content) == (8, 16, 1)
+    assert abs(images.read(content, (8, 16, 1))[..., 0].astype(int) - upright).max() < 10
+
+
+#: A smooth picture with some noise, as photographs are: what is left after damage still decodes without an error.
+PHOTO = Image.fromarray(some(0, (50, 75, 3))).resize((600, 400), Image.Resampling.BICUBIC)
+KINDS_OF_JPEG: dict[str, bytes] = {
+    "baseline": encoded(PHOTO, "JPEG"),
+    "progressive": encoded(PHOTO, "JPEG", progressive=True),
+    "optimized": encoded(PHOTO, "JPEG", optimize=True),
+    "grey": encoded(PHOTO.convert("L"), "JPEG"),
+    "grey progressive": encoded(PHOTO.convert("L"), "JPEG", progressive=True),
+    "CMYK": encoded(PHOTO.convert("CMYK"), "JPEG"),
+    "CMYK progressive": encoded(PHOTO.convert("CMYK"), "JPEG", progressive=True),
+    "RGB": encoded(PHOTO, "JPEG", keep_rgb=True),
+    "4:4:4": encoded(PHOTO, "JPEG", subsampling=0),
+    "4:2:2": encoded(PHOTO, "JPEG", subsampling=1),
+    "restart markers": encoded(PHOTO, "JPEG", restart_marker_blocks=20),
+    "quality 1": encoded(PHOTO, "JPEG", quality=1),
+    "quality 100": encoded(PHOTO, "JPEG", quality=100),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_JPEG)
+def test_a_jpeg_that_libjpeg_would_repair_is_broken(kind: str) -> None:
+    whole, shape = KINDS_OF_JPEG[kind], (400, 600, 3)
+    middle, length = len(whole) // 2, len(whole)
+    for damaged in (
+        whole[:middle] + b"\xff\xd9",
+        whole[: length * 9 // 10] + b"\xff\xd9",
+        whole[:middle] + bytes(1024) + whole[middle + 1024 :],
+        whole[:middle] + bytes(length - middle - 2) + b"\xff\xd9",
+    ):
+        Image.open(io.BytesIO(damaged)).load()  # which Pillow reads without a word
+        with pytest.raises(images.BrokenImageError, match=r"(?i)corrupt|premature"):
+            images.read(damaged, shape)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_JPEG)
+def test_a_whole_jpeg_is_read_whatever_its_kind_and_what_is_around_its_pixels(kind: str) -> None:
+    whole, shape = KINDS_OF_JPEG[kind], (400, 600, 3)
+    pixels = images.read(whole, shape)
+    foreign_jfif = whole[:2] + b"\xff\xe0\0\x10JFIF\0\x09\1\0\0\1\0\1\0\0" + whole[2:]
+    for same in (whole + bytes(1000), whole + b"a comment" * 99, whole + whole, whole[:-2] + b"\xff\xff\xff\xd9"):
+        assert (images.read(same, shape) == pixels).all()
+    assert images.read(foreign_jfif, shape).shape == shape
+
+
+def test_damage_is_seen_behind_an_oddity_of_the_header() -> None:
+    whole = KINDS_OF_JPEG["baseline"]
+    profile = b"\xff\xe2\0\x14ICC_PROFILE\0\x09\x01abcd"  # part 9 of 1
+    odd = whole[:2] + profile + whole[2:]
+    assert images.read(odd, (400, 600, 3)).shape == (400, 600, 3)
+    with pytest.raises(images.BrokenImageError, match="premature end of data segment"):
+        images.read(odd[: len(odd) // 2] + b"\xff\xd9", (400, 600, 3))
+
+
 def test_a_tiff_on_its_side_is_turned_once() -> None:
     upright = np.zeros((8, 16), np.uint8)
     upright[:, 8:] = 255
@@ -303,7 +367,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: [file.write_bytes(b"hello") for file in root.rglob("*.png")],
         r"52 of 52 files in .* can't be read: test/cat/0\.png \(no image\)",
     ),
-    "truncated JPEG": (add("a.jpg", JPEG[: len(JPEG) // 2]), r"a\.jpg \(image file is truncated"),
+    "truncated JPEG": (add("a.jpg", JPEG[: len(JPEG) // 2]), r"a\.jpg \(premature end of JPEG file\)"),
+    "JPEG with an end marker after half of it": (
+        add("a.jpg", JPEG[: len(JPEG) // 2] + b"\xff\xd9"),
+        r"a\.jpg \(corrupt JPEG data: premature end of data segment\)",
+    ),
     "30,000 x 30,000": (add("a.png", huge()), r"a\.png \(more than 100,000,000 pixels\)"),
     "without a range": (add("a.tif", encoded(Image.new("F", (8, 8)), "TIFF")), r"a\.tif \(numbers without a fixed"),
     "link to nothing": (lambda root: (root / "train/cat/a.png").symlink_to("gone"), r"a\.png \(a link to nothing\)"),
