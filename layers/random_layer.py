@@ -11,8 +11,9 @@ from keras import ops
 class RandomLayer(keras.layers.Layer):
     """A layer that draws random numbers in training.
 
-    What a call draws is decided by the seed and by how many calls in training there were before. Both are a weight,
-    ``key``, though not a trainable one: saved with the others, it brings the same numbers after a restart.
+    What a call draws is decided by the seed, by how many calls in training there were before, and by the replica that
+    it runs on. Seed and calls are a weight, ``key``, though not a trainable one: saved with the others, it brings the
+    same numbers after a restart.
 
     Args:
         seed: A whole number from 0. Default: drawn from Python's ``random``, set by ``keras.utils.set_random_seed``.
@@ -42,8 +43,10 @@ class RandomLayer(keras.layers.Layer):
 
     def draw(self, shape: Any) -> Any:
         """Independent ``uint32`` numbers, each value equally likely; other ones at each call."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group  # each sees images of its own
-        key = ops.stack([self.key[0] + ops.cast(replica, "int64"), self.key[1]])
+        # Each replica sees images of its own. Its number has 32 bits of the key to itself: added to the seed, it would
+        # give the stream of a layer with the next seed.
+        replica = ops.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, "int64")
+        key = ops.stack([self.key[0], self.key[1] + replica * 2**32])
         self.key.assign_add([0, 1])
         # TensorFlow, because Keras leaves the algorithm to it, and what it chooses makes an epoch under XLA seven times
         # as long as Philox; whole numbers, because XLA makes other fractions of the same bits.

@@ -238,7 +238,8 @@ for layer in (network.ours, network.keras):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_two_replicas_draw_masks_of_their_own() -> None:
+def test_no_two_layers_or_replicas_draw_the_same_mask_though_their_seeds_are_neighbours() -> None:
+    # A process of its own: the number of devices is fixed before TensorFlow's first operation.
     script = """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -246,12 +247,16 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from layers import Dropout
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
-    layer = Dropout(0.5, seed=1)
-    layer.build((8, 100))
-draw = tf.function(lambda: strategy.run(lambda: layer(tf.ones((8, 100)), training=True)).values)
-drawn = [mask.numpy().tobytes() for _ in range(3) for mask in draw()]
-assert len(set(drawn)) == 6
-assert layer.key.numpy().tolist() == [1, 3]
+    layers = [Dropout(0.5, seed=seed) for seed in (0, 1, 2)]
+    for layer in layers:
+        layer.build((8, 100))
+def masks():
+    return tf.stack([layer(tf.ones((8, 100)), training=True) for layer in layers])
+draw = tf.function(lambda: strategy.run(masks).values)
+drawn = [mask.numpy().tobytes() for _ in range(3) for replica in draw() for mask in replica]
+assert len(drawn) == 18
+assert len(set(drawn)) == 18, len(set(drawn))
+assert [layer.key.numpy().tolist() for layer in layers] == [[0, 3], [1, 3], [2, 3]]
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
