@@ -89,10 +89,17 @@ def test_mixed_precision_keeps_the_dtype(policy: str) -> None:
     assert keras.backend.standardize_dtype(outputs.dtype) == policy.removeprefix("mixed_")
 
 
-def test_it_trains_in_fit_of_plain_keras() -> None:
-    model = keras.Sequential([keras.Input((4,)), Dropout(0.5), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    model.fit(np.ones((8, 4)), np.ones((8, 1)), verbose=0)
+def test_fit_of_plain_keras_trains_on_the_inputs_that_the_mask_left() -> None:
+    last = keras.layers.Dense(1, kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((4,)), Dropout(0.5, seed=8), last])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    inputs, labels = np.ones((8, 4), "float32"), np.ones((8, 1), "float32")
+    kept = np.asarray(Dropout(0.5, seed=8)(inputs, training=True))
+    assert 0 < (kept == 0).sum() < kept.size
+    history = model.fit(inputs, labels, batch_size=8, verbose=0)
+    error = kept.sum(axis=1, keepdims=True) - labels
+    np.testing.assert_allclose(history.history["loss"], [(error**2).mean()], rtol=1e-6)
+    np.testing.assert_allclose(last.kernel, 1 - 0.1 * 2 * (kept * error).mean(axis=0)[:, None], rtol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, "0.5", True, None])
