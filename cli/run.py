@@ -1,6 +1,7 @@
 """Running the flows from the command line."""
 
 import contextlib
+import inspect
 import os
 import sys
 import tempfile
@@ -143,16 +144,17 @@ def _run(config: RetrainConfig) -> Outcome:
 
     state = _by_hand(retrain)(config, return_state=True)
     result = state.result()
-    return Outcome(result, *_read_steps(state.state_details.flow_run_id))
+    return Outcome(result, *_read_steps(retrain, state.state_details.flow_run_id))
 
 
 def _sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray: str | None) -> Swept:
+    from flows.retrain import retrain
     from flows.sweep import sweep
 
     state = _by_hand(sweep)(config, space, trials, parallel, ray, return_state=True)
     result = state.result()
     retrained = _child_of(state.state_details.flow_run_id)
-    return Swept(result, Outcome(result.retrained, *_read_steps(retrained)))
+    return Swept(result, Outcome(result.retrained, *_read_steps(retrain, retrained)))
 
 
 def _child_of(flow_run_id: Any) -> Any:
@@ -164,25 +166,27 @@ def _child_of(flow_run_id: Any) -> Any:
         return client.read_flow_runs(flow_run_filter=below)[0].id
 
 
-def _read_steps(flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The flow run's name and its task runs, in the order they ran, once the server has recorded their last states."""
+def _read_steps(flow: Any, flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The run's name and its task runs, in the order they ran, once the server has recorded their last states.
+
+    Args:
+        flow: The flow that ran. It calls each of its tasks once, which tells how many runs the server will know.
+    """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
+    names = {task.task_key: task.name for task in _tasks_of(flow)}
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     deadline = time.monotonic() + _SETTLE_SECONDS
     with get_client(sync_client=True) as client:
         name = client.read_flow_run(flow_run_id).name
         while True:
             runs = client.read_task_runs(flow_run_filter=chosen)
-            if len(runs) == len(Retrained.model_fields) and all(run.state and run.state.is_final() for run in runs):
+            if len(runs) >= len(names) and all(run.state and run.state.is_final() for run in runs):
                 break
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
-    import tasks
-
-    names = {step.task_key: step.name for step in (getattr(tasks, name) for name in tasks.__all__)}
     runs.sort(key=lambda run: str(run.start_time))
     return name, {
         names[run.task_key]: {
@@ -191,6 +195,13 @@ def _read_steps(flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
         }
         for run in runs
     }
+
+
+def _tasks_of(flow: Any) -> list[Any]:
+    """The tasks that the flow's function calls."""
+    from prefect import Task
+
+    return [each for each in inspect.getclosurevars(flow.fn).globals.values() if isinstance(each, Task)]
 
 
 @contextlib.contextmanager
