@@ -12,12 +12,15 @@ import sysconfig
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerflow import store
 from layerflow.errors import NotAnExportError, VerificationError
 from layerflow.manifest import DIGESTS
 from layerflow.records import Check, DatasetRef, Evaluation, ExportRef, Verification
+
+if TYPE_CHECKING:  # never imported, run as a program: named here since the key of a step follows imports
+    import layerflow.verifier  # noqa: F401
 
 log = logging.getLogger(__name__)
 
