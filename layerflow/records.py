@@ -208,6 +208,7 @@ class Verification(Record):
     latency_p50_ms: float
     latency_p99_ms: float
     tensorflow: str
+    seed: int  # by which the batches were drawn
 
 
 class Side(BaseModel):

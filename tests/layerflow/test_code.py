@@ -56,3 +56,22 @@ def test_training_depends_on_the_layers_and_loading_does_not() -> None:
     tasks = Path(__file__).resolve().parents[2] / "tasks"
     code.code_digest.cache_clear()
     assert code.code_digest(tasks / "train_model.py") != code.code_digest(tasks / "load_data.py")
+
+
+@pytest.mark.parametrize("file", ["verifier.py", "verification.py"])
+def test_a_stricter_verifier_verifies_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    root = Path(__file__).resolve().parents[2]
+    for room in ("layerflow", "layers", "tasks"):
+        shutil.copytree(root / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "_ROOT", tmp_path)
+    monkeypatch.setattr(code, "_ROOMS", [tmp_path / "layerflow", tmp_path / "layers"])
+
+    def digests() -> list[str]:
+        code.code_digest.cache_clear()
+        return [code.code_digest(tmp_path / "tasks" / f"{step}.py") for step in ("verify_export", "export_model")]
+
+    verifying, exporting = digests()
+    changed = tmp_path / "layerflow" / file
+    changed.write_text(changed.read_text() + "\nSTRICTER = True\n")
+    assert digests()[0] != verifying
+    assert digests()[1] == exporting

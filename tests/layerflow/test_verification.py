@@ -120,15 +120,19 @@ def test_the_verification_of_a_whole_run_scored_every_test_example(first_run: Re
     assert [check.name for check in found.checks] == [
         "isolation",
         "digests",
+        "graph",
         "contract",
         "golden",
         "batches",
         "test_split",
+        "again",
     ]
     assert found.test_examples == first_run.evaluation.test_examples
     assert found.test_accuracy == first_run.evaluation.accuracy
     assert found.export_digest == first_run.export.digest
     assert 0 < found.latency_p50_ms <= found.latency_p99_ms
+    receipt = json.loads(store.path(first_run.promotion.receipt).read_text())
+    assert receipt["verification"]["seed"] == found.seed
 
 
 def test_a_process_that_could_import_the_layers_proves_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,16 @@
+"""The verifier with its list of operations taken out, so that a hostile graph runs: what is left to hold it?
+
+Usage: as ``layerflow/verifier.py``.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path += sys.argv[2:]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "layerflow"))
+import verifier
+
+sys.path.pop(0)
+verifier.check_graph = lambda folder: "not checked"
+verifier.check_isolation = lambda: "not checked"
+verifier.main()
