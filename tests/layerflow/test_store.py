@@ -302,7 +302,7 @@ def test_a_forged_record_of_prefect_is_removed_before_prefect_reads_it(
 def test_a_step_takes_no_record_that_is_not_the_stored_one(empty_store: Path) -> None:
     made = make("first")
     store.check_record(made)
-    with pytest.raises(DamagedError, match="must be the one in its record.json"):
+    with pytest.raises(DamagedError, match=r"must be the one in its record\.json"):
         store.check_record(made.model_copy(update={"parameters": 2}))
 
 
