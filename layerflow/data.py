@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -257,13 +256,13 @@ def _describe(
     files = {file.name: store.sha256(file) for file in sorted(target.glob("*.npy"))}
     classes = tuple(builder.info.features[_image_and_label(builder)[1]].names)
     counts = {split: len(np.load(target / f"{split}_labels.npy", allow_pickle=False)) for split in _SPLITS}
-    test = [files["test_images.npy"], files["test_labels.npy"], list(classes)]
+    digest, test_digest = DatasetRef.digests_of(files, classes)
     is_tree = isinstance(builder, ImageTree)
     return DatasetRef(
         name=config.title if is_tree else builder.name,
         version=builder.listing.digest[:12] if is_tree else str(builder.version),
-        digest=_digest([files, list(classes)]),
-        test_digest=_digest(test),
+        digest=digest,
+        test_digest=test_digest,
         image_shape=shape,
         classes=classes,
         counts=counts,
@@ -271,7 +270,3 @@ def _describe(
         image_rule=images.RULE if is_tree or shape != _own_shape(builder) else "as they are",
         split_rule=_split_rule(config, test_is_given),
     )
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

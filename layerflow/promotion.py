@@ -180,8 +180,8 @@ def _compare(challenger: Challenger, name: str, champion: int, theirs: dict[str,
         return f"champion {champion} carries no receipt to be compared by"
     if theirs["evaluation"]["test_digest"] != challenger.evaluation.test_digest:
         return f"champion {champion} was scored on other test examples"
+    store.check_record(challenger.data)
     tests = store.path(challenger.data.folder)
-    store.check(tests)
     report = verification.score_both(
         store.path(challenger.export.saved_model),
         registry.home(name) / str(champion),

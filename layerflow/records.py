@@ -4,6 +4,9 @@ Paths are relative to the store, so that a store can be moved; ``store.path(...)
 neither TensorFlow nor Prefect.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -46,6 +49,10 @@ class Record(BaseModel):
         digest = getattr(self, "digest", None)
         return {"digest": digest} if digest else self.model_dump(mode="json", exclude={"folder"})
 
+    def matches(self, files: Mapping[str, str]) -> bool:
+        """Whether each digest in the record is that of what it names; ``files`` gives the SHA-256 of the step's."""
+        return True
+
 
 class DatasetRef(Record):
     """Prepared ``uint8`` images and ``int32`` labels, as memory-mappable ``<split>_images.npy`` and ``_labels.npy``."""
@@ -60,6 +67,17 @@ class DatasetRef(Record):
     broken: int
     image_rule: str
     split_rule: str
+
+    @staticmethod
+    def digests_of(files: Mapping[str, str], classes: Sequence[str]) -> tuple[str, str]:
+        """``digest`` and ``test_digest`` of the arrays with these SHA-256, by file name, and of the classes' names."""
+        arrays = {name: digest for name, digest in files.items() if name.endswith(".npy")}
+        test = [files["test_images.npy"], files["test_labels.npy"], list(classes)]
+        return _digest([arrays, list(classes)]), _digest(test)
+
+    def matches(self, files: Mapping[str, str]) -> bool:
+        """Whether images, labels and classes are those of the digests."""
+        return (self.digest, self.test_digest) == self.digests_of(files, self.classes)
 
 
 class Profile(BaseModel):
@@ -173,6 +191,10 @@ class Evaluation(Record):
         """The ``.npy`` file of probabilities."""
         return f"{self.folder}/predictions.npy"
 
+    def matches(self, files: Mapping[str, str]) -> bool:
+        """Whether the probabilities are those of the digest."""
+        return files.get("predictions.npy") == self.predictions_digest
+
 
 class ExportRef(Record):
     """A SavedModel with its golden examples; ``files`` gives the SHA-256 of each file, ``code`` of what made it."""
@@ -185,6 +207,10 @@ class ExportRef(Record):
     def saved_model(self) -> str:
         """The SavedModel's folder."""
         return f"{self.folder}/saved_model"
+
+    def matches(self, files: Mapping[str, str]) -> bool:
+        """Whether the SavedModel's files are those of the digests."""
+        return {f"saved_model/{name}": digest for name, digest in self.files.items()} == files
 
 
 class Check(BaseModel):
@@ -344,3 +370,7 @@ class Sweep(BaseModel):
 
     swept: Swept
     retrained: Retrained
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,12 @@
 """One folder, content-addressed: ``<store>/<step>/<key>/`` holds what a step made.
 
 A step writes into a hidden sibling, which is fsynced and renamed: a folder that exists is complete. Beside the
-step's files lie ``record.json`` (the step's record and the SHA-256 of each file) and ``result.json`` (Prefect's
-own record of the task's result), so that deleting the folder makes the step run again.
+step's files are ``record.json`` (the step's record, the SHA-256 of each file, and a SHA-256 of both) and
+``result.json`` (Prefect's own record of the task's result), so that deleting the folder makes the step run again.
+
+Both are checked like any other file: ``record.json`` against its own digest and against what it says about its files,
+``result.json`` against ``record.json``. A digest in the same file detects damage and careless edits; it is no
+signature.
 """
 
 import hashlib
@@ -13,8 +17,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -26,6 +30,17 @@ log = logging.getLogger(__name__)
 
 #: Written beside a step's files, and not part of them.
 _RECORD, _RESULT = "record.json", "result.json"
+#: How Prefect writes ``result.json``. It would import what another serializer names, and unpickle with it.
+_SERIALIZER = {
+    "type": "json",
+    "jsonlib": "json",
+    "object_encoder": "prefect.serializers.prefect_json_object_encoder",
+    "object_decoder": "prefect.serializers.prefect_json_object_decoder",
+    "dumps_kwargs": {},
+    "loads_kwargs": {},
+}
+#: What reading JSON of any shape can raise.
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 #: Seconds after which a checkpoint is of no use: a training that nobody continued in thirty days.
 _FORGET_SECONDS = 30 * 24 * 3600
 #: Files whose digest was right in this process, by path, with what ``stat`` said then.
@@ -38,7 +53,16 @@ def root() -> Path:
 
 
 def path(relative: str) -> Path:
-    """The absolute path of what a record names."""
+    """The absolute path of what a record names.
+
+    Raises:
+        DamagedError: If it would be outside the store.
+    """
+    if not _is_below(relative):
+        raise DamagedError(
+            f"A record must name a path inside the store. Received: {relative[:200]!r}; delete that record's folder, "
+            "and the next run makes it again."
+        )
     return root() / relative
 
 
@@ -133,7 +157,12 @@ def locked_if_free(name: str) -> Iterator[bool]:
 
 def _lock(name: str) -> BaseFileLock:
     file = root() / ".locks" / f"{name}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreError(f"{file.parent} must be a folder. It is a file; delete it and re-run the command.") from error
+    if file.is_dir():
+        raise StoreError(f"{file} must be a lock file. It is a folder; delete it and re-run the command.")
     return FileLock(file)
 
 
@@ -162,13 +191,13 @@ def make(step: str, key: str, kind: type[R], build: Callable[[Path], R]) -> R:
     final = folder_of(step, key)
     work = final.with_name(f".{key}.working")
     with locked(f"{step}-{key}"):
-        if sound(final):
-            return kind.model_validate(_read_record(final)["record"])
+        if (found := _sound(final, kind)) is not None:
+            return found
         shutil.rmtree(work, ignore_errors=True)  # what a dead run left
         work.mkdir(parents=True)
         record = build(work).model_copy(update={"folder": f"{step}/{key}"})
-        content = {"record": record.model_dump(mode="json"), "files": digests(work)}
-        (work / _RECORD).write_text(json.dumps(content, indent=2))
+        content = {"kind": _name_of(record), "record": record.model_dump(mode="json"), "files": digests(work)}
+        (work / _RECORD).write_text(json.dumps(content | {"digest": _digest(content)}, indent=2))
         sync(work)
         work.rename(final)
         sync_entry(final.parent)
@@ -176,27 +205,42 @@ def make(step: str, key: str, kind: type[R], build: Callable[[Path], R]) -> R:
 
 
 def find(step: str, key: str, kind: type[R]) -> R | None:
-    """The record of ``step`` with ``key`` and Prefect's beside it, if both are there; checks no digest."""
+    """The record of ``step`` with ``key``, if Prefect's is beside it and agrees.
+
+    Checks the record and no other file; a damaged record is set aside, and so is not found.
+    """
     folder = folder_of(step, key)
-    if not (folder / _RESULT).exists() or not (folder / _RECORD).exists():
+    if not (folder / _RESULT).exists():
         return None
-    return kind.model_validate(_read_record(folder)["record"])
+    try:
+        record, _ = _read(folder, kind)
+    except _UNREADABLE:
+        log.warning("%s", _set_aside(folder, _RECORD))
+        return None
+    return record if _keep_if_agreed(folder / _RESULT, record) else None
 
 
 def sound(folder: Path) -> bool:
     """Whether ``folder`` holds an artifact whose every byte is as stored; a damaged one is set aside."""
+    return _sound(folder, Record) is not None
+
+
+def _sound(folder: Path, kind: type[R]) -> R | None:
     try:
-        check(folder)
+        record = check(folder, kind)
     except FileNotFoundError:
-        return False
+        return None
     except DamagedError as error:
         log.warning("%s", error)
-        return False
-    return True
+        return None
+    assert isinstance(record, kind)
+    return record
 
 
-def check(folder: Path) -> None:
-    """Compare every file of an artifact with its digest.
+def check(folder: Path, kind: type[Record] = Record) -> Record:
+    """Compare the record and every file of an artifact with their digests, and return the record.
+
+    Prefect's record is removed where it doesn't agree with ours: the step's task then runs, and finds ours.
 
     Raises:
         FileNotFoundError: If there is no such artifact.
@@ -205,43 +249,124 @@ def check(folder: Path) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(folder)
     try:
-        files = _read_record(folder)["files"]
-        wrong = [name for name, digest in files.items() if not _has_digest(folder / name, digest)]
-    except (OSError, ValueError, KeyError):
-        wrong = [_RECORD]
-    if (folder / _RESULT).exists() and not _is_json(folder / _RESULT):
-        (folder / _RESULT).unlink()  # Prefect's record was cut off in the writing; ours is whole
-    if wrong:
-        aside = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
-        folder.rename(aside)
+        record, files = _read(folder, kind)
+    except _UNREADABLE:
+        raise _set_aside(folder, _RECORD) from None
+    for name, digest in files.items():
+        if not _has_digest(folder / name, digest):
+            raise _set_aside(folder, name)
+    _keep_if_agreed(folder / _RESULT, record)
+    return record
+
+
+def check_record(record: Record) -> None:
+    """``check`` the artifact of ``record``, and that the record is the one that was stored with it.
+
+    Raises:
+        FileNotFoundError: If there is no such artifact.
+        DamagedError: If something was changed.
+    """
+    folder = path(record.folder)
+    if _digest(check(folder).model_dump(mode="json")) != _digest(record.model_dump(mode="json")):
+        (folder / _RESULT).unlink(missing_ok=True)
         raise DamagedError(
-            f"{wrong[0]} in {folder} is not as it was stored; the folder was set aside as {aside.name}, "
-            "and the next run makes it again."
+            f"The record of {folder} that a step was given must be the one in its {_RECORD}. It is another; re-run "
+            "the command, which takes the stored one."
         )
+
+
+def _set_aside(folder: Path, wrong: str) -> DamagedError:
+    """Move a damaged artifact out of the way, and return what to say or raise."""
+    aside = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
+    folder.rename(aside)
+    return DamagedError(
+        f"{wrong} in {folder} is not as it was stored; the folder was set aside as {aside.name}, "
+        "and the next run makes it again."
+    )
+
+
+def _read(folder: Path, kind: type[R]) -> tuple[R, dict[str, str]]:
+    """The record in ``folder`` and the digest of each file, where both are what was stored there.
+
+    Raises:
+        ValueError: If they are not; or another of ``_UNREADABLE``.
+    """
+    content = _parse((folder / _RECORD).read_bytes())
+    digest = content.pop("digest")
+    kinds = {_name_of(each): each for each in Record.__subclasses__()}
+    record, files = kinds[content["kind"]].model_validate(content["record"]), content["files"]
+    if not isinstance(record, kind):
+        raise TypeError(kind)
+    right = (
+        content.keys() == {"kind", "record", "files"}
+        and digest == _digest(content)
+        and record.folder == f"{folder.parent.name}/{folder.name}"
+        and all(_is_below(name) for name in files)
+        and record.matches(files)
+    )
+    if not right:
+        raise ValueError("not as it was stored")
+    return record, files
+
+
+def _keep_if_agreed(result: Path, record: Record) -> bool:
+    """Whether Prefect's record of a result is there and is ``record``; one that isn't is removed."""
+    if not result.exists():
+        return False
+    try:
+        content = _parse(result.read_bytes())
+        value = _parse(content["result"])
+        agreed = (
+            content.keys() == {"metadata", "result"}
+            and content["metadata"]["serializer"] == _SERIALIZER
+            and value.keys() == {"__class__", "data"}
+            and value["__class__"] == _name_of(record)
+            and _digest(value["data"]) == _digest(record.model_dump(mode="json"))
+        )
+    except _UNREADABLE:
+        agreed = False
+    if not agreed:
+        log.warning("%s does not agree with %s beside it; it was removed", result, _RECORD)
+        result.unlink(missing_ok=True)
+    return agreed
+
+
+def _parse(text: str | bytes) -> Any:
+    """JSON without a key that is there twice, of which two readers could take different ones."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(content := dict(pairs)) != len(pairs):
+            raise ValueError("a key is there twice")
+        return content
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
+def _digest(content: Any) -> str:
+    """SHA-256 of the JSON of a value: equal for what is equal, and for what is not a number too."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _name_of(record: Record | type[Record]) -> str:
+    kind = record if isinstance(record, type) else type(record)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_below(relative: str) -> bool:
+    """Whether a POSIX path stays inside the folder that it is relative to."""
+    return not relative.startswith("/") and ".." not in PurePosixPath(relative).parts and "\0" not in relative
 
 
 def _has_digest(file: Path, digest: str) -> bool:
     """Whether ``file`` has this digest; an unchanged file is read once a process."""
     try:
         stat = file.stat()
-    except FileNotFoundError:
-        return False
-    seen = (stat.st_size, stat.st_mtime_ns, digest)
-    if _checked.get(file) == seen:
-        return True
-    if sha256(file) != digest:
+        seen = (stat.st_size, stat.st_mtime_ns, digest)
+        if _checked.get(file) == seen:
+            return True
+        if sha256(file) != digest:
+            return False
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
     _checked[file] = seen
-    return True
-
-
-def _read_record(folder: Path) -> dict[str, dict[str, str]]:
-    return json.loads((folder / _RECORD).read_text())
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_text())
-    except ValueError:
-        return False
     return True

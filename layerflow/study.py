@@ -6,8 +6,11 @@ killed goes on as if it had not been.
 """
 
 import hashlib
+import itertools
 import json
-import os
+import logging
+import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,8 @@ from layerflow.search import Space, as_text, comparable
 
 if TYPE_CHECKING:
     import optuna
+
+log = logging.getLogger(__name__)
 
 #: Trials that are drawn at random before the sampler learns from them, and that must be complete before the first is
 #: pruned. Half of the sampler's default, since a sweep here is of tens of trials and not of hundreds.
@@ -75,10 +80,30 @@ class Study:
 
     @staticmethod
     def mend(ref: StudyRef) -> None:
-        """Cut off a line that a killed process left half written; the caller sees to it that nobody else writes."""
+        """Cut the journal off at its first line that can't be read; the caller ensures that nobody else writes.
+
+        A killed process leaves its last line half written. Each line builds on those before, so that what comes after
+        a damaged one in the middle is not to be trusted; those trials run again, and draw the same settings.
+        """
         file = store.path(ref.folder) / "journal.log"
-        if file.exists() and not (content := file.read_bytes()).endswith(b"\n"):
-            os.truncate(file, content.rfind(b"\n") + 1)
+        if not file.exists():
+            return
+        content = file.read_bytes()
+        lines = content.splitlines(keepends=True)
+        good = list(itertools.takewhile(_is_entry, lines))
+        if not _replays(good, file.parent):
+            good = []
+        if good == lines:
+            return
+        if len(lines) - len(good) > 1 or content.endswith(b"\n"):
+            aside = file.with_name(f".damaged-{file.name}-{time.time_ns()}")
+            aside.write_bytes(content)
+            log.warning(
+                "%s is damaged: %d of its %d lines can be used; what the others noted is done again, and the whole file "
+                "was set aside as %s",
+                *(file, len(good), len(lines), aside.name),
+            )
+        store.write_atomically(file, b"".join(good))
 
     @property
     def trials(self) -> list[Trial]:
@@ -151,6 +176,32 @@ class Study:
         import optuna
 
         return optuna.Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
+
+
+def _is_entry(line: bytes) -> bool:
+    """Whether a line of the journal is whole: an object with the number of an operation and who asked for it."""
+    try:
+        entry = json.loads(line)
+        return line.endswith(b"\n") and isinstance(entry["op_code"], int) and isinstance(entry["worker_id"], str)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def _replays(lines: list[bytes], folder: Path) -> bool:
+    """Whether Optuna takes these lines of a journal."""
+    from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".replay-") as copy:
+        copy.write(b"".join(lines))
+        copy.flush()
+        lock: Any = FileLock(f"{copy.name}.lock")
+        try:
+            JournalStorage(JournalFileBackend(copy.name, lock_obj=lock))
+        except Exception:  # whatever a line that means nothing leads to
+            return False
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+    return True
 
 
 def _distribution(spec: dict[str, list[Any]]) -> Any:

@@ -174,7 +174,8 @@ class StoreCache(CachePolicy):
         """The path of the record, absolute: it must not matter when ``LAYERFLOW_STORE`` was set."""
         folder.forget()
         target = store.folder_of(self.step, key_of(self.work, inputs))
-        store.sound(target)  # a damaged artifact is set aside here, and so is not found
+        # Before Prefect reads its record: a damaged artifact is set aside, a record that disagrees with ours removed.
+        store.sound(target)
         return str(target / "result.json")
 
 
@@ -205,7 +206,7 @@ def make(step: Task[P, R], *inputs: Any) -> R:
 def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
     for value in inputs.values():
         if isinstance(value, Record):
-            store.check(store.path(value.folder))
+            store.check_record(value)
     kind = inspect.signature(work).return_annotation
     try:
         return store.make(name, key_of(work, inputs, listed=True), kind, lambda target: work(**inputs, folder=target))

@@ -31,9 +31,12 @@ def _promote_model(
     verification: Verification,
 ) -> State[Promotion]:
     """Publish the model as the next version if it may be, keep the champion otherwise; leave a receipt either way."""
+    from layerflow import store
     from layerflow.promotion import Challenger, promote
 
     challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
+    for record in challenger:
+        store.check_record(record)
 
     def show(card: str) -> None:
         show_card(f"decision-{config.registry_name}", card, "What was decided about the model, and why")

@@ -197,6 +197,22 @@ def test_a_line_that_was_cut_off_by_a_kill_is_mended(empty_store: Path) -> None:
     assert len(run(Study(REF), 1)) == 4
 
 
+@pytest.mark.parametrize(
+    "line", [b"{]\n", b"null\n", b'{"op_code": "4", "worker_id": "w"}\n', b'{"op_code": 4, "worker_id": "w"}\n']
+)
+def test_a_bad_line_in_the_middle_costs_the_trials_after_it(empty_store: Path, line: bytes) -> None:
+    before = run(Study(REF), 3)
+    journal = store.path(REF.folder) / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    middle = len(lines) // 2
+    journal.write_bytes(b"".join([*lines[:middle], line, *lines[middle:]]))
+    Study.mend(REF)
+    kept = Study(REF).trials
+    assert len(kept) < 3
+    assert run(Study(REF), 3 - len(kept)) == before
+    assert len(list(journal.parent.glob(".damaged-journal.log-*"))) == 1
+
+
 def test_trials_are_shared_by_the_sweeps_whose_figures_are_the_same(empty_store: Path, digits: DatasetRef) -> None:
     def folder(config: dict[str, Any], space: Any = SPACE, data: DatasetRef = digits) -> str:
         settings = RetrainConfig.model_validate(config)

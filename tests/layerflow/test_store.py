@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect.serializers import JSONSerializer
 
 from layerflow import store
 from layerflow.errors import DamagedError, StoreError
-from layerflow.records import ModelRef
+from layerflow.records import DatasetRef, ModelRef
 
 
 def record() -> ModelRef:
@@ -141,3 +144,200 @@ def test_the_record_lists_the_digest_of_every_file(empty_store: Path) -> None:
     folder = store.path(make("first").folder)
     content = json.loads((folder / "record.json").read_text())
     assert content["files"] == {"file": store.sha256(folder / "file")}
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "record.json").read_text())
+
+
+SHAPES = {
+    "truncated": '{"record": {"folder"',
+    "empty": "",
+    "null": "null",
+    "a list": "[]",
+    "a number": "7",
+    "no record": '{"files": {}}',
+    "files of another type": '{"record": {}, "files": 7, "digest": "x"}',
+    "deep": "[" * 100_000,
+    "no text": "\udcff",
+}
+
+
+@pytest.mark.parametrize("content", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("ask", ["find", "check", "make"])
+def test_a_record_of_any_shape_is_set_aside_and_made_again(empty_store: Path, content: str, ask: str) -> None:
+    folder = store.path(make("first").folder)
+    write_result(folder, stored(folder)["record"])
+    (folder / "record.json").write_bytes(content.encode(errors="surrogateescape"))
+    if ask == "find":
+        assert store.find("step", "key", ModelRef) is None
+    elif ask == "check":
+        assert not store.sound(folder)
+    make("second")
+    assert (folder / "file").read_text() == "second"
+    assert len(list(folder.parent.glob(".damaged-*"))) == 1
+
+
+def change_a_figure(content: dict[str, Any]) -> None:
+    content["record"]["parameters"] = 2
+
+
+def forget_a_file(content: dict[str, Any]) -> None:
+    del content["files"]["file"]
+
+
+def lose_the_digest(content: dict[str, Any]) -> None:
+    del content["digest"]
+
+
+def name_another_folder(content: dict[str, Any]) -> None:
+    content["record"]["folder"] = "step/other"
+    seal(content)
+
+
+def name_a_folder_outside(content: dict[str, Any]) -> None:
+    content["record"]["folder"] = "../step/key"
+    seal(content)
+
+
+def name_a_file_outside(content: dict[str, Any]) -> None:
+    outside = store.root().parent / "outside"
+    outside.write_text("")
+    content["files"]["../../../outside"] = store.sha256(outside)
+    seal(content)
+
+
+def name_another_kind(content: dict[str, Any]) -> None:
+    content["kind"] = "os.system"
+    seal(content)
+
+
+def seal(content: dict[str, Any]) -> None:
+    """Give a changed record the digest that it would have, as whoever reads the code can."""
+    del content["digest"]
+    content["digest"] = store._digest(content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_a_figure,
+        forget_a_file,
+        lose_the_digest,
+        name_another_folder,
+        name_a_folder_outside,
+        name_a_file_outside,
+        name_another_kind,
+    ],
+)
+def test_a_record_that_was_edited_is_not_believed(empty_store: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    folder = store.path(make("first").folder)
+    content = stored(folder)
+    change(content)
+    (folder / "record.json").write_text(json.dumps(content))
+    with pytest.raises(DamagedError, match=r"record\.json in .* is not as it was stored"):
+        store.check(folder)
+
+
+def write_result(folder: Path, record: dict[str, Any], **changes: Any) -> Path:
+    """Prefect's record of the step's result, as Prefect writes it."""
+    metadata = {"storage_key": str(folder / "result.json"), "serializer": JSONSerializer().model_dump()}
+    value = json.dumps({"__class__": "layerflow.records.ModelRef", "data": record})
+    file = folder / "result.json"
+    file.write_text(json.dumps({"metadata": metadata, "result": value} | changes))
+    return file
+
+
+def test_prefects_record_is_kept_where_it_agrees(empty_store: Path) -> None:
+    folder = store.path(make("first").folder)
+    file = write_result(folder, stored(folder)["record"])
+    assert store.sound(folder)
+    assert store.find("step", "key", ModelRef) == make()
+    assert file.exists()
+
+
+def another_value(record: dict[str, Any]) -> dict[str, Any]:
+    return {"result": json.dumps({"__class__": "layerflow.records.ModelRef", "data": record | {"parameters": 2}})}
+
+
+def another_class(record: dict[str, Any]) -> dict[str, Any]:
+    return {"result": json.dumps({"__class__": "os.system", "data": record})}
+
+
+def an_exception(record: dict[str, Any]) -> dict[str, Any]:
+    return {"result": json.dumps({"__exc_type__": "builtins.SystemExit", "message": "0"})}
+
+
+def a_pickle(record: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"serializer": {"type": "pickle"}}}
+
+
+def a_decoder_of_its_own(record: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"serializer": JSONSerializer(object_decoder="os.system").model_dump()}}
+
+
+def two_values(record: dict[str, Any]) -> dict[str, Any]:
+    text = json.dumps({"__class__": "layerflow.records.ModelRef", "data": record})
+    return {"result": text[:-1] + ', "data": {}}'}
+
+
+@pytest.mark.parametrize(
+    "forge", [another_value, another_class, an_exception, a_pickle, a_decoder_of_its_own, two_values]
+)
+@pytest.mark.parametrize("ask", ["sound", "find"])
+def test_a_forged_record_of_prefect_is_removed_before_prefect_reads_it(
+    empty_store: Path, forge: Callable[[dict[str, Any]], dict[str, Any]], ask: str
+) -> None:
+    folder = store.path(make("first").folder)
+    record = stored(folder)["record"]
+    file = write_result(folder, record, **forge(record))
+    if ask == "sound":
+        assert store.sound(folder), "ours is whole"
+    else:
+        assert store.find("step", "key", ModelRef) is None
+    assert not file.exists()
+    assert make("second").parameters == 1
+
+
+def test_a_step_takes_no_record_that_is_not_the_stored_one(empty_store: Path) -> None:
+    made = make("first")
+    store.check_record(made)
+    with pytest.raises(DamagedError, match=r"must be the one in its record\.json"):
+        store.check_record(made.model_copy(update={"parameters": 2}))
+
+
+@pytest.mark.parametrize("outside", ["../x", "step/../../x", "/etc/passwd"])
+def test_a_path_outside_the_store_is_refused(empty_store: Path, outside: str) -> None:
+    with pytest.raises(DamagedError, match="must name a path inside the store"):
+        store.path(outside)
+
+
+def test_classes_and_contents_are_bound_by_the_digest_of_the_data(empty_store: Path) -> None:
+    def build(folder: Path) -> DatasetRef:
+        for name in ("test_images.npy", "test_labels.npy"):
+            (folder / name).write_text(name)
+        digest, test_digest = DatasetRef.digests_of(store.digests(folder), ("cat", "dog"))
+        facts = {"name": "d", "version": "1", "image_shape": (1, 1, 1), "counts": {}, "broken": 0}
+        rules = {"image_rule": "", "split_rule": ""}
+        return DatasetRef(digest=digest, test_digest=test_digest, classes=("cat", "dog"), **facts, **rules)
+
+    made = store.make("load_data", "key", DatasetRef, build)
+    folder = store.path(made.folder)
+    assert store.check(folder) == made
+    content = stored(folder)
+    content["record"]["classes"].reverse()
+    seal(content)
+    (folder / "record.json").write_text(json.dumps(content))
+    with pytest.raises(DamagedError, match=r"record\.json in"):
+        store.check(folder)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(".locks", "It is a file"), (".locks/step-key.lock", "It is a folder")])
+def test_a_lock_that_can_not_be_one_is_one_sentence(empty_store: Path, wrong: str, said: str) -> None:
+    empty_store.mkdir()
+    if said == "It is a file":
+        (empty_store / wrong).write_text("")
+    else:
+        (empty_store / wrong).mkdir(parents=True)
+    with pytest.raises(StoreError, match=f"{said}; delete it and re-run the command"):
+        make()
