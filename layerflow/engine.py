@@ -1,7 +1,9 @@
 """The training loop itself: steps of an epoch in one compiled function, over images that lie on the device."""
 
 import math
+import threading
 import time
+from collections import UserList
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from layerflow.errors import ConfigError
+from layerflow.inference import added_loss
 from layerflow.windows import Windows
 from layerflow.workers import Workers
 
@@ -88,7 +91,10 @@ class Engine:
 
     @property
     def loss(self) -> float:
-        """Mean loss of a finished epoch's images, in nats; as soon as one step's is not finite, this is not."""
+        """Mean loss of a finished epoch's images, in nats, with what the network adds to it; that of Keras' ``fit``.
+
+        As soon as one step's is not finite, this is not.
+        """
         return float(self._losses) / self.examples
 
     @property
@@ -174,13 +180,18 @@ def _make_step(network: Any, optimizer: Any, strategy: tf.distribute.Strategy) -
         images: tf.Tensor, expected: tf.Tensor, batch: tf.Tensor, weight: tf.Tensor | None = None
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            logits = network(images, training=True)
+            logits = tf.cast(network(images, training=True), tf.float32)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(expected, logits)
             if weight is not None:
                 losses *= weight
-            loss = optimizer.scale_loss(tf.reduce_sum(losses) / batch)
+            total, added = tf.reduce_sum(losses), added_loss(network)
+            if added is not None:
+                # It counts for each image of this share, so that over all shares a regularizer counts once, and a mean
+                # over a batch is that of the whole one.
+                total += added * tf.cast(tf.size(losses), tf.float32) * (1.0 if weight is None else weight)
+            loss = optimizer.scale_loss(total / batch)
         right = tf.argmax(logits, axis=-1, output_type=tf.int32) == expected
-        return tape.gradient(loss, weights), tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float32))
+        return tape.gradient(loss, weights), total, tf.reduce_sum(tf.cast(right, tf.float32))
 
     if strategy.num_replicas_in_sync > 1:
         return _make_shared_step(network, optimizer, strategy, differentiate)
@@ -210,6 +221,8 @@ def _make_shared_step(
     replicas, weights = strategy.num_replicas_in_sync, network.trainable_variables
     moving = [weight for weight in network.non_trainable_variables if weight.name.startswith(_MOVING)]
     _let_sum_be(optimizer)
+    for layer in network._flatten_layers():
+        layer._losses = _OfEachThread()
 
     def on_replica(images: tf.Tensor, expected: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
         number, size = tf.distribute.get_replica_context().replica_id_in_sync_group, images.shape[0]
@@ -229,6 +242,14 @@ def _make_shared_step(
         return loss, right
 
     return step
+
+
+class _OfEachThread(threading.local, UserList[Any]):
+    """A list that is another one in each thread.
+
+    The replicas of one process are traced by threads that take turns, in mid-call where a layer changes a variable.
+    Keras keeps what ``add_loss`` is given in a list of the layer, where one replica would clear that of another.
+    """
 
 
 def _sum_over_replicas(values: list[Any]) -> list[Any]:

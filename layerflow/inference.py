@@ -32,6 +32,27 @@ def make_predictor(network: Any, xla: bool) -> Callable[[np.ndarray], np.ndarray
     return predict
 
 
+def added_loss(network: Any) -> tf.Tensor | None:
+    """What the last call of ``network`` adds to the loss of its batch, by regularizers and ``add_loss``, if anything.
+
+    ``float32``, and as large as Keras' ``fit`` has it.
+    """
+    losses = [tf.reduce_sum(tf.cast(each, tf.float32)) for each in network.losses]
+    return tf.add_n(losses) if losses else None
+
+
+def with_added_loss(network: Any) -> Callable[..., tf.Tensor]:
+    """A network that answers like ``network`` with one more column: what is added to the loss of an image's batch."""
+
+    def answer(images: tf.Tensor, training: bool) -> tf.Tensor:
+        logits = tf.cast(network(images, training=training), tf.float32)
+        added = added_loss(network)
+        column = tf.zeros_like(logits[:, :1]) + (0.0 if added is None else added)
+        return tf.concat([logits, column], axis=-1)
+
+    return answer
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities of the last axis, ``float32``."""
     exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))

@@ -84,6 +84,12 @@ def make(name: str, classes: int, image_shape: tuple[int, int, int], options: di
         raise ConfigError(f"{name} must make a network of {_call(maker, given, options)}. {_said(error)}") from error
     if not isinstance(network, keras.Model):
         raise ConfigError(f"{name} must give a keras.Model. Received: {type(network).__name__}")
+    for method in ("compute_loss", "train_step"):
+        if getattr(type(network), method) is not getattr(keras.Model, method):
+            raise ConfigError(
+                f"{name} must learn by cross-entropy, and layerflow calls no `{method}`. Received: "
+                f"{type(network).__name__} with a {method} of its own; call add_loss in its layers instead."
+            )
     try:
         logits = network(np.zeros((2, *image_shape), np.uint8), training=False)
     except Exception as error:

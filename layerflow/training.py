@@ -22,7 +22,7 @@ from layerflow.data import images_and_labels
 from layerflow.engine import Engine, uses_xla
 from layerflow.errors import ConfigError, NonFiniteLossError, OutOfMemoryError, UnreachableError
 from layerflow.identity import digest_of
-from layerflow.inference import make_predictor, total_cross_entropy
+from layerflow.inference import make_predictor, total_cross_entropy, with_added_loss
 from layerflow.models import load_model
 from layerflow.optimizers import depends_on_epochs, make_optimizer
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
@@ -168,7 +168,7 @@ class _Training:
                 *(f"{size / _MIB:,.0f}" for size in sizes),
             )
         self.variables = [*self.network.variables, *self.optimizer.variables, *self.engine.variables]
-        self.predict = make_predictor(self.network, self.xla)
+        self.predict = make_predictor(with_added_loss(self.network), self.xla)
         self.progress = self._resume() or _Progress()
         self.began = time.perf_counter()
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
@@ -265,12 +265,13 @@ class _Training:
         return epoch
 
     def _validate(self) -> tuple[float, float]:
-        """Loss and accuracy of the validation images, of which each worker takes every n-th."""
+        """Loss, additions included, and accuracy of the validation images, of which each worker takes every n-th."""
         images, labels = self.validation
         loss = right = 0.0
         if len(labels):  # fewer images than workers
-            logits = self.predict(images)
-            loss, right = total_cross_entropy(logits, labels), float((logits.argmax(axis=-1) == labels).sum())
+            logits, added = np.split(self.predict(images), [-1], axis=-1)
+            loss = total_cross_entropy(logits, labels) + float(added.sum(dtype=np.float64))
+            right = float((logits.argmax(axis=-1) == labels).sum())
         # Summed, so that all workers see the same epoch as the best one, and stop after the same.
         loss, right, examples = self.workers.total([loss, right, float(len(labels))])
         return loss / examples, right / examples

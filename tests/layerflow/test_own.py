@@ -83,6 +83,11 @@ class Unsaved(MyNet):
         return super().call(images) * self.hidden[0]
 
 
+class OwnLoss(MyNet):
+    def compute_loss(self, *args, **kwargs):
+        return 0.0
+
+
 not_callable = 3
 '''
 
@@ -128,6 +133,7 @@ def test_its_options_and_its_code_are_part_of_what_it_is(nets: Path, digits: Dat
         ("mynets.nets:MyNte", {}, "did you mean MyNet?"),
         ("mynets.nets:not_callable", {}, "must hold a class or function not_callable"),
         ("mynets.nets:no_model", {}, "must give a keras.Model. Received: list"),
+        ("mynets.nets:OwnLoss", {}, "Received: OwnLoss with a compute_loss of its own; call add_loss in its layers"),
         ("mynets.nets:one_too_many", {}, "shape (batch, 10). Received: (2, 11)"),
         ("mynets.nets:breaks", {}, "It says: RuntimeError: out of ideas"),
         ("mynets.nets:MyNet", {"depth": 3}, "must make a network of classes, depth. It says:"),
