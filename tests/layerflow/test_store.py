@@ -141,3 +141,16 @@ def test_the_record_lists_the_digest_of_every_file(empty_store: Path) -> None:
     folder = store.path(make("first").folder)
     content = json.loads((folder / "record.json").read_text())
     assert content["files"] == {"file": store.sha256(folder / "file")}
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("~nobody-at-all/x", "names the home of nobody"), ("/tmp/\udcff", "must be text in UTF-8")],
+)
+def test_a_store_that_can_not_be_named_is_one_sentence(
+    place: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAYERFLOW_STORE", place)
+    with pytest.raises(StoreError, match=reason) as caught:
+        store.ensure_writable()
+    assert str(caught.value).isprintable()
