@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import tensorflow_datasets as tfds
@@ -16,7 +17,7 @@ from filelock import FileLock
 import layerflow.digits  # noqa: F401  (registers the builder `digits`)
 from layerflow import own, store
 from layerflow.config import DataConfig
-from layerflow.errors import DatasetError, MirrorError, UnreachableError, did_you_mean
+from layerflow.errors import DatasetError, MirrorError, UnreachableError, did_you_mean, heals, printed
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +39,17 @@ def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
             "data.name must be `digits`, `folder`, the name of a TensorFlow Datasets dataset, or of one that "
             f"data.module registers. Received: {config.name!r}{did_you_mean(name, [*known, 'folder'])}."
         ) from error
-    except Exception as error:  # TFDS's words for a version it does not have, or whatever a builder of the user's says
-        if not (config.module or isinstance(error, AssertionError | ValueError)):
+    except Exception as error:  # a version TFDS does not have, damaged files, or whatever a builder of the user's says
+        if heals(error):
             raise
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise DatasetError(f"TensorFlow Datasets can't build {config.name!r}: {reason}") from error
+        if config.data_dir:
+            raise DatasetError(
+                f"data.data_dir must hold {config.name} as TensorFlow Datasets prepared it. {printed(config.data_dir)} "
+                f"can't be read ({_reason(error)}); prepare it anew, or leave data.data_dir out."
+            ) from error
+        if _set_damaged_aside(Path(_data_dir(config)) / name):
+            return find_builder(config)
+        raise DatasetError(f"TensorFlow Datasets can't build {config.name!r}: {_reason(error)}") from error
     # Not by `is_prepared`, which warns in a line of its own.
     if config.data_dir and not (builder.data_path / "dataset_info.json").exists():
         raise DatasetError(
@@ -52,6 +59,23 @@ def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
     return builder
 
 
+def require_readable(builder: tfds.core.DatasetBuilder, error: Exception) -> NoReturn:
+    """Say of a prepared dataset that its files are damaged, as ``error`` tells.
+
+    Raises:
+        DatasetError: Always.
+    """
+    raise DatasetError(
+        f"{printed(builder.data_dir)} must hold {builder.info.full_name} as TensorFlow Datasets prepared it. It can't "
+        f"be read ({_reason(error)}); remove it and prepare it anew, or set data.data_dir to another."
+    ) from error
+
+
+def _reason(error: Exception) -> str:
+    said = next(iter(str(error).strip().splitlines()), "")
+    return printed(f"{type(error).__name__}: {said}" if said else type(error).__name__, 400)
+
+
 def _data_dir(config: DataConfig) -> str:
     """Where TFDS keeps prepared datasets: ``data.data_dir``, its own variable TFDS_DATA_DIR, or the store.
 
@@ -59,7 +83,10 @@ def _data_dir(config: DataConfig) -> str:
     """
     if config.data_dir:
         return config.data_dir
-    home = Path(os.environ.get("TFDS_DATA_DIR") or store.root() / "tfds").expanduser()
+    try:
+        home = Path(os.environ.get("TFDS_DATA_DIR") or store.root() / "tfds").expanduser()
+    except RuntimeError as error:
+        raise DatasetError("TFDS_DATA_DIR must name a folder. It names the home of nobody; set another.") from error
     return str(home / own.code_of(config.module, "data.module")[:16] if config.module else home)
 
 
@@ -100,14 +127,34 @@ def _is_whole(prepared: Path, digests: Path) -> bool:
     """Whether what was prepared is as it was then; of what others prepared, nothing is known."""
     if not digests.exists():
         return True
-    expected, found = json.loads(digests.read_text()), store.digests(prepared)
+    expected, found = _read_digests(digests), store.digests(prepared)
     if expected == found:
         return True
-    wrong = min(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    wrong = names[0] if expected else digests.name
     aside = prepared.with_name(f".damaged-{prepared.name}-{time.time_ns()}")
     prepared.rename(aside)
     log.warning("%s in %s is not as it was prepared; it was set aside as %s", wrong, prepared, aside.name)
     return False
+
+
+def _read_digests(digests: Path) -> dict[str, str]:
+    """The SHA-256 of each prepared file; none where the list is damaged, for no dataset is without files."""
+    try:
+        known = json.loads(digests.read_bytes())
+    except (ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) and all(isinstance(value, str) for value in known.values()) else {}
+
+
+def _set_damaged_aside(home: Path) -> bool:
+    """Set aside what was prepared below ``home`` and is not as it was then; says whether there was any."""
+    found = False
+    for digests in sorted(home.rglob(".*.sha256.json")):
+        prepared = digests.with_name(digests.name.removeprefix(".").removesuffix(".sha256.json"))
+        with FileLock(digests.with_name(".layerflow.lock")):
+            found |= prepared.exists() and not _is_whole(prepared, digests)
+    return found
 
 
 def require_sources(builder: tfds.core.DatasetBuilder, config: DataConfig) -> str:

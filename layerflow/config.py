@@ -9,12 +9,13 @@ import json
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
-from layerflow.errors import did_you_mean
+from layerflow.errors import did_you_mean, printed, shown
 
 _AUGMENTATION: dict[str, Any] = {"shift": 0, "flip": False}
 #: The networks, and the settings that each takes, with their defaults.
@@ -53,6 +54,13 @@ def _known_model(name: str) -> str:
         raise ValueError(
             f"a model named one of {', '.join(MODELS)}, or mypackage.mymodule:MyNet{did_you_mean(name, MODELS)}"
         )
+    return _own_module(name)
+
+
+def _own_module(name: str) -> str:
+    """Refuse Python's own modules: `os:system` with options is a command that a form in the UI would run."""
+    if name.partition(":")[0].partition(".")[0] in {*sys.stdlib_module_names, "__main__"}:
+        raise ValueError("a module of your own, and none of Python's own")
     return name
 
 
@@ -71,6 +79,10 @@ def _name_or_form(value: Any) -> Any:
     return value
 
 
+#: What Keras writes when it serialises an object.
+_FORM = {"class_name", "config", "module", "registered_name", "build_config"}
+
+
 def _of_keras(kind: str, known: tuple[str, ...]) -> AfterValidator:
     """See that a name, in whatever case, or the class of a form is one of the ``known``."""
 
@@ -79,6 +91,11 @@ def _of_keras(kind: str, known: tuple[str, ...]) -> AfterValidator:
         names = [each.lower() for each in known]
         if name not in names:
             raise ValueError(f"the name of a Keras {kind}, or its form with `class_name`{did_you_mean(name, names)}")
+        if isinstance(value, dict):
+            if unknown := sorted(map(str, value.keys() - _FORM)):
+                raise ValueError(f"a form with `class_name` and `config`, and without {printed(unknown[0])}")
+            if not isinstance(value.get("config") or {}, dict):
+                raise ValueError(f"a mapping under `config`, such as {{clipnorm: 1.0}}, not {shown(value['config'])}")
         return value
 
     return AfterValidator(check)
@@ -112,11 +129,27 @@ class _Group(BaseModel):
 _MOST_PIXELS = 100_000_000
 
 
+def _require_nameable(path: str) -> None:
+    try:
+        path.encode()
+        Path(path).expanduser()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"a folder whose path is text in UTF-8, as records and the server keep it, not {printed(path)}; "
+            "rename it, or set a link to it"
+        ) from error
+    except RuntimeError as error:
+        raise ValueError(f"a folder; {printed(path)} names the home of nobody") from error
+    if "\0" in path:
+        raise ValueError("a folder whose path has no null character")
+
+
 class DataConfig(_Group):
     """Which images, and how they are divided."""
 
     name: str = Field(
         "digits",
+        max_length=100,
         # Letters, digits and underscores, as TFDS names are: no path can hide in a name.
         pattern=r"^[A-Za-z]\w*(/[A-Za-z0-9][\w.+-]*)?(:\d+\.\d+\.\d+)?$",
         description="`digits` (built in), `folder` (your own images, in `path`), or any TensorFlow Datasets name of "
@@ -125,9 +158,10 @@ class DataConfig(_Group):
     path: Path | None = Field(
         None, description="`folder`: where `train/<class>/` lies, and `test/<class>/` where there is one."
     )
-    module: str | None = Field(
+    module: Annotated[str, AfterValidator(_own_module)] | None = Field(
         None,
         pattern=r"^[A-Za-z_][\w.]*$",
+        max_length=200,
         description="A module of yours that registers a TensorFlow Datasets builder: `mypackage.mydataset`.",
     )
     data_dir: str | None = Field(
@@ -168,11 +202,8 @@ class DataConfig(_Group):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        for place in (self.path, self.mirror):
-            try:
-                _ = place and place.expanduser()
-            except RuntimeError as error:
-                raise ValueError(f"a folder; {place} names the home of nobody") from error
+        for place in filter(None, (self.path, self.mirror, self.data_dir)):
+            _require_nameable(str(place))
         if self.size and self.size[0] * self.size[1] > _MOST_PIXELS:
             raise ValueError(f"an image_size of at most {_MOST_PIXELS:,} pixels")
         if (self.name == "folder") != (self.path is not None):
@@ -243,6 +274,7 @@ class ModelConfig(_Group):
 
     name: Annotated[str, AfterValidator(_known_model)] = Field(
         "mlp",
+        max_length=200,
         description="The network: `mlp`, `cnn`, `resnet`, `vit`, or your own: `mypackage.mymodule:MyNet`, a class of "
         "Keras models or a function that gives one.",
     )
@@ -377,13 +409,17 @@ class GateConfig(_Group):
     )
 
 
+#: A published name is a folder's, and part of others' names, which file systems limit to 255 bytes.
+_PUBLISHED, _MOST_PUBLISHED = r"^[A-Za-z0-9][A-Za-z0-9._-]*$", 100
+
+
 class RegistryConfig(_Group):
     """Where a model is published."""
 
     name: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        max_length=100,
+        pattern=_PUBLISHED,
+        max_length=_MOST_PUBLISHED,
         description="Name of the published model; default: model and dataset, such as `mlp-digits`.",
     )
     keep: int = Field(
@@ -421,6 +457,16 @@ class RetrainConfig(_Group):
     gate: GateConfig = GateConfig()
     registry: RegistryConfig = RegistryConfig()
     devices: DevicesConfig = DevicesConfig()
+
+    @model_validator(mode="after")
+    def _has_a_name(self) -> Self:
+        name = self.registry_name
+        if len(name) > _MOST_PUBLISHED or not re.match(_PUBLISHED, name):
+            raise ValueError(
+                f"a published name of at most {_MOST_PUBLISHED} letters, digits, `.`, `_` and `-`; model and data make "
+                f"{printed(name)} of {len(name)}: set registry.name"
+            )
+        return self
 
     @property
     def devices_for_model(self) -> DevicesConfig:

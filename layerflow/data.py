@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from numpy.lib.format import write_array_header_1_0
 from PIL import Image
@@ -23,6 +25,7 @@ from layerflow.tree import ImageTree
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Shape = tuple[int, int, int]
 #: Bytes of images that are handled at once: so many that the work costs more than the calls, few for any memory.
 _BATCH_BYTES = 2**23
@@ -31,6 +34,11 @@ _PROGRESS_SECONDS = 10.0
 #: TFDS would keep decoded images in memory where what they are made of is small.
 _NO_CACHE = tfds.ReadConfig(try_autocache=False)
 _SPLITS = ("train", "validation", "test")
+#: What TensorFlow raises of a damaged record, of an image that can't be decoded, of a missing file, of missing records.
+_DAMAGED = (
+    *(tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError),
+    *(tf.errors.FailedPreconditionError, tf.errors.OutOfRangeError),
+)
 
 
 def load(config: DataConfig, target: Path) -> DatasetRef:
@@ -151,7 +159,7 @@ def _write_pool(builder: tfds.core.DatasetBuilder, theirs: str, shape: Shape, ta
         Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar,
     ):
         task = bar.add_task(f"reading {theirs}", total=count)
-        for batch, numbers in _batches(builder, theirs, shape):
+        for batch, numbers in _readable(builder, _batches(builder, theirs, shape)):
             stream.write(batch.tobytes())
             labels.extend(numbers)
             bar.update(task, completed=len(labels))
@@ -168,6 +176,18 @@ def _write_pool(builder: tfds.core.DatasetBuilder, theirs: str, shape: Shape, ta
             "labelled."
         )
     np.save(target / f"{pool}_labels.npy", np.array(labels, np.int32), allow_pickle=False)
+
+
+def _readable(builder: tfds.core.DatasetBuilder, batches: Iterator[T]) -> Iterator[T]:
+    """The batches; what damaged files make TensorFlow raise becomes one sentence.
+
+    Raises:
+        DatasetError: If a record is damaged or a file is missing.
+    """
+    try:
+        yield from batches
+    except _DAMAGED as error:
+        catalog.require_readable(builder, error)
 
 
 def _batches(builder: tfds.core.DatasetBuilder, theirs: str, shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -147,7 +147,8 @@ def config_sentence(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             expected = "no such setting exists"
         expected = printed(f"{expected[0].lower()}{expected[1:]}", 2 * _MOST_SHOWN)  # our words, with some of theirs
-        parts.append(f"{field}: {expected}. Received: {shown(item['input'])}")
+        received = f". Received: {shown(item['input'])}" if field else ""  # of several groups, all that was given
+        parts.append(f"{field or 'config'}: {expected}{received}")
     if len(items) > _MOST_SETTINGS:
         parts.append(f"and {len(items) - _MOST_SETTINGS:,} settings more")
     return "; ".join(parts)

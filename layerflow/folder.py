@@ -4,6 +4,7 @@ What is in the folder is known by the content of its files. An index in the stor
 size, times and inode, so that only files that changed are read again.
 """
 
+import errno
 import hashlib
 import itertools
 import json
@@ -22,7 +23,7 @@ import numpy as np
 
 from layerflow import images, store
 from layerflow.code import code_digest
-from layerflow.errors import DatasetError, FolderChangedError
+from layerflow.errors import DatasetError, FolderChangedError, heals
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -39,8 +40,12 @@ _THREADS, _AHEAD = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinit
 _PART, _PART_BYTES = 32, 2**22
 #: Largest file that is read: larger ones are no photographs.
 _MOST_BYTES = 2**28
+#: Folders in each other below that of a class: more are a mistake, and end where the system takes no longer path.
+_MOST_LEVELS = 50
 #: Names that a sentence names; the rest stands in the log.
 _NAMED = 20
+#: Characters of a path that a sentence shows: its beginning and, most of them, its end.
+_MOST_SHOWN = 200
 
 _listings: dict[Path, "Listing"] = {}
 
@@ -74,7 +79,7 @@ def scan(root: Path) -> Listing:
     root = root.expanduser().absolute()
     began = time.time_ns()
     files = sorted(
-        _learn(root, list(_walk(root)), began), key=lambda file: (file.split, file.digest, file.label, file.path)
+        _learn(root, _found_in(root), began), key=lambda file: (file.split, file.digest, file.label, file.path)
     )
     classes = _classes(root, files)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -83,6 +88,23 @@ def scan(root: Path) -> Listing:
         content.update(f"{file.split}/{numbers[file.label]}/{file.digest}\n".encode())
     _listings[root] = Listing(root, tuple(files), classes, content.hexdigest())
     return _listings[root]
+
+
+def _found_in(root: Path) -> list["_Found"]:
+    try:
+        return list(_walk(root))
+    except FileNotFoundError as error:
+        raise FolderChangedError(
+            f"{_shown(root)} must be at rest while it is read. {_shown(error.filename)} is gone meanwhile; run again "
+            "when nothing writes there."
+        ) from error
+    except OSError as error:
+        if heals(error) and error.errno != errno.ENAMETOOLONG:
+            raise
+        raise DatasetError(
+            f"{_shown(error.filename)} must be a folder that can be listed. The system says: {error.strerror}; change "
+            "its permissions or shorten its path, or move it away."
+        ) from error
 
 
 def listed(root: Path) -> Listing:
@@ -161,6 +183,7 @@ def read_batches(
         except FileNotFoundError:
             content = None
         if content is None or hashlib.sha256(content).hexdigest() != file.digest:
+            _unlearn(listing.root, file.path)
             raise FolderChangedError(
                 f"{_shown(listing.root)} must be at rest while it is read. {_shown(file.path)} changed meanwhile; run "
                 "again when nothing writes there."
@@ -236,6 +259,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.stat_result]]:
     here = folder.stat()
+    if len(above) == _MOST_LEVELS:
+        raise DatasetError(
+            f"The folder of a class must be at most {_MOST_LEVELS} folders deep. {_shown(folder)} is deeper; move its "
+            "images up."
+        )
     if (here.st_dev, here.st_ino) in above:
         raise DatasetError(f"{_shown(folder)} must not lead back to a folder above it, as that link does; remove it.")
     for entry in os.scandir(folder):
@@ -253,10 +281,8 @@ def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[s
 
 def _learn(root: Path, found: list[_Found], began: int) -> Iterable[ImageFile]:
     """Digest and shape of each file: from the index where the system says it is as it was, else from its content."""
-    code = code_digest(Path(images.__file__))  # what it says of a file is kept as long as it would say the same
-    name = hashlib.sha256(os.fsencode(root) + code.encode()).hexdigest()[:32]
-    index = store.root() / "folders" / f"{name}.json"
-    with store.locked(f"folder-{name}"):
+    index = _index_of(root)
+    with store.locked(f"folder-{index.stem}"):
         known = _read_index(index)
         new = [each for each in found if each.path not in known or known[each.path][0] != each.status]
         seen = {
@@ -270,8 +296,7 @@ def _learn(root: Path, found: list[_Found], began: int) -> Iterable[ImageFile]:
             for status, digest, *_ in index_now.values():
                 if not digest or began - max(status[1], status[2]) < _RACY_NS:
                     status.clear()  # to be looked at again
-            index.parent.mkdir(parents=True, exist_ok=True)
-            store.write_atomically(index, json.dumps(index_now).encode())
+            _write_index(index, index_now)
     shapes: dict[tuple[int, int, int], tuple[int, int, int]] = {}  # one object for each, however many files have it
     for each in found:
         _, digest, shape, reason = index_now.pop(each.path)
@@ -305,13 +330,40 @@ def _look(root: Path, file: _Found) -> list[Any]:
         return [status, digest, None, str(error)]
 
 
+def _index_of(root: Path) -> Path:
+    code = code_digest(Path(images.__file__))  # what it says of a file is kept as long as it would say the same
+    name = hashlib.sha256(os.fsencode(root) + code.encode()).hexdigest()[:32]
+    return store.root() / "folders" / f"{name}.json"
+
+
+def _unlearn(root: Path, path: str) -> None:
+    """Take a file that is not what the index says out of it, so that the next try looks at it again."""
+    index = _index_of(root)
+    with store.locked(f"folder-{index.stem}"):
+        known = _read_index(index)
+        if known.pop(path, None):
+            _write_index(index, known)
+
+
 def _read_index(index: Path) -> dict[str, list[Any]]:
     try:
-        return json.loads(index.read_bytes())
+        content = index.read_bytes()
     except FileNotFoundError:
         return {}
-    except ValueError:  # damaged: it only saves time
+    digest, _, body = content.partition(b"\n")
+    if digest != _digest_of(body):  # damaged: it only saves time
         return {}
+    return json.loads(body)
+
+
+def _write_index(index: Path, known: dict[str, list[Any]]) -> None:
+    body = json.dumps(known).encode()
+    index.parent.mkdir(parents=True, exist_ok=True)
+    store.write_atomically(index, _digest_of(body) + b"\n" + body)
+
+
+def _digest_of(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()
 
 
 def _classes(root: Path, files: list[ImageFile]) -> tuple[str, ...]:
@@ -379,7 +431,8 @@ def _in_threads(work: Callable[[S], T], items: Iterable[S], size: int) -> Iterat
 def _shown(name: object) -> str:
     """A name as one line, whatever bytes it is made of."""
     text = str(name)
-    return text if text.isprintable() else ascii(text)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:50]}…{text[51 - _MOST_SHOWN :]}"
 
 
 def _more(names: list[str]) -> str:

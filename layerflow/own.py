@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from layerflow import store
-from layerflow.errors import ConfigError, did_you_mean
+from layerflow.errors import ConfigError, did_you_mean, printed
 
 
 def is_own(name: str) -> bool:
@@ -30,7 +30,10 @@ def code_of(name: str, setting: str = "model.name") -> str:
     """
     top = name.partition(":")[0].partition(".")[0]
     _look_here()
-    spec = importlib.util.find_spec(top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a module that was made without one
+        spec = None
     if spec is None or not (spec.origin or spec.submodule_search_locations):
         raise ConfigError(
             f"{setting} must name something that can be imported. There is no module {top}; start from the folder that "
@@ -55,8 +58,8 @@ def load_module(name: str, setting: str = "model.name") -> ModuleType:
     module = name.partition(":")[0]
     try:
         return importlib.import_module(module)
-    except Exception as error:  # whatever a user's module may raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except (Exception, SystemExit) as error:  # whatever a user's module may raise
+        reason = printed(" ".join(f"{type(error).__name__}: {error}".split()), 400)
         raise ConfigError(f"{setting} must name something that can be imported. {module} can't ({reason}).") from error
 
 

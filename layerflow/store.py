@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from layerflow.errors import DamagedError, StoreError
+from layerflow.errors import DamagedError, StoreError, printed
 from layerflow.records import Record
 
 R = TypeVar("R", bound=Record)
@@ -48,8 +48,18 @@ _checked: dict[Path, tuple[int, int, str]] = {}
 
 
 def root() -> Path:
-    """The store in force, absolute: ``LAYERFLOW_STORE``, or ``./store``."""
-    return Path(os.environ.get("LAYERFLOW_STORE") or "store").expanduser().absolute()
+    """The store in force, absolute: ``LAYERFLOW_STORE``, or ``./store``.
+
+    Raises:
+        StoreError: If it is below the home folder of a user who does not exist.
+    """
+    place = os.environ.get("LAYERFLOW_STORE") or "store"
+    try:
+        return Path(place).expanduser().absolute()
+    except RuntimeError as error:
+        raise StoreError(
+            f"LAYERFLOW_STORE must name a folder. {printed(place)} names the home of nobody; set another."
+        ) from error
 
 
 def path(relative: str) -> Path:
@@ -75,8 +85,14 @@ def ensure_writable() -> None:
     """Make the store's folder, or say in one sentence why it can't be written.
 
     Raises:
-        StoreError: If the folder can't be made or a file in it can't be written.
+        StoreError: If the folder can't be made, a file in it can't be written, or its path is no text.
     """
+    try:
+        str(root()).encode()
+    except UnicodeEncodeError as error:  # what the server keeps, and what a receipt says, is text
+        raise StoreError(
+            f"The store's path must be text in UTF-8. {printed(str(root()))} is not; set LAYERFLOW_STORE to another."
+        ) from error
     probe = root() / f".writable-{os.getpid()}"
     try:
         root().mkdir(parents=True, exist_ok=True)

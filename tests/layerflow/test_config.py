@@ -156,6 +156,46 @@ def test_impossible_data_are_one_sentence(settings: dict[str, str], sentence: st
     assert sentence in config_sentence(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"training": {"optimizer": {"class_name": "Adam", "config": [1]}}}, "a mapping under `config`"),
+        ({"training": {"optimizer": '{"class_name": "Adam", "config": [1]}'}}, "a mapping under `config`"),
+        ({"training": {"schedule": {"class_name": "CosineDecay", "config": "fast"}}}, "a mapping under `config`"),
+        ({"training": {"optimizer": {"class_name": "Adam", "lr": 1}}}, "`class_name` and `config`"),
+        ({"training": {"optimizer": {"class_name": ["Adam"]}}}, "the name of a Keras optimizer"),
+        ({"model": {"name": "os:system"}}, "a module of your own, and none of Python's own"),
+        ({"model": {"name": "subprocess:getoutput", "options": {"cmd": "id"}}}, "none of Python's own"),
+        ({"model": {"name": "os.path:join"}}, "none of Python's own"),
+        ({"model": {"name": "__main__:x"}}, "none of Python's own"),
+        ({"model": {"name": f"{'m' * 300}:Net"}}, "at most 200 characters"),
+        ({"data": {"module": "antigravity"}}, "none of Python's own"),
+        ({"data": {"name": "d" * 300}}, "at most 100 characters"),
+        ({"data": {"name": "folder", "path": "/data/\udcff"}}, "a folder whose path is text in UTF-8"),
+        ({"data": {"mirror": "/data/\udcff"}}, "a folder whose path is text in UTF-8"),
+        ({"data": {"data_dir": "/data/\udcff"}}, "data.data_dir"),
+        ({"data": {"data_dir": "~nobody-at-all/x"}}, "names the home of nobody"),
+        ({"data": {"name": "folder", "path": "/data/a\0b"}}, "a folder"),
+    ],
+)
+def test_what_would_fail_in_the_middle_of_a_run_fails_before_it(settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate(settings)
+    said = config_sentence(caught.value)
+    assert sentence in said
+    assert said.isprintable()
+
+
+def test_a_name_to_publish_under_is_checked_also_where_it_is_made_from_model_and_data() -> None:
+    long = {"name": "folder", "path": f"/data/{'a' * 250}"}
+    for settings in ({"data": long}, {"model": {"name": "mynets.nets:_Net"}}):
+        with pytest.raises(ValidationError) as caught:
+            RetrainConfig.model_validate(settings)
+        assert "set registry.name" in config_sentence(caught.value)
+        named = RetrainConfig.model_validate({**settings, "registry": {"name": "mine"}})
+        assert named.registry_name == "mine"
+
+
 def test_folders_whose_names_differ_in_other_letters_have_other_titles() -> None:
     titles = {DataConfig(name="folder", path=Path(name)).title for name in ("猫", "犬", "pets", "my pets")}
     assert len(titles) == 4

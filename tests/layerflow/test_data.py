@@ -1,10 +1,12 @@
 """Loading through TFDS: real digits, and a mirror in place of the network."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,81 @@ def test_without_network_it_fails_at_once_with_the_remedy(empty_store: Path, mon
     monkeypatch.setattr(socket, "create_connection", refuse)
     with pytest.raises(UnreachableError, match=r"can't be reached .* set data.mirror"):
         data.check(DataConfig(name="mnist"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits, as TensorFlow Datasets prepares them in a folder of its own."""
+    home = tmp_path_factory.mktemp("prepared")
+    import tensorflow_datasets as tfds
+
+    tfds.builder("digits", data_dir=str(home)).download_and_prepare()
+    return home
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
+
+
+@pytest.mark.parametrize(
+    ("files", "damage"),
+    [
+        ("*.tfrecord*", lambda content: content[: len(content) // 2]),
+        ("*.tfrecord*", flipped),
+        ("*.tfrecord*", lambda content: b"no records"),
+        ("*.tfrecord*", None),
+        ("dataset_info.json", lambda content: content[: len(content) // 2]),
+        ("dataset_info.json", lambda content: b""),
+        ("dataset_info.json", lambda content: b"null"),
+        ("dataset_info.json", lambda content: b"\xff\xfe"),
+        ("dataset_info.json", lambda content: b'{"splits": 3}'),
+        ("label.labels.txt", lambda content: b"\xff"),
+        ("features.json", lambda content: b"{"),
+    ],
+)
+def test_a_damaged_dataset_of_others_is_one_sentence(
+    files: str, damage: Callable[[bytes], bytes] | None, prepared: Path, tmp_path: Path
+) -> None:
+    home = shutil.copytree(prepared, tmp_path / "home")
+    found = sorted(home.rglob(files))
+    if not found:
+        pytest.skip("TFDS writes no such file")
+    for file in found:
+        file.write_bytes(damage(file.read_bytes())) if damage else file.unlink()
+    target = tmp_path / "target"
+    target.mkdir()
+    try:
+        made = data.load(DataConfig(data_dir=str(home)), target)
+    except DatasetError as error:
+        sentence = str(error)
+        assert "data.data_dir" in sentence
+        assert sentence.isprintable()
+    else:  # TFDS does not need the file
+        assert files in ("features.json", "label.labels.txt")
+        assert made.counts["test"] == 360
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[]", b"{", b"\xff", b"3", b'{"a": 1}', b"[" * 100_000])
+def test_damaged_digests_of_a_prepared_dataset_make_it_again(content: bytes, empty_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    before = data.load(DataConfig(), tmp_path / "a")
+    (digests,) = empty_store.glob("tfds/digits/.*.sha256.json")
+    whole = digests.read_bytes()
+    digests.write_bytes(content)
+    (tmp_path / "b").mkdir()
+    assert data.load(DataConfig(), tmp_path / "b").digest == before.digest
+    assert json.loads(digests.read_bytes())["dataset_info.json"] == json.loads(whole)["dataset_info.json"]
+    assert len(list(empty_store.glob("tfds/digits/.damaged-*"))) == 1
+
+
+def test_damaged_words_of_a_prepared_dataset_make_it_again(empty_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    before = data.load(DataConfig(), tmp_path / "a")
+    (info,) = empty_store.glob("tfds/digits/*/dataset_info.json")
+    info.write_bytes(b"{")
+    (tmp_path / "b").mkdir()
+    assert data.load(DataConfig(), tmp_path / "b").digest == before.digest
+    assert len(list(empty_store.glob("tfds/digits/.damaged-*"))) == 1
 
 
 def test_two_processes_prepare_a_dataset_once_and_leftovers_are_swept(empty_store: Path) -> None:

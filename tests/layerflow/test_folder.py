@@ -186,12 +186,41 @@ def test_unchanged_files_are_not_read_again(tree: Path, monkeypatch: pytest.Monk
     assert len(folder.scan(tree).files) == 52
 
 
-def test_an_index_that_was_damaged_only_costs_time(tree: Path, empty_store: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"{",
+        lambda content: b"",
+        lambda content: b"null",
+        lambda content: b"[1, 2]",
+        lambda content: b'{"train/cat/0.png": 3}',
+        lambda content: b"\xff" * 100,
+        lambda content: b"[" * 100_000,
+        lambda content: content.replace(b"[8, 8, 1]", b"[9, 9, 3]"),
+        lambda content: content.replace(b'"train/cat/0.png": [[', b'"train/cat/0.png": [["a", '),
+        lambda content: content[: len(content) // 2],
+    ],
+)
+def test_an_index_that_was_damaged_only_costs_time(
+    damage: Callable[[bytes], bytes], tree: Path, empty_store: Path
+) -> None:
+    age(tree, 1000)
     before = folder.scan(tree)
     for index in (empty_store / "folders").iterdir():
-        index.write_bytes(b"{")
+        index.write_bytes(damage(index.read_bytes()))
     folder.forget()
     assert folder.scan(tree) == before
+
+
+def test_what_the_index_gets_wrong_of_a_file_is_looked_at_again(tree: Path, empty_store: Path) -> None:
+    age(tree, 1000)
+    (index,) = (empty_store / "folders").iterdir()
+    known = folder._read_index(index)
+    known["train/cat/0.png"][1] = "0" * 64
+    folder._write_index(index, known)
+    with pytest.raises(FolderChangedError):
+        load(tree)
+    assert sum(load(tree).counts.values()) == 52, "or each try would believe it"
 
 
 COLOUR = np.stack([np.full((8, 8), value, np.uint8) for value in (200, 100, 50)], axis=-1)
@@ -341,6 +370,17 @@ def huge() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
+def deep(root: Path, name: str, levels: int) -> None:
+    """Folders in each other, made one by one: their path may be longer than the system takes."""
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
 def add(name: str, content: bytes) -> Callable[[Path], None]:
     return lambda root: (root / "train" / "cat" / name).write_bytes(content) and None
 
@@ -387,6 +427,15 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "newline in a file's name": (add("a\nb.png", b"hello"), r"'train/cat/a\\nb\.png' \(no image\)"),
     "newline in a class's name": (lambda root: rename_class(root, "c\nat"), r"must be printable text. .*'c\\nat'"),
+    "folders in each other": (
+        lambda root: deep(root / "train/cat", "d", 100),
+        r"at most 50 folders deep",
+    ),
+    "names too long together": (
+        lambda root: deep(root / "train/cat", "d" * 200, 30),
+        r"must be a folder that can be listed.* [Ff]ile name too long",
+    ),
+    "a folder that may not be listed": (lambda root: None, r"dog must be a folder that can be listed.*[Pp]ermission"),
     "classes that differ by case": (
         lambda root: shutil.copytree(root / "train/cat", root / "train/Cat"),
         r"more than upper and lower case. .* holds Cat and cat",
@@ -395,9 +444,18 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_folder_is_one_sentence(case: str, tree: Path) -> None:
+def test_a_bad_folder_is_one_sentence(case: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil, reason = BAD[case]
     spoil(tree)
+    if case == "a folder that may not be listed":  # a double: the suite may run as root, who may list everything
+        original = os.scandir
+
+        def refuse(path: str | Path) -> object:
+            if Path(path) == tree / "train" / "dog":
+                raise PermissionError(13, "Permission denied", str(path))
+            return original(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DatasetError, match=reason) as caught:
         load(tree, image_size="8x8")
     assert "\n" not in str(caught.value)

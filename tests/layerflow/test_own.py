@@ -99,6 +99,7 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mynets" / "__init__.py").write_text("")
     (tmp_path / "mynets" / "nets.py").write_text(NETS)
     (tmp_path / "mynets" / "broken.py").write_text("import nonsense\n")
+    (tmp_path / "mynets" / "leaves.py").write_text("import sys\nsys.exit(0)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     yield tmp_path
@@ -130,6 +131,7 @@ def test_its_options_and_its_code_are_part_of_what_it_is(nets: Path, digits: Dat
         ("nowhere.nets:MyNet", {}, "There is no module nowhere"),
         ("mynets.net:MyNet", {}, "mynets.net can't (ModuleNotFoundError"),
         ("mynets.broken:MyNet", {}, "No module named 'nonsense'"),
+        ("mynets.leaves:MyNet", {}, "mynets.leaves can't (SystemExit"),
         ("mynets.nets:MyNte", {}, "did you mean MyNet?"),
         ("mynets.nets:not_callable", {}, "must hold a class or function not_callable"),
         ("mynets.nets:no_model", {}, "must give a keras.Model. Received: list"),

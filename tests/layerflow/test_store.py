@@ -341,3 +341,16 @@ def test_a_lock_that_can_not_be_one_is_one_sentence(empty_store: Path, wrong: st
         (empty_store / wrong).mkdir(parents=True)
     with pytest.raises(StoreError, match=f"{said}; delete it and re-run the command"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("~nobody-at-all/x", "names the home of nobody"), ("/tmp/\udcff", "must be text in UTF-8")],
+)
+def test_a_store_that_can_not_be_named_is_one_sentence(
+    place: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAYERFLOW_STORE", place)
+    with pytest.raises(StoreError, match=reason) as caught:
+        store.ensure_writable()
+    assert str(caught.value).isprintable()
