@@ -72,11 +72,11 @@ bench-scale: setup ## preparing and training from MNIST once to ten times: secon
 bench-scaling: setup ## one worker and two, and what is to be expected of up to 64 (two minutes)
 	$(PY) benchmarks/scaling.py
 
-ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200)
-	$(VENV)/bin/prefect server start
+ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200, or PORT=…)
+	$(VENV)/bin/layerflow ui $(if $(PORT),--port $(PORT))
 
-tensorboard: setup ## the trainings of the store in TensorBoard (http://localhost:6006)
-	$(VENV)/bin/tensorboard --logdir $${LAYERFLOW_STORE:-store}/tensorboard
+tensorboard: setup ## the trainings of the store in TensorBoard (http://localhost:6006, or PORT=…)
+	$(VENV)/bin/tensorboard $(if $(PORT),--port $(PORT)) --logdir $${LAYERFLOW_STORE:-store}/tensorboard
 
 deploy: setup ## the work pool, the deployments of prefect.yaml and the automations of automations.yaml
 	$(VENV)/bin/layerflow deploy

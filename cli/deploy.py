@@ -109,7 +109,7 @@ def _require_server() -> None:
     if url is None:
         raise ServerError(
             "A Prefect server must keep the deployments, and none is configured. Start one with `make ui`, and set "
-            "PREFECT_API_URL=http://127.0.0.1:4200/api."
+            "PREFECT_PROFILE=layerflow."
         )
     ensure_answering(url)
 

@@ -260,6 +260,20 @@ def deploy(*, webhook: str | None = None, file: Path | None = None) -> None:
 
 
 @app.command
+def ui(*, port: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))] = 4200) -> None:
+    """Start a Prefect server with its UI, for this machine only, with a password that nobody has to type.
+
+    Parameters
+    ----------
+    port
+        The port that it listens on.
+    """
+    from cli.ui import serve_ui
+
+    serve_ui(port)
+
+
+@app.command
 def serve() -> None:
     """Run the deployments of prefect.yaml on their schedules from this process, without a worker."""
     from cli.deploy import serve
