@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from layerflow.config import DataConfig, RetrainConfig
 from layerflow.errors import ConfigError, FolderChangedError, LayerflowError, UnreachableError, config_sentence
+from layerflow.masking import mask
 
 # Flags keep the names of the config's fields, underscores and all; dashes work too.
 _settings = Parameter(name_transform=lambda name: name, negative=())
@@ -369,7 +370,7 @@ def _one_line(error: Any) -> str:
 
 
 def _leave(status: int, sentence: str) -> None:
-    print(f"layerflow: {sentence}", file=sys.stderr)
+    print(f"layerflow: {mask(sentence)}", file=sys.stderr)
     sys.exit(status)
 
 
