@@ -87,6 +87,12 @@ lock: ## pin the environment anew (needs uv)
 	sed 's/ \\$$//; /--hash/d' requirements-ray.lock > $(VENV)/constraints.txt # the same versions without Ray
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --quiet --group dev --constraints $(VENV)/constraints.txt --output-file requirements.lock pyproject.toml
+	for extra in kubernetes cuda; do \
+	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --quiet --group dev --extra $$extra --constraints $(VENV)/constraints.txt \
+	    $$(sed -n 's/==.*//; s/^[a-z]/--no-emit-package &/p' requirements.lock) \
+	    --output-file requirements-$$extra.lock pyproject.toml || exit 1; \
+	done # what an extra adds to requirements.lock, and no more
 
 clean: ## remove the environment and caches (never the store)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
