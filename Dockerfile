@@ -1,7 +1,9 @@
 # What workers and flow runs are made of: the pinned environment and the rooms. docs/operations.md says how it is used.
-FROM python:3.13-slim
+# The tag is for people; the digest, that of the index for amd64 and arm64, is what is pulled. To move to another one:
+# docker buildx imagetools inspect python:3.13-slim-trixie
+FROM python:3.13.15-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
 
-# One more package, for which the lock has no hashes: tensorflow[and-cuda] for GPUs, prefect-kubernetes for its worker.
+# What requirements-$EXTRA.lock adds: cuda for GPUs, kubernetes for the worker of its pool.
 ARG EXTRA=""
 # requirements-ray.lock for an image with Ray.
 ARG LOCK=requirements.lock
@@ -17,13 +19,9 @@ RUN useradd --uid 1000 --create-home layerflow \
 
 # What changes seldom comes first: a changed flow does not install TensorFlow again.
 WORKDIR /app
-COPY requirements.lock requirements-ray.lock ./
+COPY requirements.lock requirements-ray.lock requirements-cuda.lock requirements-kubernetes.lock ./
 RUN pip install --require-hashes -r "$LOCK" -c "$LOCK"
-RUN if [ -n "$EXTRA" ]; then \
-        sed 's/ \\$//; /--hash/d' "$LOCK" > /tmp/constraints.txt \
-        && pip install "$EXTRA" -c /tmp/constraints.txt \
-        && rm /tmp/constraints.txt; \
-    fi
+RUN if [ -n "$EXTRA" ]; then pip install --no-deps --require-hashes -r "requirements-$EXTRA.lock"; fi
 
 COPY pyproject.toml README.md LICENSE prefect.yaml automations.yaml ./
 COPY pools pools

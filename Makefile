@@ -72,11 +72,11 @@ bench-scale: setup ## preparing and training from MNIST once to ten times: secon
 bench-scaling: setup ## one worker and two, and what is to be expected of up to 64 (two minutes)
 	$(PY) benchmarks/scaling.py
 
-ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200)
-	$(VENV)/bin/prefect server start
+ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200, or PORT=…)
+	$(VENV)/bin/layerflow ui $(if $(PORT),--port $(PORT))
 
-tensorboard: setup ## the trainings of the store in TensorBoard (http://localhost:6006)
-	$(VENV)/bin/tensorboard --logdir $${LAYERFLOW_STORE:-store}/tensorboard
+tensorboard: setup ## the trainings of the store in TensorBoard (http://localhost:6006, or PORT=…)
+	$(VENV)/bin/tensorboard $(if $(PORT),--port $(PORT)) --logdir $${LAYERFLOW_STORE:-store}/tensorboard
 
 deploy: setup ## the work pool, the deployments of prefect.yaml and the automations of automations.yaml
 	$(VENV)/bin/layerflow deploy
@@ -87,6 +87,12 @@ lock: ## pin the environment anew (needs uv)
 	sed 's/ \\$$//; /--hash/d' requirements-ray.lock > $(VENV)/constraints.txt # the same versions without Ray
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --quiet --group dev --constraints $(VENV)/constraints.txt --output-file requirements.lock pyproject.toml
+	for extra in kubernetes cuda; do \
+	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --quiet --group dev --extra $$extra --constraints $(VENV)/constraints.txt \
+	    $$(sed -n 's/==.*//; s/^[a-z]/--no-emit-package &/p' requirements.lock) \
+	    --output-file requirements-$$extra.lock pyproject.toml || exit 1; \
+	done # what an extra adds to requirements.lock, and no more
 
 clean: ## remove the environment and caches (never the store)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

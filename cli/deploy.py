@@ -28,7 +28,10 @@ def deploy(webhook: str | None, file: Path | None = None) -> None:
         ServerError: If no server is configured or it does not answer, or Prefect refuses a deployment.
     """
     if webhook and not webhook.startswith(("http://", "https://")):
-        raise ConfigError(f"--webhook must be an address that starts with http:// or https://. Received: {webhook}")
+        # Not even masked: of many services, the path is the secret.
+        raise ConfigError(
+            "--webhook must be an address that starts with http:// or https://; yours does not, so add it."
+        )
     if file and not file.is_file():
         raise ConfigError(f"--file must name a file of deployments, such as pools/docker.yaml. There is none: {file}")
     _require_server()
@@ -109,7 +112,7 @@ def _require_server() -> None:
     if url is None:
         raise ServerError(
             "A Prefect server must keep the deployments, and none is configured. Start one with `make ui`, and set "
-            "PREFECT_API_URL=http://127.0.0.1:4200/api."
+            "PREFECT_PROFILE=layerflow."
         )
     ensure_answering(url)
 

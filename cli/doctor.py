@@ -21,6 +21,7 @@ from cli.show import console
 from layerflow import store
 from layerflow.config import DataConfig
 from layerflow.errors import LayerflowError, UnreachableError, UserError
+from layerflow.masking import mask
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 _PACKAGES = ("python", "tensorflow", "keras", "prefect", "tensorflow-datasets", "numpy")
@@ -68,9 +69,9 @@ def _findings(data: DataConfig) -> Iterator[Finding]:
     }
     for name, check in checks.items():
         try:
-            yield Finding(name, *check())
+            yield Finding(name, *mask(check()))
         except Exception as error:  # whatever it is, the other lines are still to be said
-            said = " ".join(str(error).split())
+            said = mask(" ".join(str(error).split()))
             ours = isinstance(error, LayerflowError | UnreachableError)
             yield Finding(name, "fail", said if ours else f"{type(error).__name__}: {said}")
 

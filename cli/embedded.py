@@ -1,24 +1,19 @@
-"""A Prefect server for one run, where none is configured: it starts while this process imports TensorFlow.
-
-Run as a script, this file is that server: Prefect's own, which also ends when the process that started it is gone.
-"""
+"""A Prefect server for one run, where none is configured: it starts while this process imports TensorFlow."""
 
 import atexit
 import contextlib
 import os
 import re
-import runpy
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+from cli import server
 from layerflow.errors import ServerError
 
 #: Seconds for the first start on a slow disk, which makes the database (seen: 3 to 10).
@@ -31,15 +26,17 @@ _SPEAKS_OF_AN_API = re.compile(r"prefect_api_url|^\s*\[?[\w.]*\bapi\b", re.IGNOR
 
 
 class Server:
-    """The embedded server, being started."""
+    """The embedded server, being started; ``password`` is for this process alone, and no other user can read it."""
 
     def __init__(self) -> None:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
         settings = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _OFF}
         settings |= {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        self.password = server.new_password()
+        settings |= server.settings(self.port, self.password)
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), "--host", "127.0.0.1", "--port", str(self.port)],
+            [sys.executable, "-P", str(Path(server.__file__)), "--port", str(self.port), "--with-parent"],
             env={**os.environ, **settings},
             stdin=subprocess.PIPE,  # closed by the system when this process ends, however it ends
             stdout=subprocess.DEVNULL,
@@ -60,8 +57,8 @@ class Server:
                 return
             time.sleep(0.05)
         raise ServerError(
-            "The embedded Prefect server did not start; `prefect server start` says why, and with PREFECT_API_URL "
-            "set the run uses the server that it names."
+            "The embedded Prefect server did not start; `make ui` says why, and with PREFECT_PROFILE=layerflow the "
+            "run uses the server that `make ui` started."
         )
 
     def stop(self) -> None:
@@ -124,12 +121,13 @@ def ensure_answering(url: str) -> None:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ServerError(
                 f"A Prefect server must answer at {url}, which Prefect's settings name. It does not ({reason}); start "
-                "it (`prefect server start`), or take PREFECT_API_URL away, and the run brings its own."
+                "it (`make ui`), or take PREFECT_API_URL away, and the run brings its own."
             )
         if _is_refused(client):
             raise ServerError(
                 f"The Prefect server at {url} must be told its user and password. It refused what this process has; "
-                "set PREFECT_API_AUTH_STRING to the user:password of the server's PREFECT_SERVER_API_AUTH_STRING."
+                "set PREFECT_PROFILE=layerflow for the server of `make ui`, without PREFECT_API_URL, or set "
+                "PREFECT_API_AUTH_STRING to the user:password of the server's PREFECT_SERVER_API_AUTH_STRING."
             )
 
 
@@ -147,14 +145,3 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.argv = ["prefect", "server", "start", *sys.argv[1:]]
-    runpy.run_module("prefect", run_name="__main__")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from cli import yaml_file
 from layerflow.config import DataConfig, RetrainConfig
 from layerflow.errors import FolderChangedError, LayerflowError, UnreachableError, config_sentence
+from layerflow.masking import mask
 
 # Flags keep the names of the config's fields, underscores and all; dashes work too.
 _settings = Parameter(name_transform=lambda name: name, negative=())
@@ -260,6 +261,20 @@ def deploy(*, webhook: str | None = None, file: Path | None = None) -> None:
 
 
 @app.command
+def ui(*, port: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))] = 4200) -> None:
+    """Start a Prefect server with its UI, for this machine only, with a password that nobody has to type.
+
+    Parameters
+    ----------
+    port
+        The port that it listens on.
+    """
+    from cli.ui import serve_ui
+
+    serve_ui(port)
+
+
+@app.command
 def serve() -> None:
     """Run the deployments of prefect.yaml on their schedules from this process, without a worker."""
     from cli.deploy import serve
@@ -335,7 +350,7 @@ def _one_line(error: Any) -> str:
 
 
 def _leave(status: int, sentence: str) -> None:
-    print(f"layerflow: {sentence}", file=sys.stderr)
+    print(f"layerflow: {mask(sentence)}", file=sys.stderr)
     sys.exit(status)
 
 

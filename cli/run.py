@@ -79,14 +79,26 @@ def _on_a_server(prepare: Callable[[], None], run: Callable[[], T]) -> T:
     """Prepare while an embedded server starts, where none is configured, and run."""
     store.ensure_writable()
     embedded = start_unless_configured()
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
 
     prepare()
     if embedded is None:
         return run()
     embedded.wait()
-    # No heartbeats: nobody watches a server of one run, and the end of their thread costs up to a second.
-    with temporary_settings(updates={PREFECT_API_URL: embedded.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    updates = {
+        PREFECT_API_URL: embedded.url,
+        PREFECT_API_AUTH_STRING: embedded.password,
+        PREFECT_CLIENT_MAX_RETRIES: 5,  # Prefect's default: nobody starts a server of one run again
+        # No heartbeats: nobody watches a server of one run, and the end of their thread costs up to a second.
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+    }
+    with temporary_settings(updates=updates):
         return run()
 
 

@@ -13,6 +13,7 @@ from cli.run import Outcome, Swept
 from layerflow import store
 from layerflow.cards import short
 from layerflow.gate import p_text
+from layerflow.masking import mask
 
 
 def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def swept_as_json(done: Swept) -> dict[str, Any]:
         "monitor": swept.monitor,
         "trials": [json.loads(trial.model_dump_json()) for trial in swept.trials],  # what is no number is null
         "winner": swept.winner.number,
-        "settings": swept.config.model_dump(mode="json", exclude_defaults=True),
+        "settings": mask(swept.config.model_dump(mode="json", exclude_defaults=True)),
         "card": str(store.path(swept.card)),
         **retrained_as_json(done.outcome),
     }

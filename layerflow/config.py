@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
 from layerflow.errors import did_you_mean, printed, shown
+from layerflow.masking import mask
 
 _AUGMENTATION: dict[str, Any] = {"shift": 0, "flip": False}
 #: The networks, and the settings that each takes, with their defaults.
@@ -480,11 +481,11 @@ class RetrainConfig(_Group):
 
     @property
     def as_flags(self) -> str:
-        """The settings that are not the defaults, as the command line takes them."""
+        """The settings that are not the defaults, as the command line takes them; secrets in addresses are ``***``."""
         words = []
         for group, settings in self.model_dump(mode="json", exclude_defaults=True).items():
             for field, value in settings.items():
-                text = shlex.quote(value if isinstance(value, str) else json.dumps(value))
+                text = shlex.quote(mask(value if isinstance(value, str) else json.dumps(value)))
                 words.append(f"--{group}.{field}{'=' if isinstance(value, bool) else ' '}{text}")
         return " ".join(words)
 

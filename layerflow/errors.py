@@ -6,8 +6,17 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+from layerflow.masking import mask
 
-class LayerflowError(Exception):
+
+class _MaskedError(Exception):
+    """Says no secret that stands in an address of its sentence."""
+
+    def __str__(self) -> str:
+        return mask(super().__str__())
+
+
+class LayerflowError(_MaskedError):
     """An error with a name and a sentence. It does not heal by itself and is never retried."""
 
     exit_status = 1
@@ -87,13 +96,13 @@ class ServerError(LayerflowError):
     """The Prefect server does not answer."""
 
 
-class UnreachableError(OSError):
+class UnreachableError(_MaskedError, OSError):
     """The network can't be reached now. Heals by itself, so it is retried."""
 
     exit_status = 1
 
 
-class FolderChangedError(OSError):
+class FolderChangedError(_MaskedError, OSError):
     """A folder of images was written to while it was read. Heals by itself, so it is retried."""
 
     exit_status = 1

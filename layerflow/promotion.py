@@ -14,6 +14,7 @@ from layerflow.code import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError
 from layerflow.gate import Verdict, below_floor, judge
+from layerflow.masking import mask
 from layerflow.records import (
     Change,
     Comparison,
@@ -256,7 +257,7 @@ def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str) -> di
         "history": records["trained"].pop("history"),
         **records,
     }
-    return json.loads(json.dumps(receipt))  # as it will be read: a tuple of the settings is no change of a list
+    return mask(json.loads(json.dumps(receipt)))  # as it will be read: a tuple of the settings is no change of a list
 
 
 def _file(receipt_file: Path, receipt: dict[str, Any], report_file: Path, page: str) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from layerflow.cards import COLOURS, INK, code, new_figure, picture, plain, short, table
 from layerflow.config import RetrainConfig
+from layerflow.masking import mask
 from layerflow.records import Trial
 from layerflow.search import Space, configured
 
@@ -39,7 +40,7 @@ def draw(
         f"```yaml\n{yaml.safe_dump(settings, sort_keys=False)}```",
         f"Again: {code(command(config, space, len(trials)))}",
     ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    return mask("\n\n".join(filter(None, parts)) + "\n")
 
 
 def command(config: RetrainConfig, space: Space, trials: int) -> str:

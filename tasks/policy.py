@@ -35,6 +35,7 @@ from layerflow.cards import code
 from layerflow.code import code_digest
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig, RetrainConfig
 from layerflow.errors import FolderChangedError, LayerflowError, UnreachableError, heals
+from layerflow.masking import mask
 from layerflow.records import DatasetRef, Profile, Record
 
 P = ParamSpec("P")
@@ -259,15 +260,18 @@ class _ToRunLogger(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            get_run_logger().log(record.levelno, record.getMessage())
+            get_run_logger().log(record.levelno, mask(record.getMessage()))
         except MissingContextError:
-            logging.getLogger("prefect").log(record.levelno, record.getMessage())
+            logging.getLogger("prefect").log(record.levelno, mask(record.getMessage()))
 
 
 def _one_sentence(record: logging.LogRecord) -> bool:
-    """Drop the traceback of an error that says in one sentence what is to be done."""
+    """Drop the traceback of an error that says in one sentence what is to be done, and mask what is logged."""
     if record.exc_info and isinstance(record.exc_info[1], LayerflowError | UnreachableError | FolderChangedError):
         record.exc_info = None
+    elif record.exc_info:
+        record.exc_text = mask(logging.Formatter().formatException(record.exc_info))
+    record.msg, record.args = mask(record.getMessage()), None
     return True
 
 

@@ -54,8 +54,57 @@ def test_the_image_runs_as_the_user_that_the_pods_run_as_and_keeps_the_store_whe
     user = int(re.findall(r"^USER (\d+)$", text, re.MULTILINE)[-1])
     assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["fsGroup"]) == (user, user)
     assert f"--uid {user}" in text
-    (mount,) = pod["containers"][0]["volumeMounts"]
+    mount = next(each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "data")
     assert f"LAYERFLOW_STORE={mount['mountPath']}/store" in text
+
+
+def test_a_pod_can_do_no_more_than_a_run_needs() -> None:
+    """What the profile `restricted` of Kubernetes' Pod Security Standards asks for, and a root that is read-only."""
+    pod = JOB["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    writable = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    assert set(writable) == {"/data", "/home/layerflow", "/tmp"}
+    assert all(volume.get("emptyDir") == {} for path, volume in writable.items() if path != "/data")
+    variables = yaml.safe_load(POOLS["kubernetes"].read_text())["definitions"]["work_pool"]["job_variables"]
+    assert any(variables["env"]["PREFECT_HOME"].startswith(path) for path in writable)
+
+
+def test_nothing_that_gets_into_the_image_can_change_under_its_name() -> None:
+    """The base by its digest, every package by its hash, extras included."""
+    text = (ROOT / "Dockerfile").read_text()
+    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert bases
+    assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", base) for base in bases)
+    installs = re.findall(r"pip install ([^;&\n]+)", text)
+    assert len(installs) == 3
+    for options in installs:
+        assert "--require-hashes" in options or ("--no-deps" in options and "--editable ." in options), options
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in extras:
+        lock = (ROOT / f"requirements-{extra}.lock").read_text()
+        pins = re.findall(r"^[a-z].*$", lock, re.MULTILINE)
+        assert pins
+        assert all("==" in pin for pin in pins)
+        assert lock.count("--hash=sha256:") >= len(pins)
+
+
+def test_an_extra_adds_to_the_lock_and_changes_nothing_in_it() -> None:
+    names = [
+        set(re.findall(r"^([a-z][\w.-]*)==", (ROOT / f"requirements{extra}.lock").read_text(), re.MULTILINE))
+        for extra in ("", "-cuda", "-kubernetes")
+    ]
+    assert "prefect-kubernetes" in names[2]
+    assert any(name.startswith("nvidia-") for name in names[1])
+    assert not names[0] & (names[1] | names[2])
 
 
 @pytest.mark.parametrize("kind", POOLS)

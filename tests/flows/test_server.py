@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
-from tests.flows.conftest import in_one_process
+from tests.flows.conftest import in_one_process, opened, signed_in
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -40,10 +39,7 @@ def layerflow(*arguments: str, environment: dict[str, str]) -> subprocess.Comple
 
 
 def ask(server: dict[str, str], path: str, content: object = None) -> Any:
-    body = json.dumps(content or {}).encode()
-    request = urllib.request.Request(f"{server['PREFECT_API_URL']}/{path}", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    return opened(server, path, content or {})
 
 
 @contextlib.contextmanager
@@ -195,7 +191,9 @@ CARDS = {
 def test_the_ui_shows_the_run_every_card_with_its_pictures_and_the_form(
     ui: str, deployed: dict[str, str], nightly_run: dict[str, Any], browser: webdriver.Chrome
 ) -> None:
-    site = deployed["PREFECT_API_URL"].removesuffix("/api") + ui
+    link = signed_in(deployed)
+    browser.get(link)
+    site = link.partition("/sign-in")[0] + ui
     page(browser, f"{site}/runs/flow-run/{nightly_run['id']}", "retrain-mlp-on-digits", "Completed", "8 Task runs")
     found = ask(deployed, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [nightly_run["id"]]}}})
     cards = {each["key"]: each["id"] for each in found if each["type"] == "markdown"}

@@ -1,0 +1,203 @@
+"""Pages of other origins, and other users of the machine, against the servers that layerflow starts.
+
+Real servers and a real browser: what a page may do is decided by both together.
+"""
+
+import functools
+import http.client
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+from selenium import webdriver
+
+from cli.embedded import Server
+from tests.flows.conftest import opened, signed_in, ui_started
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with ui_started(tmp_path_factory.mktemp("prefect")) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def deployment(ui: dict[str, str]) -> str:
+    """A deployment that a worker would run."""
+    pool = opened(ui, "work_pools/", {"name": "pool", "type": "process", "base_job_template": {}})
+    flow = opened(ui, "flows/", {"name": "flow"})
+    wanted = {"name": "d", "flow_id": flow["id"], "work_pool_name": pool["name"], "entrypoint": "f.py:f", "path": "."}
+    return str(opened(ui, "deployments/", wanted)["id"])
+
+
+@pytest.fixture(scope="module")
+def foreign_site() -> Iterator[str]:
+    """A web site of another origin."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=PROGRAMS))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://foreign.example:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Chromium, for which the names of the attackers mean this machine: so it is after a DNS rebinding."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    names = "MAP foreign.example 127.0.0.1, MAP rebound.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    # Chromium's own wall between sites and this machine is not everywhere: other browsers and older ones have none.
+    walls = "LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests,PrivateNetworkAccessSendPreflights"
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        f"host-resolver-rules={names}",
+        f"disable-features={walls}",
+    ):
+        options.add_argument(f"--{flag}")
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+        yield chrome
+
+
+def wait_for(browser: webdriver.Chrome, script: str) -> Any:
+    deadline = time.monotonic() + 60
+    while not (value := browser.execute_script(script)):
+        assert time.monotonic() < deadline, browser.page_source[:2000]
+        time.sleep(0.1)
+    return value
+
+
+def tried(browser: webdriver.Chrome, site: str, api: str, deployment: str) -> dict[str, Any]:
+    browser.get(f"{site}/foreign_page.html?api={quote(api)}&deployment={deployment}")
+    return wait_for(browser, "return window.answers")
+
+
+def test_a_page_of_another_origin_starts_no_run_and_reads_nothing(
+    ui: dict[str, str], deployment: str, foreign_site: str, browser: webdriver.Chrome
+) -> None:
+    browser.get(signed_in(ui))  # whoever is attacked uses the UI
+    wait_for(browser, "return localStorage.getItem('prefect-password')")
+    api = signed_in(ui).partition("sign-in")[0] + "api"
+    for target in (api, api.replace("127.0.0.1", "localhost")):
+        answers = tried(browser, foreign_site, target, deployment)
+        assert set(answers) == {"asks_first", "typeless", "as_text", "with_credentials", "reads", "subscribes"}
+        for name in ("asks_first", "reads", "subscribes"):
+            assert str(answers[name]).startswith("failed"), answers
+    assert [each["name"] for each in opened(ui, "flow_runs/filter", {})] == []
+
+
+def test_a_page_that_was_rebound_to_this_machine_gets_nothing(ui: dict[str, str], browser: webdriver.Chrome) -> None:
+    port = urlsplit(signed_in(ui)).port
+    browser.get(f"http://rebound.example:{port}/")
+    assert browser.find_element("tag name", "body").text == "Invalid host header"
+    script = "const done = arguments[0]; fetch('/ui-settings').then(answer => done(answer.status), done)"
+    assert browser.execute_async_script(script) == 400
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("localhost", 200), ("rebound.example", 400)])
+def test_the_password_opens_no_foreign_name(ui: dict[str, str], host: str, status: int) -> None:
+    address = urlsplit(signed_in(ui))
+    connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=30)
+    headers = {"host": f"{host}:{address.port}", "authorization": f"Basic {address.fragment}"}
+    connection.request("GET", "/api/admin/version", headers=headers)
+    assert connection.getresponse().status == status
+
+
+def test_the_link_signs_the_ui_in_and_the_ui_works(
+    ui: dict[str, str], deployment: str, browser: webdriver.Chrome
+) -> None:
+    site = signed_in(ui).partition("/sign-in")[0]
+    browser.get(f"{site}/sign-in")  # without its password
+    browser.execute_script("localStorage.clear()")
+    for version in ("", "/v2"):
+        browser.get(signed_in(ui))
+        wait_for(browser, "return !location.pathname.startsWith('/sign-in')")
+        assert "#" not in browser.current_url
+        browser.get(f"{site}{version}/deployments")
+        wait_for(browser, "return document.body.innerText.includes('1 Deployment')")
+
+
+def test_the_password_is_kept_for_its_owner_alone_and_stays(ui: dict[str, str], tmp_path: Path) -> None:
+    file = Path(ui["PREFECT_HOME"]) / "profiles.toml"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE((file.parent / "prefect.db").stat().st_mode) == 0o600
+    (password,) = [line for line in file.read_text().splitlines() if "AUTH_STRING" in line]
+    assert len(password.partition("layerflow:")[2]) > 40
+    assert password.partition("layerflow:")[2].strip('"') not in (file.parent / "server.log").read_text()
+
+
+def test_profiles_that_others_may_read_are_closed_and_what_is_in_them_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_PROFILES_PATH, temporary_settings
+
+    from cli.ui import _save_profile
+
+    file = tmp_path / "profiles.toml"
+    file.write_text('active = "work"\n[profiles.work]\nPREFECT_API_URL = "https://prefect.example/api"\n')
+    file.chmod(0o644)
+    with temporary_settings({PREFECT_PROFILES_PATH: file}):
+        first, _ = _save_profile(4200)
+        second, _ = _save_profile(4311)
+    assert first == second
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    text = file.read_text()
+    assert text.startswith('active = "work"')
+    assert 'PREFECT_API_URL = "https://prefect.example/api"' in text
+    assert 'PREFECT_API_URL = "http://127.0.0.1:4311/api"' in text
+
+
+def test_another_user_of_the_machine_is_refused_by_the_server_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    server = Server()
+    try:
+        server.wait()
+        for headers, status in (({}, 401), ({"host": "rebound.example"}, 400)):
+            request = urllib.request.Request(f"{server.url}/flow_runs/filter", b"{}", headers)
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(request, timeout=30)
+            assert refused.value.code == status
+        command = " ".join(Path(f"/proc/{server.process.pid}/cmdline").read_text().split("\0"))
+        assert server.password not in command
+    finally:
+        server.stop()
+
+
+def test_a_port_that_is_taken_is_one_sentence(ui: dict[str, str]) -> None:
+    port = urlsplit(signed_in(ui)).port
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "ui", "--port", str(port)],
+        cwd=ROOT,
+        env={**os.environ, "PREFECT_HOME": ui["PREFECT_HOME"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"layerflow: --port must be a free port. Received: {port} (")
+    assert done.stderr.count("\n") == 1
