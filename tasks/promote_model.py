@@ -36,7 +36,7 @@ def _promote_model(
     challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
 
     def show(card: str) -> None:
-        show_card(f"decision-{config.registry_name}", card, "What was decided about the model, and why")
+        show_card(f"decision-{config.registry_name}", card, "Start here: published or not, why, and what is next")
 
     promotion = promote(config, challenger, flow_run.name or "", show)
     if promotion.status != "unchanged":

@@ -12,7 +12,7 @@ from tasks.policy import card_shown, step
     "train_model",
     run_name="train-{model.name}-on-{data.name}",
     tags=("training", "gpu"),
-    then=card_shown("training", "How the training went"),
+    then=card_shown("training", "The training: loss and accuracy by epoch, speed and set-up"),
 )
 def train_model(
     config: TrainingConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig, folder: Path
