@@ -135,14 +135,14 @@ def _cell(value: object) -> str:
     return re.sub(r"(?<!\\)\|", r"\|", str(value)).replace("\n", " ")  # what is ``plain`` has its backslash
 
 
-def short(value: object) -> str:
+def short(value: object, most: int = _MOST) -> str:
     """A value as it stands in a cell: of a float four digits, of a digest and of what is long its beginning."""
     if isinstance(value, float):
         return f"{value:.4g}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if re.fullmatch("[0-9a-f]{32,}", text):
         return f"{text[:12]}…"
-    if len(text) <= _MOST:
+    if len(text) <= most:
         return text
     size = f"{len(value):,} in all" if isinstance(value, list | tuple) else f"({len(text):,} characters)"
-    return f"{text[:_MOST]}… {size}"
+    return f"{text[:most]}… {size}"

@@ -115,13 +115,17 @@ class _Group(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Say a field's bounds in its description, for `--help` and the form in the UI show nothing else."""
-        for field in cls.model_fields.values():
+        """Say a field's bounds in its description, for `--help` and the form in the UI show nothing else.
+
+        A field's title there is its name as words, as in a flag: the form and the command line must be told together.
+        """
+        for name, field in cls.model_fields.items():
+            field.title = field.title or name.replace("_", " ").capitalize()
             limits = {
-                name: getattr(limit, name) for limit in field.metadata for name in _LIMITS if hasattr(limit, name)
+                bound: getattr(limit, bound) for limit in field.metadata for bound in _LIMITS if hasattr(limit, bound)
             }
             if limits and field.description:
-                said = ", ".join(f"{_LIMITS[name]} {value:,}" for name, value in limits.items())
+                said = ", ".join(f"{_LIMITS[bound]} {value:,}" for bound, value in limits.items())
                 field.description = f"{field.description.removesuffix('.')}; {said}."
         cls.model_rebuild(force=True)
 
@@ -147,6 +151,8 @@ def _require_nameable(path: str) -> None:
 
 class DataConfig(_Group):
     """Which images, and how they are divided."""
+
+    model_config = ConfigDict(title="Data")
 
     name: str = Field(
         "digits",
@@ -244,6 +250,8 @@ Level = Literal["info", "warn", "stop"]
 class ChecksConfig(_Group):
     """What is looked for in the data before training: `info` notes a finding, `warn` logs it, `stop` ends the run."""
 
+    model_config = ConfigDict(title="Data checks (advanced)")
+
     leakage: Level = Field("stop", description="More test images than `max_leakage` are in train or validation too.")
     max_leakage: float = Field(
         0.005, ge=0, le=1, description="Share of the test images that may be in train or validation too."
@@ -272,6 +280,8 @@ class ChecksConfig(_Group):
 
 class ModelConfig(_Group):
     """Which network, and the settings that it takes; those of other networks are refused."""
+
+    model_config = ConfigDict(title="Model")
 
     name: Annotated[str, AfterValidator(_known_model)] = Field(
         "mlp",
@@ -325,6 +335,8 @@ class ModelConfig(_Group):
 class TrainingConfig(_Group):
     """How the network learns."""
 
+    model_config = ConfigDict(title="Training")
+
     epochs: int = Field(50, ge=1, le=100_000, description="Most passes over the training images.")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="Images in one step of the optimizer.")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Step size of the optimizer, or a schedule's first.")
@@ -377,6 +389,8 @@ class TrainingConfig(_Group):
 class GateConfig(_Group):
     """What a model must reach before it is published."""
 
+    model_config = ConfigDict(title="Gate")
+
     rule: Literal["not_worse", "better"] = Field(
         "not_worse",
         description="`not_worse`: not significantly worse than the champion, and not less accurate by more than "
@@ -417,6 +431,8 @@ _PUBLISHED, _MOST_PUBLISHED = r"^[A-Za-z0-9][A-Za-z0-9._-]*$", 100
 class RegistryConfig(_Group):
     """Where a model is published."""
 
+    model_config = ConfigDict(title="Registry (advanced)")
+
     name: str | None = Field(
         None,
         pattern=_PUBLISHED,
@@ -432,6 +448,8 @@ class RegistryConfig(_Group):
 
 class DevicesConfig(_Group):
     """How the machine's devices are used; the model does not depend on it."""
+
+    model_config = ConfigDict(title="Devices (advanced)")
 
     memory_limit_mb: int | None = Field(
         None, ge=64, description="Hard limit of each GPU's memory in MiB; without it the memory grows as needed."
@@ -449,14 +467,21 @@ class DevicesConfig(_Group):
 
 
 class RetrainConfig(_Group):
-    """Everything a retraining run is asked to do."""
+    """Everything a retraining run is asked to do.
 
+    Every field is optional and keeps its default where it is left as it is. Most runs set `data.name`, `model.name`
+    and `training.epochs`.
+    """
+
+    model_config = ConfigDict(title="Settings")
+
+    # In this order the form shows them: what most runs set comes first.
     data: DataConfig = DataConfig()
-    checks: ChecksConfig = ChecksConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     gate: GateConfig = GateConfig()
     registry: RegistryConfig = RegistryConfig()
+    checks: ChecksConfig = ChecksConfig()
     devices: DevicesConfig = DevicesConfig()
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ _MARKS = {"info": "info", "warn": "**warn**", "stop": "**stop**"}
 def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
     """Write ``card.md``."""
     profile = report.profile
-    shown = f" (of {len(data.classes):,} classes the first {_CLASSES})" if len(data.classes) > _CLASSES else ""
+    shown = f" (the first {_CLASSES} of {len(data.classes):,})" if len(data.classes) > _CLASSES else ""
     findings = [(_MARKS[each.level], each.check, plain(each.text)) for each in report.findings]
     counts = [
         (plain(name), *(f"{profile.counts[split][number]:,}" for split in data.counts))
@@ -43,7 +43,7 @@ def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
         f"{channels}, uint8 from {profile.lowest} to {profile.highest}, mean {profile.mean:.1f}, standard deviation "
         f"{profile.deviation:.1f}. {data.broken:,} files were left out.",
         "## Findings",
-        table(("level", "check", "what was found"), findings) if findings else "Nothing was found.",
+        table(("level", "check", "finding"), findings) if findings else "No findings.",
         f"## Classes{shown}",
         numbers_told(data.classes[:_CLASSES]),
         _histogram(report, data),

@@ -1,6 +1,8 @@
 """An evaluation as people look at it: what is mixed up with what, how sure it is, its most confident mistakes."""
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +29,16 @@ from layerflow.records import DatasetRef, Evaluation, TrainedRef
 _CLASSES = 20
 #: Side of the largest matrix that is drawn cell by cell: at least two pixels for each.
 _CELLS = 200
-#: A count and its outline, of which one stands out from any cell on any page: the product of their contrasts with what
-#: is below them is at least that of the two, 16, and so one of them is at least 4.
-_FILL, _OUTLINE = "#ffffff", "#1d2127"
+#: Width of the matrix in pixels, which the narrowest of the pages that show it does not shrink (the artifact page of
+#: Prefect's second UI, in a window of 1,280), and the size of its numbers: there, 10 points.
+_WIDTH, _NUMBERS = 560, 9.7
+#: Cells go from this grey to their colour, all of them opaque and about as light: black stands out from each.
+_GREY, _BLACK = "#a0a6ae", "#000000"
 _CONFUSIONS, _MISTAKES, _ACROSS = 10, 16, 8
+_MATRIX_TOLD = (
+    "One row for each true class, one column for each predicted class. Green is right, orange is wrong; a dot or an "
+    "empty cell is zero."
+)
 
 
 def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, folder: Path) -> None:
@@ -42,24 +50,25 @@ def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, fo
     probabilities = np.load(folder / "predictions.npy", mmap_mode="r", allow_pickle=False)
     found = calibration(probabilities, labels)
     wrong = evaluation.test_examples - sum(row[number] for number, row in enumerate(evaluation.confusion))
-    some = f" (of {len(data.classes):,} the {_CLASSES} of lowest recall)" if len(data.classes) > _CLASSES else ""
+    some = f" (the {_CLASSES} of lowest recall, of {len(data.classes):,})" if len(data.classes) > _CLASSES else ""
     parts = [
         f"# Evaluation: {plain(trained.model)} on {plain(data.name)}",
         f"**Accuracy {evaluation.accuracy:.4f}** (95 % interval {evaluation.accuracy_low:.4f} to "
-        f"{evaluation.accuracy_high:.4f}), {wrong:,} mistakes among {evaluation.test_examples:,} test examples; "
+        f"{evaluation.accuracy_high:.4f}): {wrong:,} mistakes in {evaluation.test_examples:,} test images; "
         f"loss {evaluation.loss:.4f}; expected calibration error {found.error:.4f}.",
-        "## What is taken for what",
+        "## Confusion matrix",
+        _MATRIX_TOLD,
         numbers_told(data.classes),
         _matrix(evaluation, wrong),
         _confusions(evaluation),
         f"## Classes{some}",
         _bars(evaluation),
-        "## How sure it is",
+        "## Calibration",
         _reliability(found),
-        "Examples by the probability of the predicted class, in 15 bins: how many of them are right, and the dot how "
-        "many should be. Their distance, on the average, is the expected calibration error (Guo and others, On "
-        "calibration of modern neural networks, 2017).",
-        "## The most confident mistakes",
+        "Test images in 15 bins by the probability of the predicted class. A bar shows the share that is right, the "
+        "dot the share that should be. The mean distance between them is the expected calibration error (Guo et al., "
+        "On Calibration of Modern Neural Networks, 2017).",
+        "## Most confident mistakes",
         _mistakes(probabilities, images, labels, data.classes),
     ]
     write(folder, parts)
@@ -69,25 +78,56 @@ def _matrix(evaluation: Evaluation, wrong: int) -> str:
     counts = np.array(evaluation.confusion)
     shares = _reduced(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     side, names = len(shares), drawn([score.name for score in evaluation.per_class])
-    right = np.eye(side, dtype=bool)
     # The cube root: one mistake in a hundred must be seen beside what is right.
-    strength = np.where(right, shares, np.cbrt(shares))
-    from matplotlib.patheffects import withStroke
-
-    figure, axis = new_figure(5.5, 5.5)
-    axis.imshow(np.where(right[..., None], _rgba("test", strength), _rgba("bad", strength)), interpolation="nearest")
-    if len(names) <= _CLASSES:
-        for row, column in np.argwhere(counts):
-            number = axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=7)
-            number.set(color=_FILL, path_effects=[withStroke(linewidth=1.5, foreground=_OUTLINE)])
+    right, strength = np.eye(side, dtype=bool)[..., None], np.cbrt(shares)
+    numbered = side <= _CLASSES and _fits(counts, names)
+    figure, axis = new_figure(_WIDTH / 100, 1.4 + 0.4 * side if numbered else 5.5)
+    colours = np.where(right, _rgba("test", shares), _rgba("bad", strength))
+    axis.imshow(colours, interpolation="nearest", aspect="auto" if numbered else "equal")
+    if numbered:
+        _write_numbers(axis, counts, evaluation)
+    axis.xaxis.set(ticks_position="top", label_position="top")
     if len(names) <= 2 * _CLASSES:
-        axis.set_xticks(range(side), names, rotation=90 if max(map(len, names)) > 2 else 0, parse_math=False)
+        axis.set_xticks(range(side), names, rotation=90 if max(map(len, names)) > 4 else 0, parse_math=False)
         axis.set_yticks(range(side), names, parse_math=False)
     else:
         axis.set(xticks=(), yticks=())
-    axis.set_xlabel("predicted", color=INK, fontsize=8)
-    axis.set_ylabel("true", color=INK, fontsize=8)
+    axis.tick_params(length=0, labelsize=9)
+    axis.spines[:].set_visible(False)
+    axis.set_xlabel("predicted", color=INK, fontsize=9)
+    axis.set_ylabel("true", color=INK, fontsize=9)
     return picture(figure, f"Confusion matrix of {len(names)} classes: {wrong} mistakes are off the diagonal")
+
+
+def _fits(counts: np.ndarray, names: list[str]) -> bool:
+    """Whether each number has a cell as wide as itself."""
+    letter = 0.64 * _NUMBERS / 0.72  # pixels, of the font's digits
+    cell = (_WIDTH - 60 - letter * max(map(len, names))) / (len(counts) + 1.5)
+    return letter * max(len(_brief(int(count))) for count in (counts.max(), *counts.sum(axis=0))) <= cell
+
+
+def _write_numbers(axis: Any, counts: np.ndarray, evaluation: Evaluation) -> None:
+    """Each cell's count, of nothing a dot; after each row the recall, below each column how often it was predicted."""
+    side = len(counts)
+    put_in = functools.partial(axis.text, ha="center", va="center", fontsize=_NUMBERS)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            put_in(column, row, _brief(count), color=_BLACK)
+        else:
+            missed = row == column and counts[row].any()
+            put_in(column, row, "0" if missed else "·", color=COLOURS["bad"] if missed else INK)
+    for row, score in enumerate(evaluation.per_class):
+        put_in(side + 0.25, row, f"{score.recall:.0%}" if counts[row].any() else "", color=INK)
+    for column, predicted in enumerate(counts.sum(axis=0)):
+        put_in(column, side + 0.1, _brief(predicted), color=INK if predicted else COLOURS["bad"])
+    put_in(side + 0.25, -0.8, "recall", color=INK, fontsize=9)
+    put_in(-0.65, side + 0.1, "sum", color=INK, fontsize=9, ha="right")
+    axis.set(xlim=(-0.5, side + 0.9), ylim=(side + 0.5, -0.5))
+
+
+def _brief(count: int) -> str:
+    """In at most four letters up to 999,999."""
+    return str(count) if count < 10_000 else f"{count / 1000:.0f}k"
 
 
 def _reduced(shares: np.ndarray) -> np.ndarray:
@@ -99,10 +139,10 @@ def _reduced(shares: np.ndarray) -> np.ndarray:
 
 
 def _rgba(colour: str, strength: np.ndarray) -> np.ndarray:
-    red, green, blue = (int(COLOURS[colour][at : at + 2], 16) / 255 for at in (1, 3, 5))
-    return np.stack(
-        [np.full_like(strength, red), np.full_like(strength, green), np.full_like(strength, blue), strength], -1
-    )
+    """From grey to the colour, and nothing where the strength is 0."""
+    low, high = (np.array([int(each[at : at + 2], 16) for at in (1, 3, 5)]) / 255 for each in (_GREY, COLOURS[colour]))
+    mixed = low + strength[..., None] * (high - low)
+    return np.concatenate([mixed, (strength > 0)[..., None]], axis=-1)
 
 
 def _confusions(evaluation: Evaluation) -> str:
@@ -120,7 +160,11 @@ def _confusions(evaluation: Evaluation) -> str:
         for true, taken in largest
         if off[true, taken]
     ]
-    return table(("true", "predicted", "images", "of its class"), rows) if rows else "Nothing is."
+    return (
+        table(("true", "predicted", "images", "share of the true class"), rows)
+        if rows
+        else "No class was confused with another."
+    )
 
 
 def _bars(evaluation: Evaluation) -> str:
@@ -143,7 +187,7 @@ def _reliability(found: Calibration) -> str:
     bins = len(found.counts)
     there = np.flatnonzero(found.counts)
     figure, axis = new_figure(5.5, 3.4)
-    axis.bar((there + 0.5) / bins, found.accuracy[there], 0.9 / bins, color=COLOURS["train"], label="are right")
+    axis.bar((there + 0.5) / bins, found.accuracy[there], 0.9 / bins, color=COLOURS["train"], label="right")
     for number in there:  # above all bars and dots, for they would lie on them
         axis.text((number + 0.5) / bins, 1.06, f"{found.counts[number]:,}", ha="center", fontsize=6, color=INK)
     axis.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1)
@@ -153,7 +197,7 @@ def _reliability(found: Calibration) -> str:
         "o",
         color=COLOURS["validation"],
         markersize=4,
-        label="should be",
+        label="expected",
     )
     axis.set(xlim=(0, 1), ylim=(0, 1.12))
     axis.set_xlabel("probability of the predicted class", color=INK, fontsize=8)
@@ -167,7 +211,7 @@ def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray,
     wrong = np.flatnonzero(predicted != labels)
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
     if not len(chosen):
-        return "There are none."
+        return "No mistakes."
     figure, axis = new_sheet(_ACROSS, 1.6 * -(-len(chosen) // _ACROSS), inches=1)
     told, names = [], drawn(classes, most=12)
     for place, at in enumerate(chosen):
@@ -180,4 +224,4 @@ def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray,
             axis.text(column, below, text, fontsize=8, color=colour, parse_math=False)
         told.append(f"{classes[true]} taken for {classes[taken]}, {confidence[at]:.1%}")
     sheet = picture(figure, f"Images: {'; '.join(told)}", colours_of(images))
-    return f"Each with its class, in colour what it was taken for, and how surely.\n\n{sheet}"
+    return f"Below each image: its true class, the predicted class in orange, and the predicted probability.\n\n{sheet}"

@@ -16,12 +16,12 @@ def write_card(verification: Verification, export: ExportRef, folder: Path) -> N
     sizes = {name: (model / name).stat().st_size for name in export.files}
     parts = [
         f"# Export: {plain(contract['model'])} on {plain(contract['dataset'])}",
-        f"A SavedModel of {sum(sizes.values()):,} bytes in {len(sizes)} files, digest `{export.digest}`. Loaded by a "
-        f"fresh process that has none of our code, with TensorFlow {verification.tensorflow}, in "
-        f"{verification.load_seconds:.2f} s; there it answers one image in **{verification.latency_p50_ms:.2f} ms**, "
-        f"99 % within {verification.latency_p99_ms:.2f} ms.",
-        "## What was proved",
-        table(("check", "what was seen"), [(each.name.replace("_", " "), each.detail) for each in verification.checks]),
+        f"A SavedModel of {sum(sizes.values()):,} bytes in {len(sizes)} files, digest `{export.digest}`. A fresh "
+        f"process without any project code loaded it with TensorFlow {verification.tensorflow} in "
+        f"{verification.load_seconds:.2f} s. One image takes **{verification.latency_p50_ms:.2f} ms**, 99 % within "
+        f"{verification.latency_p99_ms:.2f} ms.",
+        "## Verification",
+        table(("check", "result"), [(each.name.replace("_", " "), each.detail) for each in verification.checks]),
         "## Signature `serving_default`",
         _signature(contract),
         "## Files",
@@ -36,8 +36,8 @@ def write_card(verification: Verification, export: ExportRef, folder: Path) -> N
 def _signature(contract: dict[str, list[int]]) -> str:
     shape, classes = ", ".join(map(str, contract["image_shape"])), len(contract["classes"])
     rows = [
-        ("takes", "`images`", "uint8", f"(batch, {shape})"),
-        ("gives", "`probabilities`", "float32", f"(batch, {classes})"),
-        ("gives", "`class_id`", "int64", "(batch,)"),
+        ("input", "`images`", "uint8", f"(batch, {shape})"),
+        ("output", "`probabilities`", "float32", f"(batch, {classes})"),
+        ("output", "`class_id`", "int64", "(batch,)"),
     ]
     return table(("", "name", "type", "shape"), rows)

@@ -197,9 +197,9 @@ def _compare(challenger: Challenger, name: str, champion: int, theirs: dict[str,
 def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tuple[str, str]:
     """The decision's card, Markdown, and the page of all cards, HTML."""
     try:
-        card = decision_card.draw(config.gate, made)
+        card = decision_card.draw(config.gate, made, challenger.evaluation, challenger.data)
         # The version of an unchanged model has its page.
-        return card, "" if made.code == "unchanged" else report.render(config, _cards(challenger, card))
+        return card, "" if made.code == "unchanged" else report.render(config, _cards(challenger, card), made.status)
     except Exception as error:  # whatever it is: what people look at must not keep a model from service
         log.warning("the report can't be drawn: %s", error)
         return ("The report could not be drawn; the receipt tells all.",) * 2

@@ -36,9 +36,9 @@ def draw(
         _curves(monitor, trials, winner),
         "## Trials",
         _table(monitor, space, trials),
-        "## The best one's settings",
+        "## Settings of the best trial",
         f"```yaml\n{yaml.safe_dump(settings, sort_keys=False)}```",
-        f"Again: {code(command(config, space, len(trials)))}",
+        f"To reproduce: {code(command(config, space, len(trials)))}",
     ]
     return mask("\n\n".join(filter(None, parts)) + "\n")
 

@@ -25,15 +25,15 @@ def write_card(config: TrainingConfig, trained: TrainedRef, data: DatasetRef, fo
     }
     parts = [
         f"# Training: {plain(trained.model)} on {plain(data.name)}",
-        f"Learned from {images:,} images for {trained.epochs} epochs{early}. Epoch {best.epoch} is the best by "
-        f"{config.monitor}, and its weights are kept.",
+        f"Trained on {images:,} images for {trained.epochs} epochs{early}. Epoch {best.epoch} is the best by "
+        f"{config.monitor}; its weights are kept.",
         _curves(trained),
         table(
             ("", "loss", "accuracy", "validation loss", "validation accuracy"),
             [_row("best", best), *([_row("last", last)] if last != best else [])],
         ),
-        "## How it ran",
-        table(("what", "value"), facts.items()),
+        "## Speed and set-up",
+        table(("", "value"), facts.items()),
     ]
     write(folder, parts)
 

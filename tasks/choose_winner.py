@@ -14,7 +14,12 @@ def show(config: RetrainConfig, space: Space, known: Study, winner: Trial) -> st
     from layerflow.sweep_card import draw
 
     text = draw(config, space, known.trials, winner, known.importances())
-    show_card(f"sweep-{config.registry_name}", text, "What was tried, what mattered, and the best", again=False)
+    show_card(
+        f"sweep-{config.registry_name}",
+        text,
+        "The sweep: its trials, the settings that mattered, and the best of them",
+        again=False,
+    )
     return text
 
 

@@ -10,7 +10,7 @@ from tasks.policy import card_shown, step
 @step(
     "evaluate_model",
     run_name="evaluate-{trained.model}-on-{data.name}",
-    then=card_shown("evaluation", "How good the model is, and where it is wrong"),
+    then=card_shown("evaluation", "Scores on the test images: confusion matrix, classes, calibration, mistakes"),
 )
 def evaluate_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> Evaluation:
     """Score every test example: accuracy with its interval, loss, per-class figures, confusion matrix."""

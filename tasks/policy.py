@@ -85,7 +85,7 @@ def show_card(key: str, card: str, description: str, of: RetrainConfig | None = 
         return
     config = of or _config()
     if again and config:
-        card += f"\nAgain: {code(f'layerflow retrain {config.as_flags}')}\n"
+        card += f"\nTo reproduce: {code(f'layerflow retrain {config.as_flags}')}\n"
     key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
     try:
         create_markdown_artifact(key=key, markdown=card, description=description)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.runtime import task_run
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -73,7 +75,9 @@ def _epochs_as_artifact(epochs: int) -> Any:
             self.bar: Any = None
             self.moved = time.monotonic()
             with _at_the_price_of_the_bar():
-                self.bar = create_progress_artifact(0.0, description=f"Training, of at most {epochs:,} epochs")
+                key = re.sub("[^a-z0-9]+", "-", f"progress-of-{task_run.name}".lower()).strip("-")
+                said = f"Progress of the training, in percent of at most {epochs:,} epochs"
+                self.bar = create_progress_artifact(0.0, key, said)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             if time.monotonic() - self.moved > _SECONDS:

@@ -39,7 +39,7 @@ def _promote_model(
         store.check_record(record)
 
     def show(card: str) -> None:
-        show_card(f"decision-{config.registry_name}", card, "What was decided about the model, and why")
+        show_card(f"decision-{config.registry_name}", card, "Start here: published or not, why, and what is next")
 
     promotion = promote(config, challenger, flow_run.name or "", show)
     if promotion.status != "unchanged":

@@ -83,7 +83,7 @@ def _run_trial(number: int, config: RetrainConfig, data: DatasetRef, study: Stud
                     return _pruned(known)
                 card = store.path(trained.card).read_text(encoding="utf-8")
                 key = f"training-{config.registry_name}-trial-{number}"
-                show_card(key, card, f"How the training of trial {number} went", config)
+                show_card(key, card, f"Training of trial {number}: loss and accuracy by epoch, speed", config)
                 best = getattr(trained.history[trained.best_epoch - 1], study.monitor)
                 if not math.isfinite(best):
                     raise TrialError(f"{study.monitor} must be a number in one epoch at least. It was {best} in all.")

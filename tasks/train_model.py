@@ -11,7 +11,7 @@ from tasks.policy import card_shown, step
 @step(
     "train_model",
     run_name="train-{model.name}-on-{data.name}",
-    then=card_shown("training", "How the training went"),
+    then=card_shown("training", "The training: loss and accuracy by epoch, speed and set-up"),
 )
 def train_model(
     config: TrainingConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig, folder: Path

@@ -12,7 +12,7 @@ def _tell(report: DataReport) -> None:
     from layerflow.validation import require_no_stop
 
     card = store.path(report.card).read_text(encoding="utf-8")
-    show_card(f"data-{report.name}", card, "What is in the data, and what was found")
+    show_card(f"data-{report.name}", card, "The data: findings of the checks, and images of each class")
     require_no_stop(report)
 
 

@@ -9,7 +9,7 @@ from tasks.policy import card_shown, step
 @step(
     "verify_export",
     run_name="verify-export-of-{data.name}",
-    then=card_shown("export", "What is exported, and what was proved of it"),
+    then=card_shown("export", "The exported model: what was verified, its signature and its files"),
 )
 def verify_export(export: ExportRef, evaluation: Evaluation, data: DatasetRef, folder: Path) -> Verification:
     """Reload the export in a fresh process and score the whole test split with what ships."""

@@ -20,17 +20,17 @@ from tasks import progress
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def bars(config: dict[str, Any]) -> list[float]:
+def bars(config: dict[str, Any]) -> list[tuple[str, float]]:
     state = retrain(RetrainConfig.model_validate(config), return_state=True)
     assert state.is_completed()
     ours = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
     chosen = ArtifactFilter(flow_run_id=ours, type=ArtifactFilterType(any_=["progress"]))
     with get_client(sync_client=True) as client:
-        return [bar.data for bar in client.read_artifacts(artifact_filter=chosen)]
+        return [(bar.key, bar.data) for bar in client.read_artifacts(artifact_filter=chosen)]
 
 
 def test_training_is_a_bar_that_ends_full(first_run: Retrained) -> None:
-    assert bars({"training": {"epochs": 2, "seed": 501}}) == [100.0]
+    assert bars({"training": {"epochs": 2, "seed": 501}}) == [("progress-of-train-mlp-on-digits", 100.0)]
 
 
 def test_a_server_that_refuses_the_bar_does_not_stop_the_training(

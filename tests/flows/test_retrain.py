@@ -75,7 +75,7 @@ def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monke
     state = retrain(RetrainConfig(), return_state=True)
     again = state.result()
     (card,) = cards_of(state.state_details.flow_run_id).values()
-    assert f"All five cards: `{again.promotion.report}`." in card
+    assert f"Report with all five cards: `{again.promotion.report}`." in card
     assert store.path(again.promotion.report).is_file()
     runs = task_runs(state.state_details.flow_run_id)
     assert {name: run.state_name for name, run in runs.items()} == dict.fromkeys(STEPS, "Cached") | {
@@ -101,9 +101,9 @@ def test_five_cards_are_artifacts_of_the_run_and_say_how_to_repeat_it(first_run:
     kinds = ("training", "evaluation", "export", "decision")
     assert cards.keys() == {"data-digits", *(f"{kind}-mlp-digits" for kind in kinds)}
     for card in cards.values():
-        assert card.endswith("Again: `layerflow retrain --data.validation_fraction 0.2 --training.epochs 1`\n")
+        assert card.endswith("To reproduce: `layerflow retrain --data.validation_fraction 0.2 --training.epochs 1`\n")
     assert "Bars: images of each class of digits" in cards["data-digits"]
-    assert "# Decision on mlp-digits: kept" in cards["decision-mlp-digits"]
+    assert "# ✗ mlp-digits: not published" in cards["decision-mlp-digits"]
 
 
 def test_a_card_that_the_server_refuses_fails_no_decision(

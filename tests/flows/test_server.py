@@ -181,9 +181,9 @@ PICTURES = "return [...document.images].filter(i => i.src.startsWith('data:')).m
 CARDS = {
     "data-digits": (["Data: digits", "train + 83 validation + 360 test"], 2),
     "training-mlp-digits": (["Training: mlp on digits", "is the best by val_loss", "images a second"], 1),
-    "evaluation-mlp-digits": (["Evaluation: mlp on digits", "mistakes among 360", "calibration error"], 4),
-    "export-mlp-digits": (["Export: mlp on digits", "What was proved", "SHA-256"], 0),
-    "decision-mlp-digits": (["Decision on mlp-digits: promoted", "Version 1 is in service"], 0),
+    "evaluation-mlp-digits": (["Evaluation: mlp on digits", "mistakes in 360", "calibration error"], 4),
+    "export-mlp-digits": (["Export: mlp on digits", "Verification", "SHA-256"], 0),
+    "decision-mlp-digits": (["mlp-digits: version 1 is live", "always answering"], 1),
 }
 
 
@@ -199,7 +199,7 @@ def test_the_ui_shows_the_run_every_card_with_its_pictures_and_the_form(
     cards = {each["key"]: each["id"] for each in found if each["type"] == "markdown"}
     assert set(cards) == set(CARDS)
     for key, (said, pictures) in CARDS.items():
-        page(browser, f"{site}/artifacts/artifact/{cards[key]}", *said, "Again: layerflow retrain")
+        page(browser, f"{site}/artifacts/artifact/{cards[key]}", *said, "To reproduce: layerflow retrain")
         drawn = browser.execute_script(PICTURES)
         assert len(drawn) >= pictures, f"{key}: {drawn}"
         assert all(alt and width > 0 for alt, width in drawn), f"{key}: {drawn}"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from layerflow.calibration import calibration
 from layerflow.config import GateConfig, RetrainConfig
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.promotion import Challenger, promote
-from layerflow.records import ClassScore, Comparison, DatasetRef, Evaluation, Promotion, Record, Retrained
+from layerflow.records import ClassScore, Code, Comparison, DatasetRef, Evaluation, Promotion, Record, Retrained
 from layerflow.rollback import roll_back
 
 NAME = "mlp-digits"
@@ -123,7 +124,7 @@ def test_three_hundred_classes_of_large_images_are_still_a_small_card(first_run:
     evaluation_card.write_card(evaluation, first_run.trained, data, folder)
     card = (folder / "card.md").read_text()
     assert len(pictures(card)) == 4
-    assert "## Classes (of 300 the 20 of lowest recall)" in card
+    assert "## Classes (the 20 of lowest recall, of 300)" in card
     assert len(pictures(data_card._samples(data))) == 1
 
 
@@ -131,7 +132,7 @@ def test_names_with_dollars_and_none_wrong_are_drawn(first_run: Retrained) -> No
     scores = tuple(ClassScore(name=f"${name}_$", precision=1, recall=1, f1=1, examples=3) for name in "ab")
     perfect = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((3, 0), (0, 3))})
     assert pictures(evaluation_card._matrix(perfect, 0))
-    assert evaluation_card._confusions(perfect) == "Nothing is."
+    assert evaluation_card._confusions(perfect) == "No class was confused with another."
 
 
 def luminance(colours: np.ndarray) -> np.ndarray:
@@ -140,29 +141,65 @@ def luminance(colours: np.ndarray) -> np.ndarray:
     return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
 
-@pytest.mark.parametrize("page", ["#ffffff", "#1d1f23"])
-def test_counts_stand_out_from_their_cells_on_any_page(first_run: Retrained, page: str) -> None:
-    # Of each row one share is right and the rest is mistakes: strengths from 0 to 1 of either colour.
-    side = 20
-    right = np.array([100, *range(5, 95, 5), 100])
-    confusion = np.diag(right)
-    confusion[np.arange(1, side), np.arange(side - 1)] = 100 - right[1:]
-    scores = tuple(ClassScore(name=str(row), precision=1, recall=1, f1=1, examples=100) for row in range(side))
-    mixed_up = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": confusion.tolist()})
-    (content,) = re.findall(r"base64,(.*?)\)", evaluation_card._matrix(mixed_up, 1))
-    drawn = Image.open(io.BytesIO(base64.b64decode(content))).convert("RGBA")
-    whole = np.argwhere((np.asarray(drawn) == (0, 158, 115, 255)).all(axis=-1))  # the first and the last cell
-    (top, left), (_, last) = whole.min(axis=0), whole.max(axis=0)
-    cell = (last - left + 2) / side
-    on_page = Image.new("RGBA", drawn.size, page)
-    on_page.alpha_composite(drawn)
-    light = luminance(np.asarray(on_page, np.float64))
-    for row, column in np.argwhere(confusion):
-        upper, west = round(top + row * cell), round(left + column * cell)
-        pixels = light[upper + 3 : upper + 20, west + 3 : west + 20]
-        below = pixels[0, 0]
-        contrast = (np.maximum(pixels, below) + 0.05) / (np.minimum(pixels, below) + 0.05)
-        assert contrast.max() >= 3, (row, column)
+def test_counts_stand_out_from_cells_of_any_strength_on_any_page() -> None:
+    # The cells are opaque, so that no page shines through; the number on each of them is black.
+    for colour in ("test", "bad"):
+        cells = evaluation_card._rgba(colour, np.linspace(0, 1, 101))
+        assert cells[:, 3].tolist() == [0] + [1] * 100
+        assert ((luminance(255 * cells[1:]) + 0.05) / 0.05).min() >= 4.5
+    assert evaluation_card._BLACK == "#000000"
+
+
+def drawn_matrix(confusion: np.ndarray, names: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The figure of a confusion matrix."""
+    examples = confusion.sum(axis=1)
+    recalls = np.diag(confusion) / np.maximum(examples, 1)
+    scores = tuple(
+        ClassScore(name=name, precision=0, recall=recall, f1=0, examples=count)
+        for name, recall, count in zip(names, recalls, examples, strict=True)
+    )
+    figures: list[Any] = []
+    monkeypatch.setattr(evaluation_card, "picture", lambda figure, alt: figures.append(figure) or alt)
+    evaluation_card._matrix(Evaluation.model_construct(per_class=scores, confusion=confusion.tolist()), 0)
+    (figure,) = figures
+    return figure
+
+
+#: A network that answers "cup" whatever it sees, as one was found in service.
+ALWAYS_CUP = np.array([[62, 0, 0, 0], [142, 0, 0, 0], [10, 0, 0, 0], [30, 1, 0, 0]])
+
+
+def test_the_matrix_has_every_column_a_mark_for_zero_and_the_recall_of_each_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ["cup", "keyboard", "mouse", "pen"]
+    (axis,) = drawn_matrix(ALWAYS_CUP, names, monkeypatch).axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == names
+    at = {(round(x), round(y)): text.get_text() for text in axis.texts for x, y in [text.get_position()]}
+    for (row, column), count in np.ndenumerate(ALWAYS_CUP):
+        missed = row == column != 0
+        assert at[column, row] == (str(count) if count else "0" if missed else "·"), (row, column)
+    assert [at[4, row] for row in range(4)] == ["100%", "0%", "0%", "0%"]
+    assert [at[column, 4] for column in range(4)] == ["244", "1", "0", "0"]
+
+
+@pytest.mark.parametrize(("classes", "most", "numbered"), [(2, 9_999, True), (10, 1_200, True), (20, 90_000, False)])
+def test_the_numbers_of_the_matrix_have_ten_points_and_no_outline_or_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, classes: int, most: int, numbered: bool
+) -> None:
+    figure = drawn_matrix(np.full((classes, classes), most), [f"class {n}" for n in range(classes)], monkeypatch)
+    (axis,) = figure.axes
+    figure.draw_without_rendering()
+    assert figure.get_figwidth() * 100 <= 570, "or the narrowest page shrinks it"
+    cell = axis.transData.transform((1, 0))[0] - axis.transData.transform((0, 0))[0]
+    inside = [text for text in axis.texts if max(text.get_position()) < classes - 0.5 and min(text.get_position()) >= 0]
+    assert len(inside) == (classes**2 if numbered else 0)
+    for text in inside:
+        assert not text.get_path_effects()
+        assert text.get_color() == evaluation_card._BLACK
+        # Pixels are drawn at 100 to the inch, and 96 of a page are an inch of 72 points.
+        assert text.get_fontsize() * 100 / 72 >= 10 * 96 / 72
+        assert text.get_window_extent().width <= cell
 
 
 def test_long_names_are_cut_and_those_without_glyphs_are_numbers(
@@ -189,7 +226,7 @@ def test_a_single_mistake_among_a_thousand_classes_is_drawn() -> None:
 def test_the_export_card_shows_what_was_proved(first_run: Retrained) -> None:
     card, verification = card_of(first_run.verification), first_run.verification
     assert pictures(card) == []
-    assert "| takes | `images` | uint8 | (batch, 8, 8, 1) |" in card
+    assert "| input | `images` | uint8 | (batch, 8, 8, 1) |" in card
     assert f"**{verification.latency_p50_ms:.2f} ms**, 99 % within {verification.latency_p99_ms:.2f} ms" in card
     for check in verification.checks:
         assert check.detail in card
@@ -212,19 +249,22 @@ def ask(challenger: Challenger, **gate: object) -> tuple[Promotion | None, str]:
 def test_the_decision_card_says_what_was_decided_and_why(contenders: dict[str, Challenger], shelf: Path) -> None:
     made, card = ask(contenders["good"])
     assert made
-    assert card.startswith(f"# Decision on {NAME}: promoted\n\n**Published: there was no champion")
-    assert "Version 1 is in service: `models/mlp-digits/1`." in card
-    assert f"Receipt: `{made.receipt}`. All five cards: `{made.report}`." in card
-    assert pictures(card) == []
+    assert card.startswith(f"# ✓ {NAME}: version 1 is live\n\n**Published: this is the first version")
+    assert "- **Live:** version 1, `models/mlp-digits/1`" in card
+    assert f"Receipt: `{made.receipt}`. Report with all five cards: `{made.report}`." in card
+    (alt,) = pictures(card)
+    assert alt.startswith(f"Bars: accuracy of the new model {made.accuracy:.4f}, baseline 0.1")
     made, card = ask(contenders["poor"])
     assert made
     assert made.comparison
-    assert "**Not published: worse than the champion.** `kept_worse`: worse: accuracy" in card
+    assert card.startswith(f"# ✗ {NAME}: not published, version 1 stays live\n\n**Not published: worse than the live")
+    assert "** Worse: accuracy" in card
+    assert "(`kept_worse`)" in card
     assert f"| accuracy | {made.comparison.champion.accuracy:.4f} | {made.comparison.challenger.accuracy:.4f} |" in card
-    (alt,) = pictures(card)
+    _, alt = pictures(card)
     assert alt.startswith(f"Interval: difference in accuracy {made.comparison.difference:+.4f}")
-    assert "`unchanged`: version 1 is this very model" in ask(contenders["good"])[1]
-    assert "`kept_below_floor`: accuracy" in ask(contenders["poor"], min_accuracy=0.99)[1]
+    assert "Version 1 is this very model. (`unchanged`)" in ask(contenders["good"])[1]
+    assert "(`kept_below_floor`)" in ask(contenders["poor"], min_accuracy=0.99)[1]
     refused, card = ask(contenders["poor"]._replace(export=contenders["similar"].export))
     assert refused is None
     assert "**Refused: it was not verified.**" in card
@@ -233,7 +273,47 @@ def test_the_decision_card_says_what_was_decided_and_why(contenders: dict[str, C
 def test_what_changed_since_the_champion_is_on_the_decision_card(first_run: Retrained) -> None:
     changes = ({"field": "config.training.epochs", "before": 5, "after": 6},)
     made = Promotion.model_validate(first_run.promotion.model_dump() | {"champion_version": 1, "changes": changes})
-    assert "| `config.training.epochs` | 5 | 6 |" in decision_card.draw(GateConfig(), made)
+    card = decision_card.draw(GateConfig(), made, first_run.evaluation, first_run.data)
+    assert "| `config.training.epochs` | 5 | 6 |" in card
+    assert "**Changed since version 1:** `config.training.epochs` 5 → 6\n" in card.partition("## ")[0]
+
+
+def test_the_first_screen_of_the_decision_card_is_a_summary(first_run: Retrained) -> None:
+    examples = ALWAYS_CUP.sum(axis=1).tolist()
+    evaluation = first_run.evaluation.model_copy(
+        update={
+            "accuracy": 62 / 245,
+            "accuracy_low": 0.2,
+            "accuracy_high": 0.31,
+            "test_examples": 245,
+            "per_class": tuple(
+                ClassScore(name=name, precision=0, recall=recall, f1=0, examples=count)
+                for name, recall, count in zip(("cup", "keyboard", "mouse", "pen"), (1, 0, 0, 0), examples, strict=True)
+            ),
+        }
+    )
+    made = Promotion.model_validate(first_run.promotion.model_dump() | {"code": "kept_below_floor", "version": None})
+    card = decision_card.draw(GateConfig(), made, evaluation, first_run.data)
+    summary = card.partition("\n## ")[0]
+    assert shown(summary)[2:10] == [
+        *("<strong>0.2531</strong>", "<strong>0.5796</strong>", "<strong>none</strong>", "<strong>0.0000</strong>"),
+        *("95 % interval 0.2000 to 0.3100", "always answering keyboard", "this is the first"),
+        "recall of keyboard: 0 of 142",
+    ]
+    assert "| accuracy | baseline | live version | worst class |" in summary
+    assert "- **Images:** 1,354 train, 83 validation, 360 test; 10 classes of digits" in summary
+    assert "- **Balanced accuracy:** 0.2500" in summary
+    assert "- **Next:** Train longer" in summary
+    assert pictures(summary) == ["Bars: accuracy of the new model 0.2531, baseline 0.5796"]
+
+
+@pytest.mark.parametrize("code", get_args(Code))
+def test_every_decision_has_its_words_and_what_is_not_published_says_what_to_do_next(
+    first_run: Retrained, code: Code
+) -> None:
+    made = first_run.promotion.model_copy(update={"code": code})
+    card = decision_card.draw(GateConfig(), made, first_run.evaluation, first_run.data)
+    assert ("**Next:**" in card) == code.startswith(("kept", "refused"))
 
 
 NASTY = (
@@ -284,9 +364,9 @@ def test_classes_and_forced_reasons_by_any_name_are_on_the_cards_as_they_are(fir
     changes = ({"field": "data.classes", "before": ["_a_", "_b_"], "after": names[0]},)
     update = {"reason": reason, "champion_version": 1, "changes": changes}
     made = Promotion.model_validate(first_run.promotion.model_dump() | update)
-    seen = shown(decision_card.draw(GateConfig(), made))
-    assert any("forced (*now*, # see <b>), against kept_worse: worse." in each for each in seen)
-    assert seen[-2:] == ['["_a_", "_b_"]', "*star*"]
+    seen = shown(decision_card.draw(GateConfig(), made, mixed_up, first_run.data))
+    assert any("Forced (*now*, # see <b>), against kept_worse: worse." in each for each in seen)
+    assert seen[-3:-1] == ['["_a_", "_b_"]', "*star*"]
 
 
 def test_what_is_long_is_cut_in_a_cell() -> None:
@@ -303,7 +383,9 @@ def test_the_margin_is_marked_where_there_is_one(
     monkeypatch.setattr(
         decision_card, "picture", lambda figure, alt: [each.get_text() for each in figure.axes[0].texts]
     )
-    found = Comparison.model_construct(difference=0.0, difference_low=-0.1, difference_high=0.1, p_value=1.0)
+    found = Comparison.model_construct(
+        champion_version=1, difference=0.0, difference_low=-0.1, difference_high=0.1, p_value=1.0
+    )
     assert decision_card._interval(GateConfig(margin=margin), found) == marks
 
 
@@ -347,10 +429,14 @@ def test_the_report_has_all_cards_with_all_their_pictures_and_needs_nothing_else
     page = Page(text)
     assert page.sections == ["decision", "evaluation", "training", "export", "data"]
     records = (with_cards.evaluation, with_cards.trained, with_cards.verification, with_cards.checked)
-    assert page.alts == [alt for record in records for alt in pictures(card_of(record))]
+    assert page.alts[1:] == [alt for record in records for alt in pictures(card_of(record))]
     assert "can't be read" not in text
     assert "url(" not in text
     assert text.count("<h1>") == 5
+    assert '<body class="promoted">' in text
+    # So the style sheet finds the figures of the summary, to draw them as tiles.
+    assert re.search(r'<section id="decision">\n<h1>.*</h1>\n<p>.*</p>\n<table>', text)
+    assert "#decision > h1 + p + table { display: grid" in text
     needs_nothing_else(page)
 
 

@@ -200,3 +200,16 @@ def test_folders_whose_names_differ_in_other_letters_have_other_titles() -> None
     titles = {DataConfig(name="folder", path=Path(name)).title for name in ("猫", "犬", "pets", "my pets")}
     assert len(titles) == 4
     assert {"pets", "my-pets"} < titles
+
+
+def test_the_run_form_has_groups_with_titles_and_says_that_all_of_it_is_optional() -> None:
+    form = RetrainConfig.model_json_schema()
+    groups = [form["$defs"][group["$ref"].rpartition("/")[2]] for group in form["properties"].values()]
+    titles = [group["title"] for group in groups]
+    assert titles[:3] == ["Data", "Model", "Training"], "what most runs set comes first"
+    assert all(title.endswith("(advanced)") for title in titles[titles.index("Gate") + 1 :])
+    assert not any("Config" in title for title in titles)
+    assert "Every field is optional" in form["description"]
+    for group in groups:
+        for name, field in group["properties"].items():
+            assert field["title"] == name.replace("_", " ").capitalize()

@@ -248,7 +248,7 @@ def test_the_card_tells_all_and_what_it_says_to_paste_works(empty_store: Path) -
     assert "out \\| of memory" in card
     pasted = yaml.safe_load(card.partition("```yaml\n")[2].partition("```")[0])
     assert RetrainConfig.model_validate(pasted) == configured(config, study.best.settings)
-    words = shlex.split(card.rpartition("Again: `")[2].rstrip().rstrip("`"))
+    words = shlex.split(card.rpartition("To reproduce: `")[2].rstrip().rstrip("`"))
     assert words[:6] == ["layerflow", "sweep", "--training.epochs", "7", "--trials", "8"]
     again: dict[str, Any] = {}
     for flag, line in zip(words[6::2], words[7::2], strict=True):
