@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from layerflow.errors import ConfigError
-from layerflow.inference import added_loss
+from layerflow.inference import XLA_ERRORS, added_loss, say_graph
 from layerflow.windows import Windows
 from layerflow.workers import Workers
 
@@ -55,7 +55,7 @@ class Engine:
         labels: ``int32`` of shape ``(examples,)``.
         batch_size: Images of one step, over all replicas.
         seed: Decides the order.
-        xla: Whether XLA compiles the function; it can't with several replicas.
+        xla: Whether XLA compiles the function, if it can; it can't with several replicas.
         strategy: Where the steps run; TensorFlow's default is the one device there is.
         streamed: Whether the images are read from the disk, window by window.
     """
@@ -82,7 +82,9 @@ class Engine:
         strategy = strategy or tf.distribute.get_strategy()
         self._workers = Workers(strategy)
         step = _make_step(network, optimizer, strategy)
-        self._run = self._compile(step, batch_size, xla and strategy.num_replicas_in_sync == 1)
+        self.xla = xla and strategy.num_replicas_in_sync == 1
+        self._compiled = lambda xla: self._compile(step, batch_size, xla)
+        self._run = self._compiled(self.xla)
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -108,9 +110,20 @@ class Engine:
         return int(self._finite) + 1
 
     def warm_up(self) -> None:
-        """Compile now, running no step, so that the seconds of the first epoch are those of an epoch."""
+        """Compile now, running no step, so that the seconds of the first epoch are those of an epoch.
+
+        Where XLA can't compile the network, ``xla`` is false from then on.
+        """
         window = self.windows.blank()
-        self._run(window.images, window.labels, tf.constant(window.start), tf.constant(window.stop))
+        nothing = window.images, window.labels, tf.constant(window.start), tf.constant(window.stop)
+        try:
+            self._run(*nothing)
+        except XLA_ERRORS as error:
+            if not self.xla:
+                raise
+            say_graph(error)
+            self.xla, self._run = False, self._compiled(False)
+            self._run(*nothing)
 
     def start_epoch(self) -> None:
         """Go back to the first step and forget the sums."""

@@ -1,5 +1,7 @@
 """A network's answers over a whole split, exact to the last example."""
 
+import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +10,10 @@ import tensorflow as tf
 
 from layerflow.memory import give_back
 
+log = logging.getLogger(__name__)
+
+#: What TensorFlow raises where XLA has no kernel for an operation, or needs to know a shape that depends on the data.
+XLA_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 #: Most images in one call: enough that the call costs nothing beside the arithmetic.
 _BATCH = 1000
 #: Most bytes of images in one call: a network's own arrays are a hundred times as large, and must fit on any GPU.
@@ -15,17 +21,30 @@ _BATCH_BYTES = 8 * 2**20
 
 
 def make_predictor(network: Any, xla: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from ``uint8`` images to ``float32`` logits ``(examples, classes)``."""
+    """Return a function from ``uint8`` images to ``float32`` logits ``(examples, classes)``.
 
-    @tf.function(jit_compile=xla)
-    def logits(images: tf.Tensor) -> tf.Tensor:
-        return network(images, training=False)
+    ``xla``: whether XLA compiles it, if it can; otherwise TensorFlow runs it as a graph, and the log says so.
+    """
+
+    def compiled(xla: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+        return tf.function(lambda images: network(images, training=False), jit_compile=xla)
+
+    logits = compiled(xla)
 
     def predict(images: np.ndarray) -> np.ndarray:
+        nonlocal logits, xla
         size = max(1, min(_BATCH, _BATCH_BYTES // images[:1].nbytes))
         parts = []
         for start in range(0, len(images), size):
-            parts.append(logits(tf.constant(images[start : start + size])).numpy())
+            batch = tf.constant(images[start : start + size])
+            try:
+                parts.append(logits(batch).numpy())
+            except XLA_ERRORS as error:
+                if not xla:
+                    raise
+                say_graph(error)
+                xla, logits = False, compiled(False)
+                parts.append(logits(batch).numpy())
             give_back(images)
         return np.concatenate(parts)
 
@@ -51,6 +70,13 @@ def with_added_loss(network: Any) -> Callable[..., tf.Tensor]:
         return tf.concat([logits, column], axis=-1)
 
     return answer
+
+
+def say_graph(error: tf.errors.OpError) -> None:
+    """Say in the log that XLA can't compile a network, and because of which operation."""
+    unsupported = re.search(r"No registered '(\w+)'", error.message)
+    reason = unsupported[1] if unsupported else error.message.strip().partition("\n")[0][:100]
+    log.warning("XLA can't compile this network (%s); it runs as a TensorFlow graph", reason)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

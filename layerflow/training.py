@@ -197,6 +197,8 @@ class _Training:
         if self.progress.is_over(self.config):
             return
         self.engine.warm_up()
+        if self.xla and not self.engine.xla:
+            self.xla, self.predict = False, make_predictor(self.network, False)
         self._validate()
         told = keras.callbacks.CallbackList(list(callbacks), model=self.network, epochs=self.config.epochs)
         self.network.stop_training = False

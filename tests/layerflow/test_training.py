@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from layerflow import building, store, training
+from layerflow import building, evaluation, export, inference, store, training
 from layerflow import engine as engine_module
 from layerflow.checkpoint import Checkpoint
 from layerflow.config import OPTIMIZERS, SCHEDULES, ModelConfig, TrainingConfig
@@ -19,7 +19,8 @@ from layerflow.engine import Engine, uses_xla
 from layerflow.errors import ConfigError, NonFiniteLossError
 from layerflow.inference import cross_entropy
 from layerflow.models import Mlp
-from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
+from layerflow.records import DatasetRef, Epoch, Evaluation, ExportRef, ModelRef, TrainedRef
+from layerflow.verifier import check_graph
 
 
 @pytest.fixture(scope="module")
@@ -593,6 +594,32 @@ def test_many_short_epochs_do_not_flood_the_log(
         train(model, digits, tmp_path / "made", epochs=9, patience=9, seed=77)
     lines = {record.getMessage().split("  ")[0] for record in caplog.records if " images/s" in record.getMessage()}
     assert lines == {"epoch 1/9", "epoch 9/9"}
+
+
+def test_what_xla_cannot_compile_runs_as_a_graph_from_training_to_export(
+    digits: DatasetRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "programs")
+    config, lines = ModelConfig(name="area_network:make"), []
+    monkeypatch.setattr(inference.log, "warning", lambda message, *what: lines.append(message % what))
+    model = store.make("build_model", "area", ModelRef, lambda folder: building.build(config, digits, 0, folder))
+
+    def said() -> list[str]:
+        found = lines[:]
+        lines.clear()
+        return found
+
+    line = ["XLA can't compile this network (ResizeArea); it runs as a TensorFlow graph"]
+    settings = TrainingConfig(epochs=2)
+    trained = store.make("train_model", "area", TrainedRef, lambda f: training.train(settings, model, digits, f))
+    assert trained.compiled == "graph"
+    assert said() == line
+    scored = store.make("evaluate_model", "area", Evaluation, lambda f: evaluation.evaluate(trained, digits, f))
+    assert scored.accuracy > 0.15  # after two epochs; chance is 0.1
+    assert said() == line
+    exported = store.make("export_model", "area", ExportRef, lambda f: export.export(trained, digits, f))
+    assert said() == line
+    assert check_graph(store.path(exported.saved_model))
 
 
 def test_xla_is_chosen_by_the_rule_and_recorded(model: ModelRef, digits: DatasetRef, tmp_path: Path) -> None:
