@@ -26,7 +26,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         slots = [(_read(folder / name), folder / name) for name in _SLOTS]
         # The newer one last; an empty or damaged one before both, to be written first.
         slots.sort(key=lambda slot: slot[0][1]["age"] if slot[0] else -1)
@@ -42,6 +42,7 @@ class Checkpoint:
             state: What JSON can hold.
         """
         self.age += 1
+        self._folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         text = json.dumps({**state, "age": self.age})
         content: dict[str, Any] = {**arrays, "state": np.frombuffer(text.encode(), np.uint8)}

@@ -54,7 +54,7 @@ def train(
 
     The checkpoint lies in the store, under a fingerprint of config, data, model and code: whatever interrupts the
     training, the next call with the same ones goes on from there and ends with the same bits. More epochs than before
-    continue it too, unless the schedule stretches over them.
+    continue it too, unless the schedule stretches over them. Fewer start anew, beside the longer training's checkpoint.
 
     Args:
         callbacks: Keras callbacks, called in the order of ``fit``; their batch hooks are not, for a batch is no call.
@@ -89,7 +89,7 @@ def train_here(
     strategy: tf.distribute.Strategy,
 ) -> TrainedRef | None:
     """What ``train`` does, in this process, which may be one of several workers: the chief alone returns the record."""
-    checkpoint = Checkpoint(store.root() / "checkpoints" / fingerprint)
+    checkpoint = checkpoint_of(fingerprint, config.epochs)
     try:
         training = _Training(config, model, data, checkpoint, strategy)
         training.run(callbacks)
@@ -321,14 +321,25 @@ class _Training:
             return None
         arrays, state = self.checkpoint.found
         history = [Epoch(**epoch) for epoch in state["history"]]
-        if len(history) > self.config.epochs:
-            return None  # fewer epochs are asked for than were run already: what was after them can't be undone
         for index, variable in enumerate(self.variables):
             variable.assign(arrays[f"variable_{index}"])
         best = [arrays[f"best_{index}"] for index in range(sum(name.startswith("best_") for name in arrays))]
         if len(history) < self.config.epochs:
             log.info("resuming at epoch %d of %d", len(history) + 1, self.config.epochs)
         return _Progress(history, state["best_epoch"], best, state.get("seconds", 0.0))
+
+
+def checkpoint_of(fingerprint: str, epochs: int) -> Checkpoint:
+    """The checkpoint that a training of at most ``epochs`` goes on from and saves to.
+
+    Where a longer training is there, it stays as it is: its later epochs can't be undone, and may have taken days. The
+    shorter one then has a checkpoint of its own.
+    """
+    folder = store.root() / "checkpoints" / fingerprint
+    checkpoint = Checkpoint(folder)
+    if checkpoint.found and len(checkpoint.found[1]["history"]) > epochs:
+        return Checkpoint(folder / f"{epochs}-epochs")
+    return checkpoint
 
 
 def fingerprint_of(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> str:

@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from layerflow import store
 from layerflow.config import RetrainConfig, TrainingConfig
 from layerflow.errors import ConfigError, LayerflowError, NonFiniteLossError, OutOfMemoryError, heals
 from layerflow.records import DatasetRef, ModelRef
@@ -75,11 +74,9 @@ def main() -> None:
 
 def _epochs_before(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> Iterator[dict[str, Any]]:
     """The epochs after which training resumes: whether they were bad is not to wait until it has come to its end."""
-    from layerflow.checkpoint import Checkpoint
-    from layerflow.training import fingerprint_of
+    from layerflow.training import checkpoint_of, fingerprint_of
 
-    folder = store.root() / "checkpoints" / fingerprint_of(config, model, data)
-    found = Checkpoint(folder).found if folder.exists() else None
+    found = checkpoint_of(fingerprint_of(config, model, data), config.epochs).found
     for epoch in found[1]["history"] if found else ():
         yield {name: value for name, value in epoch.items() if name != "seconds"}
 

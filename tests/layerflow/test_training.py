@@ -438,6 +438,41 @@ def test_more_epochs_continue_and_equal_the_longer_training(
     assert_same_training((extended, tmp_path / "extended"), (longer, tmp_path / "longer"))
 
 
+def test_fewer_epochs_leave_a_longer_training_where_it_was(
+    clean: None,
+    model: ModelRef,
+    digits: DatasetRef,
+    tmp_path: Path,
+    session_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="layerflow")
+    fresh = train(model, digits, tmp_path / "fresh", epochs=3)
+    shutil.rmtree(session_store / "checkpoints")
+    train(model, digits, tmp_path / "longer", epochs=6)
+    (folder,) = (session_store / "checkpoints").iterdir()
+    slots = {file: file.read_bytes() for file in folder.iterdir()}
+    original = Engine.run_chunk
+
+    def cancelled(self: Engine, epoch: int) -> bool:
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return original(self, epoch)
+
+    monkeypatch.setattr(Engine, "run_chunk", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, digits, tmp_path / "shorter", epochs=3)
+    monkeypatch.setattr(Engine, "run_chunk", original)
+    shorter = train(model, digits, tmp_path / "shorter", epochs=3)
+    assert "resuming at epoch 3 of 3" in caplog.text, "the shorter one has a checkpoint too"
+    assert_same_training((shorter, tmp_path / "shorter"), (fresh, tmp_path / "fresh"))
+    assert {file: file.read_bytes() for file in slots} == slots
+    assert train(model, digits, tmp_path / "longer", epochs=7).epochs == 7
+    assert "resuming at epoch 7 of 7" in caplog.text
+
+
 def test_another_training_never_resumes(
     clean: None, model: ModelRef, digits: DatasetRef, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
