@@ -259,8 +259,26 @@ class ChecksConfig(_Group):
     duplicates: Level = Field("info", description="Images that are in one split several times.")
     conflicts: Level = Field("warn", description="The same image in several classes.")
     missing_class: Level = Field("stop", description="A class without an image in one of the splits.")
-    small_class: Level = Field("warn", description="A class with fewer than `min_class_images` to train on.")
-    min_class_images: int = Field(10, ge=1, description="Fewest training images of a class.")
+    small_class: Level = Field(
+        "warn",
+        description="A class with fewer than `min_class_images` to train on or to test with, or fewer than "
+        "`min_class_validation_images` to validate with, which is only noted.",
+    )
+    min_class_images: int = Field(
+        10,
+        ge=1,
+        description="Fewest training images, and fewest test images, of a class; from 10, a recall has steps of 0.1.",
+    )
+    min_class_validation_images: int = Field(
+        3, ge=1, description="Fewest validation images of a class; they only choose the best epoch."
+    )
+    imbalance: Level = Field(
+        "warn", description="A class with more than `max_imbalance` times the training images of another."
+    )
+    max_imbalance: float = Field(
+        10.0, ge=1, description="How many times as many training images the largest class may have as the smallest."
+    )
+    left_out: Level = Field("warn", description="Files that were left out because they can't be read.")
     constant_images: Level = Field("warn", description="Images all of whose pixels are the same.")
     new_class: Level = Field("stop", description="A class that the model in service does not know.")
     lost_class: Level = Field("stop", description="A class of the model in service that the data no longer have.")

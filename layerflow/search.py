@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from layerflow import own
 from layerflow.config import RetrainConfig
 from layerflow.distributed import require_ray
-from layerflow.errors import ConfigError, config_sentence, did_you_mean
+from layerflow.errors import ConfigError, config_sentence, did_you_mean, printed, shown
 
 #: Field by field, a kind and its list: both bounds, or all choices.
 Space = dict[str, dict[str, list[Any]]]
@@ -140,7 +140,7 @@ def _parsed(config: RetrainConfig, content: Any) -> Space:
     if not isinstance(content, dict):
         raise ConfigError(
             "A search space must be a mapping such as `training.learning_rate: {log_uniform: [1e-4, 1e-2]}`. "
-            f"Received: {content!r}"
+            f"Received: {shown(content)}"
         )
     space = {_known(config, str(name)): _parsed_field(str(name), spec) for name, spec in content.items()}
     if "model.options" in space and (part := next(filter(_is_option, space), None)):
@@ -162,7 +162,9 @@ def _known(config: RetrainConfig, name: str) -> str:
         for field in info.annotation.model_fields
     ]
     if name not in known:
-        raise ConfigError(f"{name} must be a setting of a run. No such setting exists{did_you_mean(name, known)}.")
+        raise ConfigError(
+            f"{printed(name)} must be a setting of a run. No such setting exists{did_you_mean(name, known)}."
+        )
     if name in _FIXED:
         raise ConfigError(f"{name} must be the same in all trials: {_FIXED[name]}. Take it out of the search space.")
     if name.partition(".")[0] not in _GROUPS:
@@ -174,25 +176,30 @@ def _known(config: RetrainConfig, name: str) -> str:
 
 
 def _parsed_field(name: str, spec: Any) -> dict[str, list[Any]]:
+    name = printed(name)
     if not isinstance(spec, dict) or len(spec) != 1 or (kind := next(iter(spec))) not in _KINDS:
-        raise ConfigError(f"{name} must be one of {', '.join(_KINDS)}, such as {{choice: [1, 2]}}. Received: {spec!r}")
+        raise ConfigError(
+            f"{name} must be one of {', '.join(_KINDS)}, such as {{choice: [1, 2]}}. Received: {shown(spec)}"
+        )
     values = spec[kind]
     if not isinstance(values, list) or not values:
-        raise ConfigError(f"{name}: {kind} must have a list of values. Received: {values!r}")
+        raise ConfigError(f"{name}: {kind} must have a list of values. Received: {shown(values)}")
     if kind == "choice":
         return {kind: values}
     try:
         # As text: YAML takes 1e-4, without a point, for a word.
         low, high = (float(str(value)) for value in values)
     except ValueError as error:
-        raise ConfigError(f"{name}: {kind} must have two numbers, the bounds. Received: {values!r}") from error
+        raise ConfigError(f"{name}: {kind} must have two numbers, the bounds. Received: {shown(values)}") from error
     if not (low < high and high - low < float("inf")):
-        raise ConfigError(f"{name}: {kind} must have a lower bound and a higher one, both finite. Received: {values!r}")
+        raise ConfigError(
+            f"{name}: {kind} must have a lower bound and a higher one, both finite. Received: {shown(values)}"
+        )
     if kind == "log_uniform" and low <= 0:
-        raise ConfigError(f"{name}: log_uniform must have bounds above 0. Received: {values!r}")
+        raise ConfigError(f"{name}: log_uniform must have bounds above 0. Received: {shown(values)}")
     if kind == "int":
         if not (low.is_integer() and high.is_integer()):
-            raise ConfigError(f"{name}: int must have whole numbers as bounds. Received: {values!r}")
+            raise ConfigError(f"{name}: int must have whole numbers as bounds. Received: {shown(values)}")
         return {kind: [int(low), int(high)]}
     return {kind: [low, high]}
 
@@ -207,7 +214,7 @@ def _try_out(config: RetrainConfig, space: Space) -> None:
                 name = ".".join(map(str, item["loc"]))
                 if item["type"] == "int_from_float" and name in space:
                     raise ConfigError(
-                        f"{name} takes whole numbers; search it by int or choice. Received: {space[name]}"
+                        f"{name} takes whole numbers; search it by int or choice. Received: {shown(space[name])}"
                     ) from error
             raise ConfigError(f"The search space must hold settings of a run. {config_sentence(error)}") from error
 

@@ -26,6 +26,12 @@ _BATCH_BYTES = 2**23
 
 
 _may_be_let_through = set(ChecksConfig.model_fields)
+#: How a class gets more images in a split.
+_MORE = {
+    "train": "add images of them, or join them with other classes",
+    "validation": "raise data.validation_fraction, or add images of them",
+    "test": "add test images of them, or without a test split of the data's own raise data.test_fraction",
+}
 _RANKS: tuple[Level, ...] = ("info", "warn", "stop")
 
 
@@ -50,7 +56,7 @@ def validate(config: ChecksConfig, data: DatasetRef, baseline: Profile | None, f
     """
     splits = {split: _look_at(*images_and_labels(data, split)) for split in _SPLITS}
     profile = _profile(data, splits)
-    found = [*_of_images(config, splits), *_of_classes(config, data, splits)]
+    found = [*_of_files(config, data), *_of_images(config, splits), *_of_classes(config, data, splits)]
     if baseline:
         found += _since(config, baseline, profile)
     report = DataReport(name=data.name, data_digest=data.digest, profile=profile, findings=tuple(found))
@@ -71,7 +77,7 @@ def require_no_stop(report: DataReport) -> None:
         texts = "; ".join(finding.text for finding in stops)
         fields = [f"checks.{name}" for name in sorted({finding.check for finding in stops} & _may_be_let_through)]
         remedy = f", or set {' and '.join(fields)} to warn" if fields else ""
-        raise DataError(f"The data of {report.name} must pass the checks. They do not: {texts}. Mend them{remedy}.")
+        raise DataError(f"The data of {report.name} must pass the checks. They do not: {texts}. Fix them{remedy}.")
 
 
 def _look_at(images: np.ndarray, labels: np.ndarray) -> _Split:
@@ -121,6 +127,16 @@ def _shares(counts: np.ndarray) -> tuple[float, ...]:
     return tuple((counts / counts.sum()).round(6).tolist())
 
 
+def _finding(check: str, level: Level, text: str, remedy: str) -> Finding:
+    return Finding(check=check, level=level, text=f"{text}; {remedy}")
+
+
+def _of_files(config: ChecksConfig, data: DatasetRef) -> Iterator[Finding]:
+    if data.broken:
+        text = f"{data.broken:,} of {sum(data.counts.values()) + data.broken:,} files can't be read and were left out"
+        yield _finding("left_out", config.left_out, text, "fix or remove them, the log of load_data names each")
+
+
 def _of_images(config: ChecksConfig, splits: dict[str, _Split]) -> Iterator[Finding]:
     learned = np.concatenate([splits["train"].digests, splits["validation"].digests])
     leaked, tests = int(np.isin(splits["test"].digests, learned).sum()), len(splits["test"].digests)
@@ -128,17 +144,21 @@ def _of_images(config: ChecksConfig, splits: dict[str, _Split]) -> Iterator[Find
         share = leaked / tests
         text = f"{leaked:,} of {tests:,} test images ({share:.2%}) are in train or validation too"
         few = share <= config.max_leakage
-        yield Finding(check="leakage", level="info" if few else config.leakage, text=text)
+        yield _finding("leakage", "info" if few else config.leakage, text, "remove them from one of the two")
     repeated = {name: len(split.digests) - len(np.unique(split.digests)) for name, split in splits.items()}
     if any(repeated.values()):
         text = ", ".join(f"{count:,} in {name}" for name, count in repeated.items() if count)
-        yield Finding(check="duplicates", level=config.duplicates, text=f"images that are there several times: {text}")
+        text = f"images that are there several times: {text}"
+        yield _finding("duplicates", config.duplicates, text, "remove the copies, unless they are meant to count more")
     if conflicts := _conflicts(splits):
         text = f"{conflicts:,} images are there under several classes"
-        yield Finding(check="conflicts", level=config.conflicts, text=text)
+        yield _finding("conflicts", config.conflicts, text, "keep each in the right one")
     if constant := {name: split.constant for name, split in splits.items() if split.constant}:
         text = ", ".join(f"{count:,} in {name}" for name, count in constant.items())
-        yield Finding(check="constant_images", level=config.constant_images, text=f"images of one value: {text}")
+        text = f"images of one value: {text}"
+        yield _finding(
+            "constant_images", config.constant_images, text, "remove them, unless they are meant to be blank"
+        )
 
 
 def _conflicts(splits: dict[str, _Split]) -> int:
@@ -155,47 +175,56 @@ def _of_classes(config: ChecksConfig, data: DatasetRef, splits: dict[str, _Split
     outside = sum(len(split.labels) - sum(counts[name]) for name, split in splits.items())
     if outside:  # no model can be trained on them, whatever the config says
         text = f"{outside:,} images have a label that is none of the {len(data.classes)} classes"
-        yield Finding(check="labels", level="stop", text=text)
+        yield _finding("labels", "stop", text, "correct their labels")
     for name, per_class in counts.items():
         if 0 in per_class:
             missing = _some([data.classes[number] for number in np.flatnonzero(np.equal(per_class, 0))])
             text, level = f"classes without an image in {name}: {missing}", config.missing_class
             if name == "validation":  # it only chooses the best epoch, and a small share of few images misses one soon
-                text, level = (
-                    f"{text}; a larger data.validation_fraction may have some",
-                    min(level, "warn", key=_RANKS.index),
-                )
-            yield Finding(check="missing_class", level=level, text=text)
-    small = [
-        f"{name} ({count})"
-        for name, count in zip(data.classes, counts["train"], strict=True)
-        if 0 < count < config.min_class_images
-    ]
-    if small:
-        text = f"classes with fewer than {config.min_class_images} images to train on: {_some(small)}"
-        yield Finding(check="small_class", level=config.small_class, text=text)
+                level = min(level, "warn", key=_RANKS.index)
+            yield _finding("missing_class", level, text, _MORE[name])
+        fewest = config.min_class_validation_images if name == "validation" else config.min_class_images
+        named = zip(data.classes, per_class, strict=True)
+        if small := [f"{each} ({count})" for each, count in named if 0 < count < fewest]:
+            text = f"classes with fewer than {fewest} images in {name}: {_some(small)}"
+            # Validation only chooses the best epoch; the smallest data have so few, those of the tutorial too.
+            level = "info" if name == "validation" else config.small_class
+            yield _finding("small_class", level, text, _MORE[name])
+    yield from _imbalance(config, data.classes, counts["train"])
+
+
+def _imbalance(config: ChecksConfig, classes: tuple[str, ...], counts: tuple[int, ...]) -> Iterator[Finding]:
+    """Whether the largest class has too many times the images of the smallest that has any."""
+    most, fewest = max(counts), min(filter(None, counts), default=0)
+    if most > config.max_imbalance * fewest:
+        largest, smallest = (classes[counts.index(count)] for count in (most, fewest))
+        text = (
+            f"{largest} has {most / fewest:.1f} times the images of {smallest} ({most:,} and {fewest:,} in train), "
+            f"more than {config.max_imbalance:g}"
+        )
+        yield _finding("imbalance", config.imbalance, text, f"add images of {smallest}, or join it with another class")
 
 
 def _since(config: ChecksConfig, before: Profile, now: Profile) -> Iterator[Finding]:
     """What changed since the model in service was trained."""
-    changes = {
-        "new_class": (set(now.classes) - set(before.classes), "classes that the model in service does not know"),
-        "lost_class": (set(before.classes) - set(now.classes), "classes of the model in service that are gone"),
-    }
-    for check, (names, text) in changes.items():
-        if names:
-            yield Finding(check=check, level=getattr(config, check), text=f"{text}: {_some(sorted(names))}")
+    if new := sorted(set(now.classes) - set(before.classes)):
+        text = f"classes that the model in service does not know: {_some(new)}"
+        yield _finding("new_class", config.new_class, text, "remove them, unless they are meant to be there")
+    if lost := sorted(set(before.classes) - set(now.classes)):
+        text = f"classes of the model in service that are gone: {_some(lost)}"
+        yield _finding("lost_class", config.lost_class, text, "bring them back, unless they are meant to be gone")
     if before.classes == now.classes:
         psi = stability_index(before.counts["train"], now.counts["train"])
         if psi > config.max_psi:
             text = f"class shares differ from those of the model in service: PSI {psi:.2f}, above {config.max_psi:g}"
-            yield Finding(check="class_drift", level=config.class_drift, text=text)
+            yield _finding("class_drift", config.class_drift, text, "see where the new images come from")
     pairs = {"pixels": (before.pixels, now.pixels), "brightness": (before.brightness, now.brightness)}
     distances = {name: float(jensenshannon(*pair, base=2)) for name, pair in pairs.items()}
     if max(distances.values()) > config.max_distance:
         text = ", ".join(f"{name} by {distance:.2f}" for name, distance in distances.items())
         text = f"images differ from those of the model in service (Jensen-Shannon distance): {text}"
-        yield Finding(check="pixel_drift", level=config.pixel_drift, text=f"{text}, above {config.max_distance:g}")
+        text = f"{text}, above {config.max_distance:g}"
+        yield _finding("pixel_drift", config.pixel_drift, text, "see how the new images were taken and scaled")
 
 
 def stability_index(before: tuple[int, ...], now: tuple[int, ...]) -> float:

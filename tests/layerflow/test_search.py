@@ -66,6 +66,23 @@ def test_a_wrong_space_is_one_sentence_before_anything_runs(case: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        "x" * 5000,
+        {"x" * 5000: {"int": [1, 2]}},
+        {"training.epochs": {"int": ["x" * 5000, 2]}},
+        {"training.epochs": ["x" * 5000]},
+        {"training.optimizer": {"choice": ["x" * 5000]}},
+    ],
+    ids=["no mapping", "field", "bound", "kind", "choice"],
+)
+def test_a_sentence_repeats_little_of_a_wrong_space(space: Any) -> None:
+    with pytest.raises(ConfigError) as raised:
+        plan(RetrainConfig(), space)
+    assert len(str(raised.value)) < 600
+
+
 def test_settings_that_do_not_fit_together_are_found_out_too() -> None:
     vit = RetrainConfig.model_validate({"model": {"name": "vit"}})
     with pytest.raises(ConfigError, match="5 does not divide 32"):

@@ -31,6 +31,7 @@ def check(
     splits: Splits,
     baseline: Profile | None = None,
     classes: tuple[str, ...] = ("cat", "cow", "dog"),
+    broken: int = 0,
     **config: object,
 ) -> DataReport:
     def write(folder: Path) -> DatasetRef:
@@ -38,7 +39,14 @@ def check(
             np.save(folder / f"{split}_images.npy", images)
             np.save(folder / f"{split}_labels.npy", labels)
         counts = {split: len(labels) for split, (_, labels) in splits.items()}
-        facts = {"version": "1", "digest": "d", "test_digest": "t", "split_rule": "", "image_rule": "", "broken": 0}
+        facts = {
+            "version": "1",
+            "digest": "d",
+            "test_digest": "t",
+            "split_rule": "",
+            "image_rule": "",
+            "broken": broken,
+        }
         shape = splits["train"][0].shape[1:]
         return DatasetRef(name="planted", classes=classes, counts=counts, image_shape=shape, **facts)
 
@@ -77,6 +85,12 @@ def without(splits: Splits, label: int, split: str) -> None:
     splits[split] = images[labels != label], labels[labels != label]
 
 
+def only(splits: Splits, label: int, split: str, count: int) -> None:
+    images, labels = splits[split]
+    kept = (labels != label) | (np.cumsum(labels == label) <= count)
+    splits[split] = images[kept], labels[kept]
+
+
 PLANTED: dict[str, tuple[Callable[[Splits], object], str, str, str]] = {  # what is planted, check, level, what is said
     "leakage": (lambda s: leak(s, 5), "leakage", "stop", r"5 of 100 test images \(5.00%\) are in train or validation"),
     "duplicates": (
@@ -91,11 +105,23 @@ PLANTED: dict[str, tuple[Callable[[Splits], object], str, str, str]] = {  # what
     "missing class": (lambda s: without(s, 1, "test"), "missing_class", "stop", "without an image in test: cow"),
     "class missing in validation": (
         lambda s: without(s, 1, "validation"),
-        *("missing_class", "warn", "in validation: cow; a larger data.validation_fraction may have some"),
+        *("missing_class", "warn", "in validation: cow; raise data.validation_fraction, or add images of them"),
     ),
     "small class": (
         lambda s: s["train"][1].__setitem__(slice(0, 280), 0),
-        *("small_class", "warn", r"fewer than 10 images to train on: cow \(7\), dog \(7\)"),
+        *("small_class", "warn", r"fewer than 10 images in train: cow \(7\), dog \(7\); add images of them"),
+    ),
+    "small class in test": (
+        lambda s: only(s, 1, "test", 6),
+        *("small_class", "warn", r"fewer than 10 images in test: cow \(6\); add test images .* data.test_fraction"),
+    ),
+    "small class in validation": (
+        lambda s: only(s, 1, "validation", 2),
+        *("small_class", "info", r"fewer than 3 images in validation: cow \(2\); raise data.validation_fraction"),
+    ),
+    "imbalance": (
+        lambda s: only(s, 2, "train", 9),
+        *("imbalance", "warn", r"cat has 11.1 times the images of dog \(100 and 9 in train\), more than 10; add"),
     ),
     "label outside": (
         lambda s: s["train"][1].__setitem__(0, 3),
@@ -115,11 +141,35 @@ def test_what_is_planted_is_found_named_and_counted(case: str) -> None:
     found = next(each for each in report.findings if each.check == name)
     assert found.level == level
     assert re.search(text, found.text), found.text
+    assert all(re.search(r"; \w+ .*\w$", each.text) for each in report.findings), "each ends with what to do"
     if level == "stop":
-        remedy = "Mend them." if name == "labels" else f"Mend them, or set checks.{name} to warn."
+        remedy = "Fix them." if name == "labels" else f"Fix them, or set checks.{name} to warn."
         with pytest.raises(DataError, match=f"must pass the checks.*{text}.*{remedy}") as caught:
             validation.require_no_stop(report)
         assert "\n" not in str(caught.value)
+
+
+def test_classes_at_the_bounds_are_not_small_and_their_shares_not_uneven() -> None:
+    splits = clean()
+    for split, count in (("train", 10), ("validation", 3), ("test", 10)):
+        only(splits, 1, split, count)
+    assert check(splits).findings == ()
+    found = check(splits, min_class_images=11, min_class_validation_images=4, max_imbalance=9.9).findings
+    assert [each.check for each in found] == ["small_class"] * 3 + ["imbalance"]
+
+
+def test_a_class_without_training_images_is_missing_and_no_infinite_imbalance() -> None:
+    splits = clean()
+    without(splits, 1, "train")
+    assert "imbalance" not in {each.check for each in check(splits).findings}
+
+
+def test_files_that_were_left_out_are_a_finding() -> None:
+    (found,) = check(clean(), broken=3).findings
+    assert (found.check, found.level) == ("left_out", "warn")
+    assert found.text.startswith("3 of 463 files can't be read and were left out; fix or remove them")
+    with pytest.raises(DataError, match="left out"):
+        validation.require_no_stop(check(clean(), broken=3, left_out="stop"))
 
 
 def test_a_level_is_the_configs_word_and_a_small_leak_is_only_noted() -> None:
@@ -155,6 +205,7 @@ def test_what_changed_since_the_model_in_service_is_found(case: str) -> None:
     assert [(each.check, each.level) for each in found] == [(name, level) for name, level, _ in expected]
     for each, (_, _, text) in zip(found, expected, strict=True):
         assert text in each.text
+        assert re.search(r"; \w+ .*\w$", each.text), "it ends with what to do"
 
 
 def test_the_stability_index_is_the_published_sum() -> None:
