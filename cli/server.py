@@ -58,11 +58,11 @@ def main() -> None:
     from starlette.routing import Route
 
     app = create_app(final=True)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=NAMES, www_redirect=False)
     app.router.routes.insert(0, Route(SIGN_IN, lambda request: HTMLResponse(_PAGE)))  # before Prefect's "/"
     server = get_current_settings().server
     uvicorn.run(
-        app,
+        # Around the app, not in it: its services call it in memory, under a name of their own.
+        TrustedHostMiddleware(app, allowed_hosts=NAMES, www_redirect=False),
         host=HOST,
         port=arguments.port,
         timeout_keep_alive=server.api.keepalive_timeout,
