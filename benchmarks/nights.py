@@ -1,12 +1,14 @@
 """Nights that go wrong, in minutes: a real Prefect server, a real worker, schedules, and what `layerflow deploy` makes.
 
-Usage: ``python benchmarks/nights.py``. On the digits, in a store of its own, a quarter of an hour; three acts:
+Usage: ``python benchmarks/nights.py [ACT …]``. On the digits, in a store of its own, about an hour; four acts:
 
 1. A schedule fires every five seconds over runs that last longer: never two at once, and every run ends.
 2. Worker and run are killed in mid-training: the automation marks the run as crashed, and the next one goes on where
    the training was, and publishes.
-3. The server is away for 20 seconds in mid-run, which then has to confirm its place with it: the run completes, the
+3. The server is away for five minutes in mid-run, which then has to confirm its place with it: the run completes, the
    store is whole, and the deployment takes another run.
+4. The server is killed at each of the eight task boundaries of a run, and started again 20 seconds later: all eight
+   runs complete, each with its eight tasks.
 """
 
 import itertools
@@ -34,6 +36,10 @@ LONG = {"training": {"epochs": 6000, "patience": 6000, "checkpoint_seconds": 1}}
 #: One of more than the 225 seconds after which a run confirms that it holds its deployment's one place.
 LONGER = {"training": {"epochs": 15_000, "patience": 15_000, "batch_size": 1, "checkpoint_seconds": 5}}
 CONFIRMS_SECONDS = 225
+#: Seconds for which a server may be away, at any moment of a run.
+AWAY_SECONDS = 300
+#: What a run leaves in the store, in this order: each is the boundary before the next task.
+STEPS = ("load_data", "validate_data", "build_model", "train_model", "evaluate_model", "export_model", "verify_export")
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -60,11 +66,10 @@ class Night:
         self.started.append(process)
         return process
 
-    def start_server(self) -> subprocess.Popen[bytes]:
+    def start_server(self) -> None:
         """Start the server and wait until it answers."""
-        server = self.start("server", "server", "start", "--port", str(self.port))
+        self.server = self.start("server", "server", "start", "--port", str(self.port))
         wait("the server answers", self.answers)
-        return server
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Start a worker of the pool that `layerflow deploy` makes."""
@@ -114,6 +119,11 @@ class Night:
     def state(self, run: str) -> str:
         """The type of a run's state."""
         return str(next(each["state_type"] for each in self.runs() if each["id"] == run))
+
+    def tasks(self, run: str) -> list[str]:
+        """The types of the states of a run's tasks."""
+        found = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "limit": 200})
+        return [str(each["state_type"]) for each in found]
 
     def logs(self, run: str) -> str:
         """What a run logged."""
@@ -198,7 +208,7 @@ def killed_worker(night: Night, worker: subprocess.Popen[bytes]) -> str:
     time.sleep(3)
     kill(worker)
     began = time.monotonic()
-    wait("the automation marks the run as crashed", lambda: night.state(first) == "CRASHED")
+    wait("the automation marks the run as crashed", lambda: night.state(first) == "CRASHED", 800)
     noticed = time.monotonic() - began
     night.start_worker()
     second = night.run(LONG)
@@ -209,17 +219,17 @@ def killed_worker(night: Night, worker: subprocess.Popen[bytes]) -> str:
     return f"crashed after {noticed:.0f} s without heartbeats; then: {resumed}"
 
 
-def server_away(night: Night, server: subprocess.Popen[bytes]) -> str:
-    """The server is stopped for 20 seconds while a run trains."""
+def server_away(night: Night) -> str:
+    """The server is stopped for five minutes while a run trains."""
     began = time.monotonic()
     run = night.run(LONGER)
     checkpoints = night.home / "store" / "checkpoints"
     known = set(checkpoints.glob("*/*"))
     wait("a checkpoint is written", lambda: set(checkpoints.glob("*/*")) - known)
-    kill(server)
-    time.sleep(20)
+    kill(night.server)
+    time.sleep(AWAY_SECONDS)
     night.start_server()
-    wait("the run ends", lambda: night.state(run) in FINAL, 1200)
+    wait("the run ends", lambda: night.state(run) in FINAL, 1800)
     require(night.state(run) == "COMPLETED", f"the run completes: {night.state(run)}")
     took = time.monotonic() - began
     require(took > CONFIRMS_SECONDS, f"the run outlasts {CONFIRMS_SECONDS} s, and took {took:.0f}")
@@ -231,18 +241,48 @@ def server_away(night: Night, server: subprocess.Popen[bytes]) -> str:
     return f"the run completed after {took:.0f} s, another one too, every version is whole"
 
 
+def restarted_at_each_boundary(night: Night) -> str:
+    """The server is killed as soon as one of the eight tasks is about to start, once for each of them."""
+    seconds = []
+    for number, step in enumerate((None, *STEPS)):
+        folder = night.home / "store" / (step or "")
+        known = set(folder.glob("[!.]*/record.json"))
+        began = time.monotonic()
+        # Other data, so that no step is `Cached`.
+        run = night.run({"data": {"validation_fraction": 0.1 + number / 100}, "training": {"epochs": 2}})
+        if step is None:
+            wait("the run starts", lambda run=run: night.state(run) == "RUNNING")
+        else:
+            wait(f"{step} ends", lambda folder=folder, known=known: set(folder.glob("[!.]*/record.json")) - known)
+        kill(night.server)
+        time.sleep(20)
+        night.start_server()
+        wait("the run ends", lambda run=run: night.state(run) in FINAL, 900)
+        place = f"before task {number + 1}, after {step or 'the start'}"
+        require(night.state(run) == "COMPLETED", f"{place}, the run completes: {night.state(run)}")
+        wait(f"{place}, all eight tasks are shown", lambda run=run: night.tasks(run) == ["COMPLETED"] * 8)
+        seconds.append(time.monotonic() - began)
+    return f"eight runs completed, each with its eight tasks, in {min(seconds):.0f} to {max(seconds):.0f} s"
+
+
 def main() -> None:
-    """The three acts."""
+    """The four acts, or those whose numbers are named."""
+    acts = {int(each) for each in sys.argv[1:]} or {1, 2, 3, 4}
     with tempfile.TemporaryDirectory(prefix="layerflow-nights-") as home:
         night = Night(Path(home))
         try:
-            server = night.start_server()
+            night.start_server()
             made = night.layerflow("deploy")
             require(made.returncode == 0, made.stdout + made.stderr)
             worker = night.start_worker()
-            print("a schedule over longer runs:", overlapping_nights(night), flush=True)
-            print("worker killed in mid-training:", killed_worker(night, worker), flush=True)
-            print("server away in mid-run:", server_away(night, server), flush=True)
+            if 1 in acts:
+                print("a schedule over longer runs:", overlapping_nights(night), flush=True)
+            if 2 in acts:
+                print("worker killed in mid-training:", killed_worker(night, worker), flush=True)
+            if 3 in acts:
+                print("server away in mid-run:", server_away(night), flush=True)
+            if 4 in acts:
+                print("server restarted at each task boundary:", restarted_at_each_boundary(night), flush=True)
         finally:
             night.end()
 

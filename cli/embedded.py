@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -103,9 +104,21 @@ def _may_be_configured() -> bool:
     """
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
-    files = [profiles, Path(".env"), Path("prefect.toml"), Path("pyproject.toml")]
+    files = [Path(".env"), Path("prefect.toml"), Path("pyproject.toml")]
     texts = [file.read_text(errors="replace") for file in files if file.is_file()]
+    if profiles.is_file():
+        texts.append(_active_profile(profiles.read_text(errors="replace")))
     return "PREFECT_API_URL" in os.environ or any(_SPEAKS_OF_AN_API.search(text) for text in texts)
+
+
+def _active_profile(text: str) -> str:
+    """What the profile in force says: `layerflow ui` keeps one beside it that names an API too."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:  # for Prefect to say
+        return text
+    active = os.environ.get("PREFECT_PROFILE") or content.get("active")
+    return str(content.get("profiles", {}).get(active, ""))
 
 
 def ensure_answering(url: str) -> None:

@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 import threading
+from pathlib import Path
 
 HOST = "127.0.0.1"
 #: The names of this machine that a browser may use; any other one is that of a page that was rebound to it.
@@ -50,6 +51,7 @@ def main() -> None:
     os.umask(0o077)  # the database holds logs, parameters and the addresses of webhooks
     if arguments.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # has `cli.leases`, also where it is not installed
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
@@ -58,11 +60,11 @@ def main() -> None:
     from starlette.routing import Route
 
     app = create_app(final=True)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=NAMES, www_redirect=False)
     app.router.routes.insert(0, Route(SIGN_IN, lambda request: HTMLResponse(_PAGE)))  # before Prefect's "/"
     server = get_current_settings().server
     uvicorn.run(
-        app,
+        # Around the app, not in it: its services call it in memory, under a name of their own.
+        TrustedHostMiddleware(app, allowed_hosts=NAMES, www_redirect=False),
         host=HOST,
         port=arguments.port,
         timeout_keep_alive=server.api.keepalive_timeout,

@@ -65,7 +65,12 @@ def test_a_layer_of_ones_own_gets_into_the_pipeline_as_the_page_says(tmp_path: P
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "CONTRIBUTING.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")))],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))),
+    ],
 )
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([\w./-]+)\)", (ROOT / document).read_text()):

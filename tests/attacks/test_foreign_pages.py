@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from selenium import webdriver
 
-from cli.embedded import Server
+from cli.embedded import Server, _may_be_configured
 from tests.flows.conftest import opened, signed_in, ui_started
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,6 +161,11 @@ def test_profiles_that_others_may_read_are_closed_and_what_is_in_them_stays(
     with temporary_settings({PREFECT_PROFILES_PATH: file}):
         first, _ = _save_profile(4200)
         second, _ = _save_profile(4311)
+        monkeypatch.setenv("PREFECT_PROFILES_PATH", str(file))
+        monkeypatch.chdir(tmp_path)
+        for chosen, named in (("work", True), ("layerflow", True), ("other", False)):
+            monkeypatch.setenv("PREFECT_PROFILE", chosen)
+            assert _may_be_configured() == named, chosen
     assert first == second
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     text = file.read_text()
