@@ -9,7 +9,7 @@ import pytest
 
 from layerflow import store
 from layerflow.errors import DamagedError, StoreError
-from layerflow.records import ModelRef
+from layerflow.records import ModelRef, Record
 
 
 def record() -> ModelRef:
@@ -141,3 +141,13 @@ def test_the_record_lists_the_digest_of_every_file(empty_store: Path) -> None:
     folder = store.path(make("first").folder)
     content = json.loads((folder / "record.json").read_text())
     assert content["files"] == {"file": store.sha256(folder / "file")}
+
+
+def test_a_step_that_fails_leaves_nothing_on_a_disk_that_may_be_full(empty_store: Path) -> None:
+    def fill(folder: Path) -> Record:
+        (folder / "half").write_bytes(b"x" * 1000)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        store.make("load_data", "key", Record, fill)
+    assert [*(empty_store / "load_data").iterdir()] == []
