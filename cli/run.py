@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cli.embedded import Server, configured_url, ensure_answering, start_unless_configured
 from cli.terminal import Output, show
-from layerflow import store
+from layerflow import own, store
 from layerflow.config import RetrainConfig
 from layerflow.distributed import require_ray
 from layerflow.records import DatasetRef, Retrained, RolledBack, Sweep
@@ -145,6 +145,7 @@ def _prepare(config: RetrainConfig) -> None:
         from layerflow.verification import start_early
 
         set_up(config.devices_for_model)
+    _check_own(config)
     if data is None:
         check(config.data)
     start_early()
@@ -160,8 +161,15 @@ def _prepare_data(config: RetrainConfig) -> None:
         from layerflow.devices import set_up
 
         set_up(config.devices_for_model)  # the best one is evaluated and exported here
+    _check_own(config)
     if cached(tasks.load_data, config.data, config.devices) is None:
         check(config.data)
+
+
+def _check_own(config: RetrainConfig) -> None:
+    """Refuse a network of the user's that can't be imported before there is a run."""
+    if own.is_own(config.model.name):
+        own.maker_of(config.model.name)
 
 
 def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:

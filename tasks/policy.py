@@ -211,6 +211,10 @@ def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
     kind = inspect.signature(work).return_annotation
     try:
         return store.make(name, key_of(work, inputs, listed=True), kind, lambda target: work(**inputs, folder=target))
+    except Exception as error:
+        if not isinstance(error, LayerflowError | OSError) and not heals(error) and (mistake := own.blame(error)):
+            raise mistake from error
+        raise
     finally:
         folder.forget()
 
