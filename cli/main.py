@@ -12,8 +12,9 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from pydantic import ValidationError
 
 from cli import yaml_file
+from cli.terminal import Output, explain, interrupted, print_traceback
 from layerflow.config import DataConfig, RetrainConfig
-from layerflow.errors import FolderChangedError, LayerflowError, UnreachableError, config_sentence
+from layerflow.errors import config_sentence
 from layerflow.masking import mask
 
 # Flags keep the names of the config's fields, underscores and all; dashes work too.
@@ -21,7 +22,8 @@ _settings = Parameter(name_transform=lambda name: name, negative=())
 app = App(
     name="layerflow",
     version=lambda: importlib.metadata.version("layerflow"),
-    help="Retrain image classifiers made of your own Keras layers, and ship only what is proved.",
+    help="Retrain image classifiers made of your own Keras layers, and ship only what is proved. "
+    "With --debug, any command prints the traceback of an error.",
     default_parameter=_settings,
     help_on_error=False,
 )
@@ -33,6 +35,7 @@ def retrain(
     settings: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),  # noqa: B008  (frozen)
     config: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
+    output: Output = Output(),  # noqa: B008  (frozen)
 ) -> None:
     """Run the flow `retrain` once: load, build, train, evaluate, export, verify, publish.
 
@@ -49,7 +52,7 @@ def retrain(
     settings = _over_file(config, settings) if config else settings
     # TFDS prints its progress; stdout is for the answer alone.
     with contextlib.redirect_stdout(sys.stderr):
-        outcome = run_retrain(settings)
+        outcome = run_retrain(settings, output)
     if as_json:
         print(json.dumps(retrained_as_json(outcome), indent=2))
     else:
@@ -67,6 +70,7 @@ def sweep(
     over: list[str] | None = None,
     ray: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
+    output: Output = Output(),  # noqa: B008  (frozen)
 ) -> None:
     """Try settings on the validation images, then run the flow `retrain` with the best ones.
 
@@ -96,7 +100,7 @@ def sweep(
     settings = _over_file(config, settings) if config else settings
     tried = _space(space, over or [])
     with contextlib.redirect_stdout(sys.stderr):
-        done = run_sweep(settings, tried, trials, parallel, ray)
+        done = run_sweep(settings, tried, trials, parallel, ray, output)
     if as_json:
         print(json.dumps(swept_as_json(done), indent=2))
     else:
@@ -328,21 +332,22 @@ def _space(file: Path | None, over: list[str]) -> dict[str, Any] | None:
 
 def main() -> None:
     """Run the command and leave with 0, 2 for an error of the user's, or 1 for anything else."""
+    arguments = [each for each in sys.argv[1:] if each != "--debug"]
     try:
-        app(exit_on_error=False, print_error=False)
+        app(arguments, exit_on_error=False, print_error=False)
     except ValidationError as error:
         _leave(2, config_sentence(error))
     except CycloptsError as error:
         cause = error.__cause__
         _leave(2, config_sentence(cause) if isinstance(cause, ValidationError) else _one_line(error))
-    except (LayerflowError, UnreachableError, FolderChangedError) as error:
-        _leave(error.exit_status, str(error))
     except BrokenPipeError:  # the reader of our output has gone: not our error, and nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # a full disk, a file system that went away: the run can go on once that is mended
-        _leave(1, f"the system refused a file: {_one_line(error)}. Mend that and run the same command again.")
     except KeyboardInterrupt:
-        _leave(130, "interrupted; the same command goes on where this run stopped.")
+        _leave(130, interrupted(arguments))
+    except Exception as error:
+        if "--debug" in sys.argv:
+            print_traceback(error)
+        _leave(*explain(error))
 
 
 def _one_line(error: Any) -> str:

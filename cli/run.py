@@ -5,12 +5,14 @@ import inspect
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from cli.embedded import configured_url, ensure_answering, start_unless_configured
-from layerflow import store
+from cli.embedded import Server, configured_url, ensure_answering, start_unless_configured
+from cli.terminal import Output, show
+from layerflow import own, store
 from layerflow.config import RetrainConfig
 from layerflow.distributed import require_ray
 from layerflow.records import DatasetRef, Retrained, RolledBack, Sweep
@@ -18,6 +20,8 @@ from layerflow.search import plan
 
 T = TypeVar("T")
 
+#: What a progress bar hides while it moves.
+_SHOW_CURSOR = "\x1b[?25h\r"
 #: Seconds for the last states to reach the server's database (seen: 0.1 to 1).
 _SETTLE_SECONDS = 15
 
@@ -30,10 +34,10 @@ class Outcome(NamedTuple):
     steps: dict[str, dict[str, Any]]
 
 
-def run_retrain(config: RetrainConfig) -> Outcome:
+def run_retrain(config: RetrainConfig, output: Output) -> Outcome:
     """Run the flow once, on the Prefect server that is configured or else on an embedded one."""
     require_ray(config.training)
-    return _on_a_server(lambda: _prepare(config), lambda: _run(config))
+    return _on_a_server(lambda: _prepare(config), lambda: _run(config), output)
 
 
 class Swept(NamedTuple):
@@ -43,11 +47,11 @@ class Swept(NamedTuple):
     outcome: Outcome
 
 
-def run_sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray: str | None) -> Swept:
+def run_sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray: str | None, output: Output) -> Swept:
     """Run the flow `sweep` once, as `run_retrain` runs its flow."""
     require_ray(config.training)
     planned = plan(config, space, ray)
-    return _on_a_server(lambda: _prepare_data(config), lambda: _sweep(config, planned, trials, parallel, ray))
+    return _on_a_server(lambda: _prepare_data(config), lambda: _sweep(config, planned, trials, parallel, ray), output)
 
 
 def run_rollback(name: str, to: int | None) -> RolledBack:
@@ -75,7 +79,7 @@ def _tag(flow: Any, flow_run: Any, state: Any) -> None:
         client.update_flow_run(flow_run.id, tags=["layerflow", "by-hand"])
 
 
-def _on_a_server(prepare: Callable[[], None], run: Callable[[], T]) -> T:
+def _on_a_server(prepare: Callable[[], None], run: Callable[[], T], output: Output) -> T:
     """Prepare while an embedded server starts, where none is configured, and run."""
     store.ensure_writable()
     embedded = start_unless_configured()
@@ -87,6 +91,7 @@ def _on_a_server(prepare: Callable[[], None], run: Callable[[], T]) -> T:
         temporary_settings,
     )
 
+    show(output, embedded is not None)
     prepare()
     if embedded is None:
         return run()
@@ -98,8 +103,35 @@ def _on_a_server(prepare: Callable[[], None], run: Callable[[], T]) -> T:
         # No heartbeats: nobody watches a server of one run, and the end of their thread costs up to a second.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
-    with temporary_settings(updates=updates):
+    with temporary_settings(updates=updates), _ends_with(embedded):
         return run()
+
+
+@contextlib.contextmanager
+def _ends_with(embedded: Server) -> Iterator[None]:
+    """End this process as soon as its server is gone, before Prefect asks it for minutes what it can't answer.
+
+    At once, as a kill would: that loses nothing but the training since the last checkpoint.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        status = embedded.process.wait()
+        if not over.is_set():
+            how = f"signal {-status}" if status < 0 else f"status {status}"
+            sys.stderr.write(
+                f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}layerflow: The embedded Prefect server must run as long "
+                f"as the run. It ended with {how}, as when memory or the disk is full; make room, and the same command "
+                "continues where this run stopped.\n"
+            )
+            sys.stderr.flush()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _prepare(config: RetrainConfig) -> None:
@@ -118,6 +150,7 @@ def _prepare(config: RetrainConfig) -> None:
         from layerflow.verification import start_early
 
         set_up(config.devices_for_model)
+    _check_own(config)
     if data is None:
         check(config.data)
     start_early()
@@ -133,8 +166,15 @@ def _prepare_data(config: RetrainConfig) -> None:
         from layerflow.devices import set_up
 
         set_up(config.devices_for_model)  # the best one is evaluated and exported here
+    _check_own(config)
     if cached(tasks.load_data, config.data, config.devices) is None:
         check(config.data)
+
+
+def _check_own(config: RetrainConfig) -> None:
+    """Refuse a network of the user's that can't be imported before there is a run."""
+    if own.is_own(config.model.name):
+        own.maker_of(config.model.name)
 
 
 def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:

@@ -66,7 +66,9 @@ def _own_module(name: str) -> str:
 
 
 def _one_list(value: Any) -> Any:
-    """Take ``[[128, 64]]`` as ``[128, 64]``: the command line hands over ``--model.hidden '[128, 64]'`` so."""
+    """Take ``[[128, 64]]`` and ``["128,64"]`` as ``[128, 64]``: so the command line hands over ``--model.hidden``."""
+    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str) and "," in value[0]:
+        return value[0].split(",")
     return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) else value
 
 
@@ -213,8 +215,12 @@ class DataConfig(_Group):
             _require_nameable(str(place))
         if self.size and self.size[0] * self.size[1] > _MOST_PIXELS:
             raise ValueError(f"an image_size of at most {_MOST_PIXELS:,} pixels")
-        if (self.name == "folder") != (self.path is not None):
-            raise ValueError("data.path with data.name folder, and with no other; both or neither")
+        if self.name == "folder" and self.path is None:
+            raise ValueError("--data.path is missing; it names the folder of images that data.name folder reads")
+        if self.name != "folder" and self.path is not None:
+            raise ValueError(
+                "data.path goes with data.name folder only; add --data.name folder, or leave data.path out"
+            )
         if self.name == "folder" and (self.module or self.data_dir):
             raise ValueError("data.module and data.data_dir with a dataset of TensorFlow Datasets, not with a folder")
         return self

@@ -8,13 +8,24 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from layerflow import store
 from layerflow.errors import ConfigError, did_you_mean, printed
+
+#: The user's packages that were imported, with the setting that names each.
+_packages: dict[str, str] = {}
+#: A network may be one of Keras' own, and an error that passes through Keras is rarely its fault.
+_NOT_OURS_TO_BLAME = {"keras", "tensorflow"}
+#: A frame as TensorFlow quotes it in the text of an error in a traced function.
+_QUOTED = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
+#: What Python says of a call with the wrong arguments.
+_DEFINED = re.compile(r"([A-Za-z_][\w.]*)\(\) ")
 
 
 def is_own(name: str) -> bool:
@@ -56,11 +67,35 @@ def load_module(name: str, setting: str = "model.name") -> ModuleType:
     """
     _look_here()
     module = name.partition(":")[0]
+    if (top := module.partition(".")[0]) not in _NOT_OURS_TO_BLAME:
+        _packages[top] = setting
     try:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:  # whatever a user's module may raise
         reason = printed(" ".join(f"{type(error).__name__}: {error}".split()), 400)
         raise ConfigError(f"{setting} must name something that can be imported. {module} can't ({reason}).") from error
+
+
+def maker_of(name: str) -> Any:
+    """The class or function that ``name`` names.
+
+    Raises:
+        ConfigError: If it can't be imported, or its module holds no such thing.
+    """
+    module, attribute = load_module(name), name.partition(":")[2]
+    maker = getattr(module, attribute, None)
+    if not callable(maker):
+        near = did_you_mean(attribute, [each for each in dir(module) if not each.startswith("_")])
+        raise ConfigError(f"{module.__name__} must hold a class or function {attribute}. It has none{near}.")
+    return maker
+
+
+def blame(error: Exception) -> ConfigError | None:
+    """One sentence about a mistake in the user's own code, with its file and line; nothing where it is not theirs."""
+    if (where := _place(error)) is None:
+        return None
+    place, setting = where
+    return ConfigError(f"The code that {setting} names must run. {place} fails; correct it. {_said(error)}")
 
 
 def make(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> Any:
@@ -75,16 +110,14 @@ def make(name: str, classes: int, image_shape: tuple[int, int, int], options: di
     import keras
     import numpy as np
 
-    module, attribute = load_module(name), name.partition(":")[2]
-    maker = getattr(module, attribute, None)
-    if not callable(maker):
-        near = did_you_mean(attribute, [each for each in dir(module) if not each.startswith("_")])
-        raise ConfigError(f"{module.__name__} must hold a class or function {attribute}. It has none{near}.")
+    maker = maker_of(name)
     given = {"classes": classes, "image_shape": image_shape}
     try:
         network = maker(**_taken(maker, given), **options)
     except Exception as error:
-        raise ConfigError(f"{name} must make a network of {_call(maker, given, options)}. {_said(error)}") from error
+        raise ConfigError(
+            f"{name} must make a network of {_call(maker, given, options)}. {_said_where(error)}"
+        ) from error
     if not isinstance(network, keras.Model):
         raise ConfigError(f"{name} must give a keras.Model. Received: {type(network).__name__}")
     for method in ("compute_loss", "train_step"):
@@ -96,7 +129,7 @@ def make(name: str, classes: int, image_shape: tuple[int, int, int], options: di
     try:
         logits = network(np.zeros((2, *image_shape), np.uint8), training=False)
     except Exception as error:
-        raise ConfigError(f"{name} must take raw uint8 images of shape {image_shape}. {_said(error)}") from error
+        raise ConfigError(f"{name} must take raw uint8 images of shape {image_shape}. {_said_where(error)}") from error
     if getattr(logits, "shape", None) != (2, classes) or "float" not in keras.backend.standardize_dtype(logits.dtype):
         raise ConfigError(
             f"{name} must give one logit a class, a tensor of floats of shape (batch, {classes}). "
@@ -124,7 +157,7 @@ def ensure_reloadable(name: str, network: Any, file: Path, image_shape: tuple[in
     try:
         again = keras.models.load_model(file, compile=False)(images, training=False)
     except Exception as error:
-        raise ConfigError(f"{name} must load again once it is saved; {remedy}. {_said(error)}") from error
+        raise ConfigError(f"{name} must load again once it is saved; {remedy}. {_said_where(error)}") from error
     if not np.allclose(again, network(images, training=False), rtol=1e-4, atol=1e-4):
         raise ConfigError(f"{name} must answer the same once it is saved and loaded. It does not; {remedy}.")
 
@@ -146,7 +179,57 @@ def _call(maker: Any, given: dict[str, Any], options: dict[str, Any]) -> str:
     return ", ".join([*_taken(maker, given), *options]) or "no arguments"
 
 
+def _place(error: BaseException | None) -> tuple[str, str] | None:
+    """``file:line in function`` of the user's code that an error comes from, and the setting that names that code.
+
+    The innermost frame of theirs, the innermost that TensorFlow quotes, or the definition of what can't be called so.
+    """
+    while error is not None:
+        frames = [
+            (frame.filename, frame.lineno or 0, frame.name) for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        quoted = [(file, int(line), where) for file, line, where in _QUOTED.findall(str(error))]
+        called = _DEFINED.match(str(error)) if isinstance(error, TypeError) else None
+        for file, line, where in (*reversed(quoted), *reversed(frames), *(_definition(called[1]) if called else ())):
+            if setting := _setting_of(file):
+                return f"{file}:{line} in {where}", setting
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _setting_of(file: str) -> str | None:
+    """The setting whose package holds ``file``."""
+    for top, setting in _packages.items():
+        module = sys.modules.get(top)
+        folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+        if file == getattr(module, "__file__", None) or any(folder in Path(file).parents for folder in folders):
+            return setting
+    return None
+
+
+def _definition(qualified: str) -> list[tuple[str, int, str]]:
+    """Where the user's modules define ``Class.method``, which failed before its first line."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _packages:
+            thing: Any = module
+            for part in qualified.split("."):
+                thing = getattr(thing, part, None)
+            if code := getattr(inspect.unwrap(thing) if callable(thing) else None, "__code__", None):
+                found.append((code.co_filename, code.co_firstlineno, qualified))
+    return found
+
+
 def _said(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "")
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if lines and lines[0] == "in user code:":  # TensorFlow's words; the error's own stand last
+        return f"It says: {lines[-1]}"
+    first = next(iter(lines), "")
     said = first.partition(" Full object config:")[0]  # Keras appends hundreds of characters of it
     return f"It says: {type(error).__name__}: {said}"
+
+
+def _said_where(error: Exception) -> str:
+    """The error's words, and the line of the user's code that they are about."""
+    where = _place(error)
+    return f"{_said(error)} ({where[0]})" if where else _said(error)

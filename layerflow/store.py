@@ -211,10 +211,14 @@ def make(step: str, key: str, kind: type[R], build: Callable[[Path], R]) -> R:
             return found
         shutil.rmtree(work, ignore_errors=True)  # what a dead run left
         work.mkdir(parents=True)
-        record = build(work).model_copy(update={"folder": f"{step}/{key}"})
-        content = {"kind": _name_of(record), "record": record.model_dump(mode="json"), "files": digests(work)}
-        (work / _RECORD).write_text(json.dumps(content | {"digest": _digest(content)}, indent=2))
-        sync(work)
+        try:
+            record = build(work).model_copy(update={"folder": f"{step}/{key}"})
+            content = {"kind": _name_of(record), "record": record.model_dump(mode="json"), "files": digests(work)}
+            (work / _RECORD).write_text(json.dumps(content | {"digest": _digest(content)}, indent=2))
+            sync(work)
+        except BaseException:  # a full disk above all: nobody reads what is half done
+            shutil.rmtree(work, ignore_errors=True)
+            raise
         work.rename(final)
         sync_entry(final.parent)
         return record

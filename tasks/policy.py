@@ -28,13 +28,14 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.runtime import flow_run
 
 from layerflow import folder, own, registry, sources, store
 from layerflow.cards import code
 from layerflow.code import code_digest
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig, RetrainConfig
-from layerflow.errors import FolderChangedError, LayerflowError, UnreachableError, heals
+from layerflow.errors import LayerflowError, heals
 from layerflow.masking import mask
 from layerflow.records import DatasetRef, Profile, Record
 
@@ -211,6 +212,10 @@ def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
     kind = inspect.signature(work).return_annotation
     try:
         return store.make(name, key_of(work, inputs, listed=True), kind, lambda target: work(**inputs, folder=target))
+    except Exception as error:
+        if not isinstance(error, LayerflowError | OSError) and not heals(error) and (mistake := own.blame(error)):
+            raise mistake from error
+        raise
     finally:
         folder.forget()
 
@@ -265,19 +270,30 @@ class _ToRunLogger(logging.Handler):
             logging.getLogger("prefect").log(record.levelno, mask(record.getMessage()))
 
 
-def _one_sentence(record: logging.LogRecord) -> bool:
-    """Drop the traceback of an error that says in one sentence what is to be done, and mask what is logged."""
-    if record.exc_info and isinstance(record.exc_info[1], LayerflowError | UnreachableError | FolderChangedError):
-        record.exc_info = None
-    elif record.exc_info:
+def _masked(record: logging.LogRecord) -> bool:
+    """Take the secrets of addresses out of what is logged."""
+    if record.exc_info:
         record.exc_text = mask(logging.Formatter().formatException(record.exc_info))
     record.msg, record.args = mask(record.getMessage()), None
     return True
+
+
+class _OnConsole(logging.Filter):
+    """What a terminal or a worker's log shows of a run; the server is sent all of it, and before."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop the traceback of an error that says in one sentence what to do, and Prefect's word for every hook."""
+        if record.exc_info and isinstance(record.exc_info[1], LayerflowError | OSError):
+            record.exc_info = record.exc_text = None
+        return record.levelno > logging.INFO or record.funcName != "call_hooks"
 
 
 _ours = logging.getLogger("layerflow")
 _ours.setLevel(logging.INFO)
 _ours.addHandler(_ToRunLogger())
 _ours.propagate = False
+for _handler in logging.getLogger().handlers:
+    if isinstance(_handler, PrefectConsoleHandler):
+        _handler.addFilter(_OnConsole())
 for _logger in ("prefect.flow_runs", "prefect.task_runs"):
-    logging.getLogger(_logger).addFilter(_one_sentence)
+    logging.getLogger(_logger).addFilter(_masked)

@@ -22,6 +22,8 @@ log = logging.getLogger("layerflow")
 _SECONDS = 2.0
 #: In a process that trains for another one, a trial's: told the number and the figures of each epoch that ends.
 listener: Callable[[int, dict[str, float]], None] | None = None
+#: Whether a terminal gets a bar.
+on_terminal = True
 
 
 @contextlib.contextmanager
@@ -31,7 +33,7 @@ def epochs_shown(epochs: int) -> Iterator[list[Any]]:
         callbacks = [_told(listener)] if listener else []
         if TaskRunContext.get():
             callbacks.append(_epochs_as_artifact(epochs))
-        if sys.stderr.isatty():
+        if on_terminal and sys.stderr.isatty():
             callbacks.append(_epochs_on_terminal(epochs, bars))
         yield callbacks
 

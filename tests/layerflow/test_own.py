@@ -199,3 +199,68 @@ def test_it_goes_through_the_whole_pipeline_and_changed_code_trains_anew(nets: P
     assert states["load_data"] == "Cached"
     assert states["train_model"] == "Completed"
     assert states["promote_model"] != "Unchanged"
+
+
+MISTAKES = """
+import keras
+
+
+class BadShape(keras.layers.Layer):
+    def call(self, x):
+        return x
+
+    def compute_output_shape(self, s):  # Keras calls it with the names of `call`
+        return s
+
+
+class BadCall(keras.layers.Layer):
+    def call(self, x):
+        return x + self.missing
+
+
+def graph(x):
+    if keras.ops.sum(x) > 0:
+        x = x.nothing
+    return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("attempt", "line"),
+    [
+        ("BadShape().compute_output_shape(x_shape=(None, 3))", "def compute_output_shape(self, s):"),
+        ("BadCall()(keras.Input((3,)))", "return x + self.missing"),
+        ("tf.function(graph)(tf.ones(3))", "x = x.nothing"),
+    ],
+)
+def test_a_mistake_in_the_users_code_is_one_sentence_with_its_file_and_line(
+    attempt: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
+) -> None:
+    import keras
+    import tensorflow as tf
+
+    from layerflow.errors import heals
+    from tasks import policy
+
+    file = tmp_path / "mistaken.py"
+    file.write_text(MISTAKES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("mistaken", None)
+    module = own.load_module("mistaken:BadShape")
+
+    def work(config: ModelConfig, folder: Path) -> DatasetRef:
+        return eval(attempt, {**vars(module), "keras": keras, "tf": tf})
+
+    monkeypatch.setattr(policy, "key_of", lambda *args, **kwargs: "key")
+    with pytest.raises(ConfigError) as raised:
+        policy._make("build_model", work, {"config": ModelConfig()})
+    number = next(n for n, text in enumerate(MISTAKES.splitlines(), 1) if line in text)
+    assert f"{file}:{number} in " in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not heals(raised.value)
+
+
+def test_an_error_that_passes_by_the_users_code_is_not_blamed_on_it() -> None:
+    with pytest.raises(ValueError, match="Expecting") as raised:
+        json.loads("{")
+    assert own.blame(raised.value) is None

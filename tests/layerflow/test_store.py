@@ -12,7 +12,7 @@ from prefect.serializers import JSONSerializer
 
 from layerflow import store
 from layerflow.errors import DamagedError, StoreError
-from layerflow.records import DatasetRef, ModelRef
+from layerflow.records import DatasetRef, ModelRef, Record
 
 
 def record() -> ModelRef:
@@ -354,3 +354,13 @@ def test_a_store_that_can_not_be_named_is_one_sentence(
     with pytest.raises(StoreError, match=reason) as caught:
         store.ensure_writable()
     assert str(caught.value).isprintable()
+
+
+def test_a_step_that_fails_leaves_nothing_on_a_disk_that_may_be_full(empty_store: Path) -> None:
+    def fill(folder: Path) -> Record:
+        (folder / "half").write_bytes(b"x" * 1000)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        store.make("load_data", "key", Record, fill)
+    assert [*(empty_store / "load_data").iterdir()] == []

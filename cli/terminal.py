@@ -1,0 +1,158 @@
+"""What the terminal shows while a command works, and the one sentence with which a command fails."""
+
+import errno
+import logging
+import os
+import re
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from layerflow.errors import FolderChangedError, LayerflowError, UnreachableError
+from layerflow.masking import mask
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """How much a command prints while it works."""
+
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], help="Print warnings and the result only.")] = False
+    verbose: Annotated[
+        bool, Parameter(name=["--verbose", "-v"], help="Print every line of Prefect too, and tracebacks.")
+    ] = False
+
+
+class Shown(logging.Filter):
+    """Lets through to the terminal what its reader can use.
+
+    Args:
+        output: How much.
+        embedded: Whether the server ends with the command: then a link to it is dead when it is clicked.
+    """
+
+    def __init__(self, output: Output, embedded: bool) -> None:
+        super().__init__()
+        self.output, self.embedded = output, embedded
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.output.verbose:
+            return True
+        if record.levelno < (logging.WARNING if self.output.quiet else logging.NOTSET):
+            return False
+        # After the handler that sends it to the server, which so has the traceback. Here one sentence follows.
+        record.exc_info = record.exc_text = None
+        return not (self.embedded and record.getMessage().startswith("View at "))
+
+
+def show(output: Output, embedded: bool) -> None:
+    """Show that much of what Prefect and the steps log."""
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    from tasks import progress
+
+    progress.on_terminal = not output.quiet
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            for old in [each for each in handler.filters if isinstance(each, Shown)]:
+                handler.removeFilter(old)
+            handler.addFilter(Shown(output, embedded))
+
+
+_CONTINUES = "interrupted; the same command continues where this run stopped."
+#: What Ctrl-C has done to each command; to any other it has done nothing worth saying.
+_INTERRUPTED = {
+    "retrain": _CONTINUES,
+    "sweep": _CONTINUES,
+    "data": "interrupted; the same command reads only what it has not read yet.",
+    "serve": "stopped; the schedules stay active, and `layerflow serve` runs what is due when it starts again.",
+    "deploy": "interrupted; re-run the command to finish.",
+    "rollback": "interrupted; `layerflow models` shows which version is live.",
+}
+
+
+def interrupted(arguments: list[str]) -> str:
+    """What Ctrl-C means for the command of these arguments."""
+    return _INTERRUPTED.get(next((each for each in arguments if not each.startswith("-")), ""), "interrupted.")
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit status and sentence for an error that a command ends with, whoever raised it."""
+    if isinstance(error, LayerflowError | UnreachableError | FolderChangedError):
+        return error.exit_status, str(error)
+    chain = [*_chain(error)]
+    if full := next((each for each in chain if _is_full(each)), None):
+        return 1, f"The disk is full{_where(full)}: {_said(full)}. Free some of it, and re-run the command."
+    if lost := next((each for each in chain if _is_connection(each)), None):
+        return 1, f"The connection to a server failed: {_said(lost)}. Make sure it runs, and re-run the command."
+    if isinstance(error, OSError):
+        return 1, f"I/O error: {_said(error)}. Fix the cause, and re-run the command."
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    at = f" at {Path(place[0].filename).name}:{place[0].lineno}" if place else ""
+    return 1, f"Unexpected error{at}: {_said(error)}. Re-run with --debug for the traceback."
+
+
+def _chain(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:
+    """The error, those of which it is a group, and those that led to it."""
+    if error is None or id(error) in seen:
+        return
+    seen |= {id(error)}
+    yield error
+    for each in (*getattr(error, "exceptions", ()), error.__cause__, error.__context__):
+        if isinstance(each, BaseException):
+            yield from _chain(each, seen)
+
+
+#: As SQLite, HDF5 and TensorFlow say it, which raise errors of their own.
+_FULL = re.compile(r"no space left on device|disk quota exceeded|database or disk is full|errno = 28\b", re.IGNORECASE)
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return _FULL.search(str(error)) is not None
+
+
+def _where(error: BaseException) -> str:
+    """Whether the disk lacks inodes rather than space, where the error names a place."""
+    place = Path(str(getattr(error, "filename", None) or "."))
+    there = next((each for each in (place, *place.parents) if each.exists()), None)
+    if there is None or not isinstance(getattr(error, "filename", None), str | bytes | Path):
+        return ""
+    disk = os.statvfs(there)
+    return " (it has no inodes left for new files)" if disk.f_files and not disk.f_favail else ""
+
+
+def _is_connection(error: BaseException) -> bool:
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return True
+    kind = type(error)  # by name: to import the clients takes a second
+    return kind.__name__ == "PrefectHTTPStatusError" or kind.__module__.partition(".")[0] in (
+        "httpx",
+        "httpcore",
+        "websockets",
+    )
+
+
+#: Most characters of another library's words in a sentence.
+_MOST = 200
+
+
+def _said(error: BaseException) -> str:
+    """The error's class and the first line of its words; an OSError's words say enough without a class."""
+    first = next(iter(str(error).strip().splitlines()), "").strip().rstrip(".")
+    first = first if len(first) <= _MOST else f"{first[:_MOST]}…"
+    if isinstance(error, OSError) and first:
+        return first
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def print_traceback(error: BaseException) -> None:
+    """For ``--debug``."""
+    sys.stderr.write(mask("".join(traceback.format_exception(error))))

@@ -1,0 +1,159 @@
+"""What the terminal shows, and the sentence with which a command fails."""
+
+import errno
+import io
+import logging
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from cli import main, run
+from cli.terminal import Output, Shown, explain, interrupted
+from layerflow.errors import ConfigError
+
+
+def caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "/store/x")
+LOST = httpx.ConnectError("All connection attempts failed")
+
+
+@pytest.mark.parametrize(
+    ("error", "begins"),
+    [
+        (FULL, "The disk is full: [Errno 28] No space left on device: '/store/x'."),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "The disk is full: [Errno 122] Disk quota exceeded."),
+        (caused(RuntimeError("can't write"), FULL), "The disk is full: [Errno 28]"),
+        (ExceptionGroup("several", [ValueError("x"), FULL]), "The disk is full: [Errno 28]"),
+        (RuntimeError("; No space left on device\n[Op:SaveV2]"), "The disk is full: RuntimeError: ; No space left"),
+        (ConnectionRefusedError(111, "Connection refused"), "The connection to a server failed: [Errno 111]"),
+        (caused(RuntimeError("crashed"), LOST), "The connection to a server failed: ConnectError: All connection"),
+        (TimeoutError(), "The connection to a server failed: TimeoutError."),
+        (OSError(errno.EIO, "Input/output error", "/a"), "I/O error: [Errno 5] Input/output error: '/a'."),
+        (ValueError("x" * 5000), "Unexpected error: ValueError: " + "x" * 200 + "…. Re-run with --debug"),
+    ],
+)
+def test_any_error_is_one_sentence_that_says_what_to_do(error: BaseException, begins: str) -> None:
+    status, sentence = explain(error)
+    assert status == 1
+    assert sentence.startswith(begins)
+    assert "\n" not in sentence
+    assert "re-run" in sentence.lower()
+
+
+def test_the_users_own_error_keeps_its_status_and_words() -> None:
+    assert explain(ConfigError("A width must be even.")) == (2, "A width must be even.")
+
+
+def leaving(monkeypatch: pytest.MonkeyPatch, error: BaseException, *arguments: str) -> int:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(main, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["layerflow", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    return int(str(left.value.code))
+
+
+def test_the_traceback_is_printed_with_debug_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert leaving(monkeypatch, FULL, "retrain") == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert leaving(monkeypatch, FULL, "retrain", "--debug") == 1
+    assert capsys.readouterr().err.startswith("Traceback")
+
+
+def test_ctrl_c_promises_only_what_the_command_can_keep(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert leaving(monkeypatch, KeyboardInterrupt(), "models") == 130
+    assert capsys.readouterr().err == "layerflow: interrupted.\n"
+    assert "continues where this run stopped" in interrupted(["retrain", "--training.epochs", "3"])
+    assert "schedules stay active" in interrupted(["serve"])
+    assert "shows which version is live" in interrupted(["rollback", "--to", "3"])
+
+
+def shown(message: str, output: Output, level: int = logging.INFO, embedded: bool = True) -> bool:
+    return Shown(output, embedded).filter(logging.LogRecord("prefect", level, "", 0, message, (), None))
+
+
+def test_a_link_is_shown_where_it_lives_on_and_quiet_shows_warnings_only() -> None:
+    link = "View at http://127.0.0.1:1/runs"
+    assert not shown(link, Output())
+    assert shown(link, Output(), embedded=False)
+    assert shown(link, Output(verbose=True))
+    assert shown("epoch 1", Output())
+    assert not shown("epoch 1", Output(quiet=True))
+    assert shown("a class is gone", Output(quiet=True), logging.WARNING)
+
+
+#: A "server" that ends in mid-run, and a run that would go on. In a process of its own: it is ended hard.
+_LOSES_ITS_SERVER = """
+import subprocess, sys, time
+from types import SimpleNamespace
+from cli.run import _ends_with
+server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+with _ends_with(SimpleNamespace(process=server)):
+    if sys.argv[1] == "killed":
+        server.kill()
+        time.sleep(30)
+server.kill()
+server.wait()
+time.sleep(0.2)
+print("over")
+"""
+
+
+@pytest.mark.parametrize(("case", "status"), [("killed", 1), ("ended after the run", 0)])
+def test_a_run_whose_server_is_killed_ends_at_once_in_one_sentence(case: str, status: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LOSES_ITS_SERVER, case],
+        cwd=run.__file__[: -len("/cli/run.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    if status:
+        assert done.stderr.startswith("layerflow: The embedded Prefect server must run as long as the run. It ended")
+        assert f"signal {signal.SIGKILL.value}," in done.stderr
+        assert done.stderr.count("\n") == 1
+    else:
+        assert (done.stdout, done.stderr) == ("over\n", "")
+
+
+def test_a_full_disk_in_a_step_shows_no_traceback_on_the_console_and_says_nothing_of_hooks(
+    server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect import flow
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    from tasks.policy import as_task
+
+    def fill() -> None:
+        raise FULL
+
+    step = as_task(fill, "fill", "fill", ())
+
+    @flow
+    def filling() -> None:
+        step()
+
+    (handler,) = (each for each in logging.getLogger().handlers if isinstance(each, PrefectConsoleHandler))
+    console = io.StringIO()
+    monkeypatch.setattr(handler.console, "file", console)
+    filling(return_state=True)
+    said = console.getvalue()
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+    assert "hook" not in said.lower()
