@@ -12,6 +12,7 @@ from tasks.policy import card_shown, step
     run_name="evaluate-{trained.model}-on-{data.name}",
     tags=("evaluation", "gpu"),
     then=card_shown("evaluation", "How good the model is, and where it is wrong"),
+    whole=("devices",),
 )
 def evaluate_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> Evaluation:
     """Score every test example: accuracy with its interval, loss, per-class figures, confusion matrix."""
