@@ -471,7 +471,7 @@ class RegistryConfig(_Group):
 
 
 class DevicesConfig(_Group):
-    """How the machine's devices are used; the model does not depend on it."""
+    """How the machine's devices are used; `threads` and `deterministic` change the last bits of a model."""
 
     model_config = ConfigDict(title="Devices (advanced)")
 
@@ -482,12 +482,22 @@ class DevicesConfig(_Group):
         None,
         ge=1,
         le=1024,
-        description="CPU threads of one operation; default: 1 for networks without convolutions in batches below "
-        "64, TensorFlow's choice for the others.",
+        description="CPU threads of one operation, on which the last bits of a model depend; default: 1 for `mlp` in "
+        "batches below 64, otherwise as many as this process may use.",
     )
     deterministic: bool = Field(
-        False, description="Same bits on a GPU too, at a cost in speed; on a CPU they are the same anyway."
+        False,
+        description="Same bits in every run on a GPU too, at a cost in speed; on a CPU every run with as many threads "
+        "has the same bits with or without it, though not those of the other.",
     )
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """What decides the order in which sums are rounded, and so the last bits of what is computed.
+
+        Threads that are not set stay so: the same store on a machine with other cores is to be found and continued.
+        """
+        return self.model_dump(include={"threads", "deterministic"})
 
 
 class RetrainConfig(_Group):

@@ -1,6 +1,7 @@
 """Setting up the machine's devices, before anything touches them."""
 
 import logging
+import os
 from typing import Any
 
 import tensorflow as tf
@@ -24,8 +25,12 @@ def set_up(config: DevicesConfig) -> None:
     if config.threads and tf.config.threading.get_intra_op_parallelism_threads() != config.threads:
         try:
             tf.config.threading.set_intra_op_parallelism_threads(config.threads)
-        except RuntimeError:  # a matter of speed alone, decided by whoever used TensorFlow first in this process
-            log.debug("TensorFlow is running already: its threads stay as they are")
+        except RuntimeError:  # decided by whoever used TensorFlow first in this process
+            log.warning(
+                "devices.threads %d comes too late, for TensorFlow runs in this process with %d: the last bits of the "
+                "model are of those; start a process of its own",
+                *(config.threads, threads_in_use()),
+            )
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
 
@@ -44,6 +49,12 @@ def enable_memory_growth() -> int:
         if not tf.config.experimental.get_memory_growth(gpu):
             _before_use(gpu, tf.config.experimental.set_memory_growth, gpu, True)
     return len(gpus)
+
+
+def threads_in_use() -> int:
+    """CPU threads of one operation: as many as were set, or as this process has cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(tf.config.threading.get_intra_op_parallelism_threads()) or cores
 
 
 def strategy() -> tf.distribute.Strategy:

@@ -151,6 +151,8 @@ class TrainedRef(Record):
     compiled: str
     feed: Literal["resident", "streamed"]
     threads: int
+    #: Threads of the processes that this training was resumed from, where they had others: its bits are of both.
+    threads_before: tuple[int, ...] = ()
     replicas: int
     history: tuple[Epoch, ...]
 

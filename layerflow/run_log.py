@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from layerflow import store
-from layerflow.config import TrainingConfig
+from layerflow.config import DevicesConfig, TrainingConfig
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.training import fingerprint_of
 
@@ -22,10 +22,15 @@ log = logging.getLogger(__name__)
 _HISTOGRAMS = 10
 
 
-def folder_of(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> Path:
+def folder_of(
+    config: TrainingConfig,
+    model: ModelRef,
+    data: DatasetRef,
+    machine: DevicesConfig = DevicesConfig(),  # noqa: B008  (frozen)
+) -> Path:
     """Where a training is logged: by network and data, then by when it began; a continued one keeps its folder."""
     runs = store.root() / "tensorboard" / f"{model.name.rpartition(':')[2]}-{data.name}"
-    short = fingerprint_of(config, model, data)[:8]
+    short = fingerprint_of(config, model, data, machine)[:8]
     return next(runs.glob(f"*-{short}"), runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{short}")
 
 

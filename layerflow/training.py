@@ -52,14 +52,17 @@ def train(
 ) -> TrainedRef:
     """Train ``model`` and write ``model.keras``, with the weights of its best epoch, computing in float32.
 
-    The checkpoint lies in the store, under a fingerprint of config, data, model and code: whatever interrupts the
-    training, the next call with the same ones goes on from there and ends with the same bits. More epochs than before
-    continue it too, unless the schedule stretches over them. Fewer start anew, beside the longer training's checkpoint.
+    The checkpoint lies in the store, under a fingerprint of config, data, model, code and ``devices.threads``: whatever
+    interrupts the training, the next call with the same ones goes on from there and ends with the same bits. Where no
+    threads are set, there are as many as cores: on a machine with others the last bits differ, and a warning says so.
+    More epochs than before continue it too, unless the schedule stretches over them. Fewer start anew, beside the
+    longer training's checkpoint.
 
     Args:
         callbacks: Keras callbacks, called in the order of ``fit``; their batch hooks are not, for a batch is no call.
             With several workers they are called in this process, where no network is: they can watch, not stop.
-        machine: How each of several workers sets up its devices; for one, the caller has.
+        machine: How each of several workers sets up its devices; for one, the caller has. Its threads, where they are
+            set, and whether it is deterministic are part of the fingerprint.
 
     Raises:
         NonFiniteLossError: As soon as a step's loss is infinite or not a number; the last checkpoint is kept.
@@ -68,7 +71,7 @@ def train(
         ClusterError: If the cluster is too small for the workers, or one of its nodes can't take part.
         WorkersLostError: If workers died again and again.
     """
-    fingerprint = fingerprint_of(config, model, data)
+    fingerprint = fingerprint_of(config, model, data, machine)
     with store.locked(f"training-{fingerprint}"):
         if config.workers > 1:
             from layerflow.distributed import train_on_ray
@@ -169,6 +172,7 @@ class _Training:
             )
         self.variables = [*self.network.variables, *self.optimizer.variables, *self.engine.variables]
         self.predict = make_predictor(with_added_loss(self.network), self.xla)
+        self.threads = [devices.threads_in_use()]
         self.progress = self._resume() or _Progress()
         self.began = time.perf_counter()
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
@@ -187,7 +191,8 @@ class _Training:
             steps=int(self.optimizer.iterations.numpy()),
             compiled="xla" if self.xla else "graph",
             feed="streamed" if self.streamed else "resident",
-            threads=tf.config.threading.get_intra_op_parallelism_threads(),
+            threads=self.threads[-1],
+            threads_before=tuple(self.threads[:-1]),
             replicas=self.strategy.num_replicas_in_sync,
             history=tuple(self.progress.history),
         )
@@ -311,7 +316,8 @@ class _Training:
         arrays |= {f"best_{index}": weight for index, weight in enumerate(self.progress.best_weights)}
         history = [epoch.model_dump() for epoch in self.progress.history]
         seconds = time.perf_counter() - self.began
-        self.checkpoint.save(arrays, {"history": history, "best_epoch": self.progress.best_epoch, "seconds": seconds})
+        state = {"history": history, "best_epoch": self.progress.best_epoch, "seconds": seconds}
+        self.checkpoint.save(arrays, {**state, "threads": self.threads})
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - began
 
@@ -326,7 +332,18 @@ class _Training:
         best = [arrays[f"best_{index}"] for index in range(sum(name.startswith("best_") for name in arrays))]
         if len(history) < self.config.epochs:
             log.info("resuming at epoch %d of %d", len(history) + 1, self.config.epochs)
-        return _Progress(history, state["best_epoch"], best, state.get("seconds", 0.0))
+        progress = _Progress(history, state["best_epoch"], best, state.get("seconds", 0.0))
+        before = state["threads"]
+        if before[-1] == self.threads[-1] or progress.is_over(self.config):
+            self.threads = before
+        else:
+            log.warning(
+                "resuming with %d CPU threads a training that had %d: the last bits of the model will not be those of "
+                "an uninterrupted one; set devices.threads, where machines have different numbers of cores",
+                *(self.threads[-1], before[-1]),
+            )
+            self.threads = [*before, *self.threads]
+        return progress
 
 
 def checkpoint_of(fingerprint: str, epochs: int) -> Checkpoint:
@@ -342,11 +359,16 @@ def checkpoint_of(fingerprint: str, epochs: int) -> Checkpoint:
     return checkpoint
 
 
-def fingerprint_of(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> str:
-    """Digest of all that decides the weights after a number of epochs."""
+def fingerprint_of(
+    config: TrainingConfig,
+    model: ModelRef,
+    data: DatasetRef,
+    machine: DevicesConfig = DevicesConfig(),  # noqa: B008  (frozen)
+) -> str:
+    """Digest of all that decides the weights after a number of epochs, but for the cores where no threads are set."""
     ignored = _NOT_THE_TRAINING - ({"epochs"} if depends_on_epochs(config) else set())
     settings = config.model_dump(mode="json", exclude=ignored)
-    content = [settings, model.digest, data.digest, code_digest(Path(__file__))]
+    content = [settings, machine.arithmetic, model.digest, data.digest, code_digest(Path(__file__))]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -19,7 +19,7 @@ def write_card(config: TrainingConfig, trained: TrainedRef, data: DatasetRef, fo
         "steps": f"{trained.steps:,} of {config.batch_size} images",
         "seconds": f"{seconds:,.2f}",
         "compiled": trained.compiled,
-        "threads": trained.threads or "all",
+        "threads": ", then ".join(map(str, (*trained.threads_before, trained.threads))),
         "replicas": trained.replicas,
         "feed": trained.feed,
     }

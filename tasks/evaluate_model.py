@@ -11,6 +11,7 @@ from tasks.policy import card_shown, step
     "evaluate_model",
     run_name="evaluate-{trained.model}-on-{data.name}",
     then=card_shown("evaluation", "Scores on the test images: confusion matrix, classes, calibration, mistakes"),
+    whole=("devices",),
 )
 def evaluate_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> Evaluation:
     """Score every test example: accuracy with its interval, loss, per-class figures, confusion matrix."""

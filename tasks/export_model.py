@@ -7,7 +7,7 @@ from layerflow.records import DatasetRef, ExportRef, TrainedRef
 from tasks.policy import step
 
 
-@step("export_model", run_name="export-{trained.model}-of-{data.name}")
+@step("export_model", run_name="export-{trained.model}-of-{data.name}", whole=("devices",))
 def export_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> ExportRef:
     """Export the model with its preprocessing, golden examples and the digest of every file."""
     from layerflow.devices import set_up

@@ -122,7 +122,7 @@ def step(
         run_name: Template of the task run's name, such as ``train-{model.name}-on-{data.name}``.
         then: Called with the step's record when the task runs, and so not where Prefect finds it `Cached`; may raise
             what must end the run.
-        whole: Inputs of which every field counts, and not the digest alone.
+        whole: Inputs of which every field counts, and not the digest alone; of the devices, what changes bits.
     """
 
     def decorate(work: Callable[..., R]) -> Task[..., R]:
@@ -192,6 +192,8 @@ def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any], listed: bool
     for name, value in inputs.items():
         if isinstance(value, DataConfig):
             content.append(sources.identity(value, folder.listed(value.path) if value.path and listed else None))
+        elif isinstance(value, DevicesConfig):
+            content.append(value.arithmetic if name in whole else None)
         else:
             content.append(value.model_dump(mode="json") if name in whole else _identity(value))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
@@ -234,8 +236,6 @@ def _identity(value: Any) -> Any:
         return value.identity
     if isinstance(value, ModelConfig) and own.is_own(value.name):
         return [value.model_dump(mode="json"), own.code_of(value.name)]
-    if isinstance(value, DevicesConfig):  # nor does what computes them
-        return None
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 

@@ -12,6 +12,7 @@ from tasks.policy import card_shown, step
     "train_model",
     run_name="train-{model.name}-on-{data.name}",
     then=card_shown("training", "The training: loss and accuracy by epoch, speed and set-up"),
+    whole=("devices",),
 )
 def train_model(
     config: TrainingConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig, folder: Path
@@ -26,7 +27,7 @@ def train_model(
     set_up(devices)
     if not progress.listener:  # a trial is verified by nobody
         start_early()
-    run_log = RunLog(folder_of(config, model, data), data.image_shape, config.epochs)
+    run_log = RunLog(folder_of(config, model, data, devices), data.image_shape, config.epochs)
     with progress.epochs_shown(config.epochs) as shown:
         trained = train(config, model, data, folder, [run_log, *shown], devices)
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.

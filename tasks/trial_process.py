@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from layerflow.config import RetrainConfig, TrainingConfig
+from layerflow.config import DevicesConfig, RetrainConfig, TrainingConfig
 from layerflow.errors import ConfigError, LayerflowError, NonFiniteLossError, OutOfMemoryError, heals
 from layerflow.records import DatasetRef, ModelRef
 from tasks import build_model, progress, train_model
@@ -59,7 +59,7 @@ def main() -> None:
     devices = config.devices_for_model
     try:
         model = make(build_model, config.model, data, config.training.seed, devices)
-        for epoch in _epochs_before(config.training, model, data):
+        for epoch in _epochs_before(config.training, model, data, devices):
             answers.say(epoch=epoch.pop("epoch"), figures=epoch)
         trained = make(train_model, config.training, model, data, devices)
     except Exception as error:  # whatever a network of the user's may raise
@@ -72,11 +72,13 @@ def main() -> None:
         answers.say(trained=trained.model_dump(mode="json"))
 
 
-def _epochs_before(config: TrainingConfig, model: ModelRef, data: DatasetRef) -> Iterator[dict[str, Any]]:
+def _epochs_before(
+    config: TrainingConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig
+) -> Iterator[dict[str, Any]]:
     """The epochs after which training resumes: whether they were bad is not to wait until it has come to its end."""
     from layerflow.training import checkpoint_of, fingerprint_of
 
-    found = checkpoint_of(fingerprint_of(config, model, data), config.epochs).found
+    found = checkpoint_of(fingerprint_of(config, model, data, devices), config.epochs).found
     for epoch in found[1]["history"] if found else ():
         yield {name: value for name, value in epoch.items() if name != "seconds"}
 

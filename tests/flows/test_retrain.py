@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import tasks
+from cli.run import _is_exported
 from flows.retrain import retrain
 from layerflow import store, training
 from layerflow.config import RetrainConfig, TrainingConfig
@@ -65,6 +66,12 @@ def test_eight_steps_end_with_a_published_verified_model(first_run: Retrained) -
     assert first_run.promotion.status in ("promoted", "unchanged")
     assert first_run.evaluation.accuracy >= 0.95
     assert first_run.verification.test_accuracy == first_run.evaluation.accuracy
+
+
+def test_the_command_line_knows_that_nothing_is_left_to_compute(first_run: Retrained) -> None:
+    assert _is_exported(RetrainConfig(), first_run.data)
+    other = RetrainConfig.model_validate({"devices": {"threads": 7}})
+    assert not _is_exported(other, first_run.data)
 
 
 def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monkeypatch: pytest.MonkeyPatch) -> None:

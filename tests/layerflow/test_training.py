@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from layerflow import building, evaluation, export, inference, store, training
+from layerflow import building, devices, evaluation, export, inference, store, training
 from layerflow import engine as engine_module
 from layerflow.checkpoint import Checkpoint
-from layerflow.config import OPTIMIZERS, SCHEDULES, ModelConfig, TrainingConfig
+from layerflow.config import OPTIMIZERS, SCHEDULES, DevicesConfig, ModelConfig, TrainingConfig
 from layerflow.engine import Engine, uses_xla
 from layerflow.errors import ConfigError, NonFiniteLossError
 from layerflow.inference import cross_entropy
@@ -471,6 +471,37 @@ def test_fewer_epochs_leave_a_longer_training_where_it_was(
     assert {file: file.read_bytes() for file in slots} == slots
     assert train(model, digits, tmp_path / "longer", epochs=7).epochs == 7
     assert "resuming at epoch 7 of 7" in caplog.text
+
+
+def test_going_on_with_other_threads_is_said_and_recorded(
+    clean: None,
+    model: ModelRef,
+    digits: DatasetRef,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    monkeypatch.setattr(devices, "threads_in_use", lambda: 2)  # machines of other sizes are not at hand
+    made = train(model, digits, tmp_path, epochs=2)
+    assert (made.threads, made.threads_before) == (2, ())
+    monkeypatch.setattr(devices, "threads_in_use", lambda: 64)
+    made = train(model, digits, tmp_path, epochs=2)
+    assert (made.threads, made.threads_before) == (2, ()), "nothing was left to be trained"
+    assert "CPU threads" not in caplog.text
+    made = train(model, digits, tmp_path, epochs=3)
+    assert "resuming with 64 CPU threads a training that had 2: the last bits of the model will not be" in caplog.text
+    assert (made.threads, made.threads_before) == (64, (2,))
+
+
+@pytest.mark.parametrize("machine", [{"threads": 3}, {"deterministic": True}], ids=str)
+def test_what_changes_bits_is_another_training_and_a_memory_limit_is_none(
+    model: ModelRef, digits: DatasetRef, machine: dict[str, object]
+) -> None:
+    def fingerprint(**settings: object) -> str:
+        return training.fingerprint_of(TrainingConfig(), model, digits, DevicesConfig(**settings))
+
+    assert fingerprint(**machine) != fingerprint() == fingerprint(memory_limit_mb=1000)
 
 
 def test_another_training_never_resumes(

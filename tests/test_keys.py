@@ -1,0 +1,31 @@
+"""The keys under which steps are found again."""
+
+import pytest
+
+from layerflow.config import DataConfig, DevicesConfig, ModelConfig, TrainingConfig
+from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from tasks import build_model, evaluate_model, export_model, load_data, train_model
+from tasks.policy import key_of
+
+DATA = DatasetRef.model_construct(digest="data")
+MODEL = ModelRef.model_construct(digest="model")
+TRAINED = TrainedRef.model_construct(digest="trained")
+INPUTS = {
+    load_data: {"config": DataConfig()},
+    build_model: {"config": ModelConfig(), "data": DATA, "seed": 0},
+    train_model: {"config": TrainingConfig(), "model": MODEL, "data": DATA},
+    evaluate_model: {"trained": TRAINED, "data": DATA},
+    export_model: {"trained": TRAINED, "data": DATA},
+}
+
+
+@pytest.mark.parametrize("step", INPUTS, ids=lambda step: step.name)
+def test_threads_and_determinism_are_in_the_key_of_each_step_whose_bits_they_change(step: object) -> None:
+    def key(**devices: object) -> str:
+        return key_of(step.cache_policy.work, {**INPUTS[step], "devices": DevicesConfig(**devices)})
+
+    computes = step in (train_model, evaluate_model, export_model)
+    assert (key(threads=1) != key(threads=2)) == computes
+    assert (key(threads=1) != key()) == computes
+    assert (key(deterministic=True) != key()) == computes
+    assert key(memory_limit_mb=1000) == key()
