@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from cli.run import run_rollback
-from cli.show import changes_table, comparison_table, console
+from cli.show import changes_table, comparison_table, console, local_time
 from layerflow import manifest, registry, store
 from layerflow.errors import DamagedError, RegistryError
 from layerflow.promotion import changes
@@ -30,7 +30,7 @@ def list_versions(name: str | None, as_json: bool) -> None:
             cells = (
                 row["name"],
                 str(row["version"]),
-                row["created"] or "?",
+                local_time(row["created"]) if known else "?",
                 row["dataset"] or "?",
                 accuracy,
                 row["role"],
@@ -53,7 +53,7 @@ def show_version(version: int, name: str | None, as_json: bool) -> None:
     size = f"{receipt['model']['parameters']:,} parameters, {receipt['trained']['epochs']} epochs"
     for row in (
         ("version", f"{version} of {name}: {registry.folder_of(name, version)}"),
-        ("published", f"{receipt['created']} by {receipt['flow_run'] or 'the command line'}"),
+        ("published", f"{local_time(receipt['created'])} by {receipt['flow_run'] or 'the command line'}"),
         ("decision", f"{decision['code']}: {decision['reason']}"),
         ("data", f"{receipt['data']['name']} {receipt['data']['version']}, digest {receipt['data']['digest'][:12]}…"),
         ("model", f"{receipt['trained']['model']} of {size}, seed {receipt['seed']}"),
@@ -68,12 +68,13 @@ def show_version(version: int, name: str | None, as_json: bool) -> None:
         console().print(changes_table(decision["changes"], f"champion {decision['champion']}", "challenger"))
 
 
-def open_report(version: int | None, name: str | None) -> None:
-    """Print the path of a version's report, or of the champion's, and open it in the browser."""
+def open_report(version: int | None, name: str | None, browser: bool) -> None:
+    """Print the path of a version's report, or of the champion's, and open it in a ``browser`` where that is wanted."""
     name = registry.the_name(name)
     report = registry.report_of(name, registry.versions(name)[0] if version is None else version)
     print(report, flush=True)
-    webbrowser.open(report.as_uri())
+    if browser:
+        webbrowser.open(report.as_uri())
 
 
 def show_difference(before: int, after: int, name: str | None, as_json: bool) -> None:

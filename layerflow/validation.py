@@ -176,15 +176,20 @@ def _of_classes(config: ChecksConfig, data: DatasetRef, splits: dict[str, _Split
         yield Finding(check="small_class", level=config.small_class, text=text)
 
 
-def _since(config: ChecksConfig, before: Profile, now: Profile) -> Iterator[Finding]:
-    """What changed since the model in service was trained."""
+def classes_since(config: ChecksConfig, before: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Finding]:
+    """Classes that came or went since the model in service was trained."""
     changes = {
-        "new_class": (set(now.classes) - set(before.classes), "classes that the model in service does not know"),
-        "lost_class": (set(before.classes) - set(now.classes), "classes of the model in service that are gone"),
+        "new_class": (set(now) - set(before), "classes that the model in service does not know"),
+        "lost_class": (set(before) - set(now), "classes of the model in service that are gone"),
     }
     for check, (names, text) in changes.items():
         if names:
             yield Finding(check=check, level=getattr(config, check), text=f"{text}: {_some(sorted(names))}")
+
+
+def _since(config: ChecksConfig, before: Profile, now: Profile) -> Iterator[Finding]:
+    """What changed since the model in service was trained."""
+    yield from classes_since(config, before.classes, now.classes)
     if before.classes == now.classes:
         psi = stability_index(before.counts["train"], now.counts["train"])
         if psi > config.max_psi:
