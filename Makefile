@@ -17,13 +17,15 @@ ray: $(VENV)/.ray ## add Ray to it: training.workers, and sweeps on a cluster
 # Bytecode is compiled at installation: it halves the time of the first `import tensorflow`.
 ifdef UV
 define install
+	@echo "Installing the pinned environment into $(VENV), about 1 GB: it takes a minute or two the first time."
 	test -x $(PY) || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode --require-hashes -r $(1)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --compile-bytecode --require-hashes -r $(1)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 endef
 else
 # The lock as constraints too: an older pip looks past a pin where another package asks for the pinned one with an extra.
 define install
+	@echo "Installing the pinned environment into $(VENV), about 1 GB: it takes several minutes the first time."
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip # an environment that uv made has no pip
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1) -c $(1)

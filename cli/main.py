@@ -4,12 +4,21 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter, validators
-from pydantic import ValidationError
+from cyclopts import (
+    App,
+    CycloptsError,
+    Group,
+    Parameter,
+    UnknownCommandError,
+    UnusedCliTokensError,
+    validators,
+)
+from pydantic import BaseModel, ValidationError
 
 from cli import yaml_file
 from cli.terminal import Output, explain, interrupted, print_traceback
@@ -25,11 +34,45 @@ app = App(
     help="Retrain image classifiers made of your own Keras layers, and ship only what is proved. "
     "With --debug, any command prints the traceback of an error.",
     default_parameter=_settings,
+    group_parameters=Group("Options", sort_key=2),
     help_on_error=False,
 )
+app.register_install_completion_command(help="Let the shell complete commands and flags.")
+
+#: The flags that a newcomer needs, in the order of `--help`.
+_MOST_USED = {
+    "data": ("name", "path", "image_size"),
+    "model": ("name", "hidden"),
+    "training": ("epochs", "batch_size", "learning_rate"),
+    "gate": ("min_accuracy",),
+    "registry": ("name",),
+}
+_most_used = Group("Most used", sort_key=1)
 
 
-@app.command
+def _group_flags() -> None:
+    """Divide the flags in `--help` as the settings are divided, the most used ones first."""
+    for number, (name, group) in enumerate(RetrainConfig.model_fields.items(), 3):
+        rest = Group(name.capitalize(), sort_key=number)
+        assert isinstance(group.annotation, type)
+        assert issubclass(group.annotation, BaseModel)
+        for field, info in group.annotation.model_fields.items():
+            info.metadata.append(Parameter(group=_most_used if field in _MOST_USED.get(name, ()) else rest))
+
+
+_group_flags()
+_EXAMPLES = """Examples:
+
+    layerflow retrain
+
+    layerflow retrain --data.name folder --data.path photos --data.image_size 64x64 --model.name cnn
+
+    layerflow retrain --config nightly.yaml --training.epochs 5 --json
+
+Add --debug for the traceback of an error."""
+
+
+@app.command(help_epilogue=_EXAMPLES)
 def retrain(
     *,
     settings: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),  # noqa: B008  (frozen)
@@ -208,7 +251,13 @@ def verify_all(*, name: str | None = None) -> None:
 
 
 @app.command
-def report(version: int | None = None, /, *, name: str | None = None) -> None:
+def report(
+    version: int | None = None,
+    /,
+    *,
+    name: str | None = None,
+    browser: Annotated[bool, Parameter(name="--open", negative="--no-open")] = True,
+) -> None:
     """Open the report of a published version in the browser, and print its path: one page with all cards of its run.
 
     Parameters
@@ -217,10 +266,12 @@ def report(version: int | None = None, /, *, name: str | None = None) -> None:
         Its number; default: the one in service.
     name
         The model, where several are published.
+    browser
+        Open it in the browser; otherwise only its path is printed.
     """
     from cli.registry import open_report
 
-    open_report(version, name)
+    open_report(version, name, browser)
 
 
 @app.command
@@ -346,7 +397,7 @@ def main() -> None:
         _leave(2, config_sentence(error))
     except CycloptsError as error:
         cause = error.__cause__
-        _leave(2, config_sentence(cause) if isinstance(cause, ValidationError) else _one_line(error))
+        _leave(2, config_sentence(cause) if isinstance(cause, ValidationError) else _usage(error, arguments))
     except BrokenPipeError:  # the reader of our output has gone: not our error, and nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
@@ -355,6 +406,20 @@ def main() -> None:
         if "--debug" in sys.argv:
             print_traceback(error)
         _leave(*explain(error))
+
+
+def _usage(error: CycloptsError, arguments: list[str]) -> str:
+    """What is wrong with the words of the command, and the words that were meant where that is likely."""
+    word = arguments[0] if arguments else ""
+    if isinstance(error, UnknownCommandError) and word in models:
+        return f"layerflow has no command {word}. Use `layerflow models {shlex.join(arguments)}`."
+    if (
+        isinstance(error, UnusedCliTokensError)
+        and (stray := error.unused_tokens)
+        and word in ("retrain", "sweep", "data")
+    ):
+        return f"{word} takes flags only. Received: {' '.join(stray)}; use --data.name {stray[0]} to choose the data."
+    return _one_line(error)
 
 
 def _one_line(error: Any) -> str:

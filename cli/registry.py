@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from cli.run import run_rollback
-from cli.show import changes_table, comparison_table, console
+from cli.show import changes_table, comparison_table, console, local_time
 from layerflow import registry, store
 from layerflow.cards import short
 from layerflow.errors import DamagedError, RegistryError
@@ -37,7 +37,7 @@ def list_versions(name: str | None, as_json: bool) -> None:
             cells = (
                 row["name"],
                 str(row["version"]),
-                short(row["created"] or "?"),
+                short(local_time(row["created"])) if known else "?",
                 short(row["dataset"] or "?"),
                 accuracy,
                 row["role"],
@@ -61,7 +61,7 @@ def show_version(version: int, name: str | None, as_json: bool) -> None:
     latency = f"99 % within {_number(verified.latency_p99_ms, '.2f')} ms"
     for row in (
         ("version", f"{version} of {name}: {registry.folder_of(name, version)}"),
-        ("published", f"{told.created} by {told.flow_run or 'the command line'}"),
+        ("published", f"{local_time(told.created)} by {told.flow_run or 'the command line'}"),
         ("decision", f"{told.decision.code}: {told.decision.reason}"),
         ("data", f"{told.data.name} {told.data.version}, digest {told.data.digest[:12]}…"),
         ("model", f"{told.trained.model} of {size}, seed {_number(told.seed, '')}"),
@@ -96,12 +96,13 @@ def _number(value: float | None, form: str) -> str:
     return "?" if value is None else format(value, form)
 
 
-def open_report(version: int | None, name: str | None) -> None:
-    """Print the path of a version's report, or of the champion's, and open it in the browser."""
+def open_report(version: int | None, name: str | None, browser: bool) -> None:
+    """Print the path of a version's report, or of the champion's, and open it in a ``browser`` where that is wanted."""
     name = registry.the_name(name)
     report = registry.report_of(name, registry.versions(name)[0] if version is None else version)
     print(report, flush=True)
-    webbrowser.open(report.as_uri())
+    if browser:
+        webbrowser.open(report.as_uri())
 
 
 def show_difference(before: int, after: int, name: str | None, as_json: bool) -> None:

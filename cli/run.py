@@ -8,13 +8,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from cli.embedded import Server, configured_url, ensure_answering, start_unless_configured
 from cli.terminal import Output, show
-from layerflow import own, store
+from layerflow import own, registry, store
 from layerflow.config import RetrainConfig
 from layerflow.distributed import require_ray
+from layerflow.errors import DataError
 from layerflow.records import DatasetRef, Retrained, RolledBack, Sweep
 from layerflow.search import plan
 
@@ -153,6 +155,7 @@ def _prepare(config: RetrainConfig) -> None:
     _check_own(config)
     if data is None:
         check(config.data)
+    _check_classes(config, data)
     start_early()
 
 
@@ -167,8 +170,32 @@ def _prepare_data(config: RetrainConfig) -> None:
 
         set_up(config.devices_for_model)  # the best one is evaluated and exported here
     _check_own(config)
-    if cached(tasks.load_data, config.data, config.devices) is None:
+    data = cached(tasks.load_data, config.data, config.devices)
+    if data is None:
         check(config.data)
+    _check_classes(config, data)
+
+
+def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
+    """Refuse classes that the checks would stop, before there is a run, where they are known.
+
+    Raises:
+        DataError: If a class of the model in service is gone, or one is new, at the level `stop`.
+    """
+    from layerflow import folder
+    from layerflow.validation import classes_since
+
+    if data is None and config.data.path is None:  # TensorFlow Datasets may have to prepare them first
+        return
+    before = registry.profile_in_service(config.registry_name, "")
+    if before is None:
+        return
+    now = data.classes if data else folder.listed(config.data.path or Path()).classes
+    if stops := [each.text for each in classes_since(config.checks, before.classes, now) if each.level == "stop"]:
+        raise DataError(
+            f"The data of {config.data.title} must have the classes of the model in service. They do not: "
+            f"{'; '.join(stops)}; restore them, or set checks.lost_class or checks.new_class to warn."
+        )
 
 
 def _check_own(config: RetrainConfig) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,14 @@ def changes_table(changes: Iterable[dict[str, Any]], before: str, after: str) ->
     for change in changes:
         table.add_row(change["field"], *(short(change[side]) for side in ("before", "after")))
     return table
+
+
+def local_time(moment: str) -> str:
+    """A receipt's time, which is UTC, as clocks show it here; as it is where it is no time."""
+    try:
+        return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    except (TypeError, ValueError):
+        return str(moment)
 
 
 def console() -> Console:

@@ -1,5 +1,7 @@
 """What TensorFlow Datasets (TFDS) has, and where its raw files come from: the network, or a mirror of it."""
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -109,15 +111,17 @@ def prepare(builder: tfds.core.DatasetBuilder, config: DataConfig, scratch: Path
         mirror = config.mirror_folder
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
-        log.info("preparing %s from %s", builder.info.full_name, mirror or "its source")
-        builder.download_and_prepare(
-            download_dir=scratch / "downloads",
-            download_config=tfds.download.DownloadConfig(
-                manual_dir=mirror / builder.name if mirror else None,
-                # One for each dataset: in a shared one TFDS mixes files of equal names.
-                extract_dir=scratch / "extracted",
-            ),
-        )
+        if type(builder).url_infos:
+            log.info("preparing %s from %s", builder.info.full_name, mirror or "its source")
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints sizes that it does not know yet
+            builder.download_and_prepare(
+                download_dir=scratch / "downloads",
+                download_config=tfds.download.DownloadConfig(
+                    manual_dir=mirror / builder.name if mirror else None,
+                    # One for each dataset: in a shared one TFDS mixes files of equal names.
+                    extract_dir=scratch / "extracted",
+                ),
+            )
         store.write_atomically(digests, json.dumps(store.digests(prepared)).encode())
         for folder in ("downloads", "extracted"):
             shutil.rmtree(scratch / folder, ignore_errors=True)

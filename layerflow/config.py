@@ -218,9 +218,7 @@ class DataConfig(_Group):
         if self.name == "folder" and self.path is None:
             raise ValueError("--data.path is missing; it names the folder of images that data.name folder reads")
         if self.name != "folder" and self.path is not None:
-            raise ValueError(
-                "data.path goes with data.name folder only; add --data.name folder, or leave data.path out"
-            )
+            raise ValueError("data.path goes with data.name folder; add --data.name folder, or leave data.path out")
         if self.name == "folder" and (self.module or self.data_dir):
             raise ValueError("data.module and data.data_dir with a dataset of TensorFlow Datasets, not with a folder")
         return self

@@ -42,6 +42,8 @@ _PART, _PART_BYTES = 32, 2**22
 _MOST_BYTES = 2**28
 #: Folders in each other below that of a class: more are a mistake, and end where the system takes no longer path.
 _MOST_LEVELS = 50
+#: Seconds between two lines that say how far reading is.
+_PROGRESS_SECONDS = 10.0
 #: Names that a sentence names; the rest stands in the log.
 _NAMED = 20
 #: Characters of a path that a sentence shows: its beginning and, most of them, its end.
@@ -285,11 +287,13 @@ def _learn(root: Path, found: list[_Found], began: int) -> Iterable[ImageFile]:
     with store.locked(f"folder-{index.stem}"):
         known = _read_index(index)
         new = [each for each in found if each.path not in known or known[each.path][0] != each.status]
-        seen = {
-            each.path: look
-            for part, looks in _in_threads(lambda file: _look(root, file), new, _PART)
-            for each, look in zip(part, looks, strict=True)
-        }
+        seen: dict[str, list[Any]] = {}
+        told = time.monotonic()
+        for part, looks in _in_threads(lambda file: _look(root, file), new, _PART):
+            seen |= {each.path: look for each, look in zip(part, looks, strict=True)}
+            if time.monotonic() - told > _PROGRESS_SECONDS:
+                log.info("%s: %s of %s new files read", _shown(root), f"{len(seen):,}", f"{len(new):,}")
+                told = time.monotonic()
         _say_what_is_new(root, known, seen, {each.path for each in found})
         index_now = {each.path: seen.get(each.path) or known[each.path] for each in found}
         if seen or len(index_now) < len(known):

@@ -205,14 +205,19 @@ def _imbalance(config: ChecksConfig, classes: tuple[str, ...], counts: tuple[int
         yield _finding("imbalance", config.imbalance, text, f"add images of {smallest}, or join it with another class")
 
 
-def _since(config: ChecksConfig, before: Profile, now: Profile) -> Iterator[Finding]:
-    """What changed since the model in service was trained."""
-    if new := sorted(set(now.classes) - set(before.classes)):
+def classes_since(config: ChecksConfig, before: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Finding]:
+    """Classes that came or went since the model in service was trained."""
+    if new := sorted(set(now) - set(before)):
         text = f"classes that the model in service does not know: {_some(new)}"
         yield _finding("new_class", config.new_class, text, "remove them, unless they are meant to be there")
-    if lost := sorted(set(before.classes) - set(now.classes)):
+    if lost := sorted(set(before) - set(now)):
         text = f"classes of the model in service that are gone: {_some(lost)}"
         yield _finding("lost_class", config.lost_class, text, "bring them back, unless they are meant to be gone")
+
+
+def _since(config: ChecksConfig, before: Profile, now: Profile) -> Iterator[Finding]:
+    """What changed since the model in service was trained."""
+    yield from classes_since(config, before.classes, now.classes)
     if before.classes == now.classes:
         psi = stability_index(before.counts["train"], now.counts["train"])
         if psi > config.max_psi:

@@ -2,13 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
+import webbrowser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+
+from cli.main import app, main
+from layerflow import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERFLOW = Path(sys.executable).with_name("layerflow")
@@ -134,7 +139,9 @@ BAD_INPUT = {
     "not prepared": (["--data.data_dir", "/nonexistent"], "data.data_dir must hold digits/1.0.0"),
     "no folder": (["--data.name", "folder", "--data.path", "/nonexistent"], "/nonexistent does not exist"),
     "no config file": (["--config", "/nonexistent.yaml"], "must name a YAML file that can be read"),
-    "stray word": (["mnist"], "mnist"),
+    "stray word": (["mnist"], "use --data.name mnist to choose the data"),
+    "no such class": (["--model.name", "layers:Nope"], "layers must hold a class or function Nope"),
+    "folder without a path": (["--data.name", "folder"], "--data.path is missing"),
 }
 
 
@@ -203,6 +210,68 @@ def test_help_names_every_setting(tmp_path: Path) -> None:
     assert done.returncode == 0
     for flag in ("--data.name", "--data.mirror", "--model.hidden", "--training.batch_size", "--gate.min_accuracy"):
         assert flag in done.stdout
+
+
+def said(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Status and output of a command that needs no process of its own."""
+    monkeypatch.setattr(sys, "argv", ["layerflow", *arguments])
+    status = 0
+    try:
+        main()
+    except SystemExit as left:
+        status = int(left.code or 0)
+    out, err = capsys.readouterr()
+    return status, out + err
+
+
+def test_words_that_are_nearly_a_command_are_answered_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, sentence = said(["diff", "1", "2"], monkeypatch, capsys)
+    assert (status, sentence) == (2, "layerflow: layerflow has no command diff. Use `layerflow models diff 1 2`.\n")
+    status, sentence = said(["retrian"], monkeypatch, capsys)
+    assert (status, sentence.count("\n")) == (2, 1)
+    assert "retrain" in sentence
+
+
+def test_help_begins_with_the_ten_most_used_flags_and_ends_with_examples(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    status, text = said(["retrain", "--help"], monkeypatch, capsys)
+    groups = re.findall(r"╭─ ([\w ]+?) ─", text)
+    assert (status, groups) == (
+        0,
+        ["Most used", "Options", "Data", "Checks", "Model", "Training", "Gate", "Registry", "Devices"],
+    )
+    most_used = text[: text.index("╭─ Options")]
+    assert len(re.findall(r"^│ --", most_used, re.MULTILINE)) == 10
+    assert "layerflow retrain --data.name folder --data.path" in text.partition("Examples")[2]
+
+
+def test_hidden_layers_are_given_as_people_write_them() -> None:
+    for words in (["128,64"], ["[128, 64]"], ["128", "--model.hidden", "64"]):
+        _, bound, _ = app.parse_args(["retrain", "--model.hidden", *words], exit_on_error=False, print_error=False)
+        assert bound.kwargs["settings"].model.hidden == (128, 64)
+
+
+@pytest.mark.parametrize("flag", ["--no-open", "--open"])
+def test_a_report_is_opened_unless_it_is_not_wanted(
+    flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(registry, "the_name", lambda name: "m")
+    monkeypatch.setattr(registry, "report_of", lambda name, version: tmp_path)
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    assert said(["report", "1", flag], monkeypatch, capsys) == (0, f"{tmp_path}\n")
+    assert opened == ([tmp_path.as_uri()] if flag == "--open" else [])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(shell: Literal["bash", "zsh", "fish"]) -> None:
+    script = app.generate_completion(shell=shell)
+    assert "retrain" in script
+    assert "data.name" in script
 
 
 @pytest.mark.usefixtures("on_the_server")

@@ -1,10 +1,15 @@
 """What the command line does around a flow."""
 
 import time
+from types import SimpleNamespace
 
+import pytest
 from prefect import flow
 
-from cli.run import _read_steps
+from cli.run import _check_classes, _read_steps
+from layerflow import registry
+from layerflow.config import RetrainConfig
+from layerflow.errors import DataError
 from tasks.policy import as_task
 
 first = as_task(lambda: 1, "first", "first", ())
@@ -25,3 +30,14 @@ def test_the_states_of_a_flow_with_any_number_of_steps_are_read_without_a_wait(s
     assert time.monotonic() - began < 5, "it did not wait until the deadline for a run that never comes"
     assert [(step, told["state"]) for step, told in steps.items()] == [("first", "Completed"), ("second", "Completed")]
     assert name, "the run has one, whatever Prefect calls it"
+
+
+def test_a_class_that_is_gone_is_refused_before_there_is_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = SimpleNamespace(classes=("cat", "dog"))
+    monkeypatch.setattr(registry, "profile_in_service", lambda name, digest: before)
+    now = SimpleNamespace(classes=("cat",))
+    with pytest.raises(DataError, match=r"classes of the model in service that are gone: dog; restore them, or set"):
+        _check_classes(RetrainConfig(), now)  # type: ignore[arg-type]
+    lenient = RetrainConfig.model_validate({"checks": {"lost_class": "warn"}})
+    _check_classes(lenient, now)  # type: ignore[arg-type]
+    _check_classes(RetrainConfig(), before)  # type: ignore[arg-type]

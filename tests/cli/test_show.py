@@ -1,8 +1,10 @@
 """What the tables show."""
 
+import time
+
 import pytest
 
-from cli.show import changes_table, comparison_table, console
+from cli.show import changes_table, comparison_table, console, local_time
 
 
 def test_names_and_reasons_that_look_like_markup_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,3 +19,14 @@ def test_names_and_reasons_that_look_like_markup_are_shown_as_they_are(capsys: p
     assert text.count("([cat])") == 2
     for said in ("│ [b] ", "see [/wiki] :cat:", "forced (see [/wiki])"):
         assert said in text
+
+
+def test_times_are_those_of_the_clock_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert local_time("2026-11-24T22:30:00+00:00") == "2026-11-25 07:30 JST"
+        assert local_time("yesterday") == "yesterday"
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()

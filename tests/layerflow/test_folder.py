@@ -560,3 +560,14 @@ def test_a_split_that_leaves_no_images_is_refused(tree: Path) -> None:
 def test_path_goes_with_folder_and_with_nothing_else(settings: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"data\.(path|module)"):
         DataConfig.model_validate(settings)
+
+
+def test_reading_a_large_folder_says_how_far_it_is(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, empty_store: Path
+) -> None:
+    monkeypatch.setattr(folder, "_PROGRESS_SECONDS", -1.0)
+    monkeypatch.setattr(folder.log.parent, "propagate", True)
+    caplog.set_level("INFO", "layerflow")
+    folder.scan(tree)
+    total = len([file for file in tree.rglob("*") if file.is_file()])
+    assert f"{total:,} of {total:,} new files read" in caplog.text
