@@ -38,7 +38,7 @@ _ENVIRONMENT = (
     *("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "TF_XLA_FLAGS"),
 )
 #: Lines of the libraries about themselves, and how much of what else is printed goes to the log.
-_NOISE, _LINES, _LETTERS = re.compile(r"[IW]\d{4} |WARNING"), 20, 200
+_NOISE, _LINES, _LETTERS = re.compile(r"[IWE]\d{4} |WARNING"), 20, 200
 
 
 def verify(export: ExportRef, evaluation: Evaluation, data: DatasetRef) -> Verification:

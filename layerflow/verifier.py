@@ -104,7 +104,9 @@ def require(condition: bool, reason: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line that says something; TensorFlow's begin with a heading."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and line != "Graph execution error:"), type(error).__name__)
 
 
 def check_isolation() -> str:

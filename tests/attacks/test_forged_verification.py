@@ -295,17 +295,14 @@ def test_what_a_model_prints_is_no_answer_and_goes_to_the_log(
 def test_an_answer_without_the_nonce_of_the_request_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a process of its own, since what is attacked is the channel to it: this graph writes to every descriptor."""
+    """In a process of its own, since what is attacked is the channel to it: this graph writes into it."""
 
-    def writes_everywhere(module: tf.Module, probabilities: tf.Tensor) -> tf.Tensor:
-        for descriptor in range(3, 16):
-            stream = f"file:///proc/self/fd/{descriptor}"
-            probabilities = with_control(tf.raw_ops.PrintV2(input=FORGED, output_stream=stream), probabilities)
-        return probabilities
+    def writes_an_answer(module: tf.Module, probabilities: tf.Tensor) -> tf.Tensor:
+        return with_control(tf.raw_ops.PrintV2(input=FORGED, output_stream="file:///proc/self/fd/100"), probabilities)
 
     monkeypatch.setattr(verification, "_VERIFIER", PROGRAMS / "verifier_without_a_list.py")
     with pytest.raises(VerificationError, match="must answer with the nonce of its request"):
-        verification.inspect(ship(tmp_path / "model", writes_everywhere))
+        verification.inspect(ship(tmp_path / "model", writes_an_answer))
 
 
 def test_the_process_gets_no_secret_and_has_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

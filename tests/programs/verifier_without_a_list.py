@@ -3,6 +3,7 @@
 Usage: as ``layerflow/verifier.py``.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "layerflow"))
 import verifier
 
 sys.path.pop(0)
+os.dup2(int(sys.argv[1]), 100)  # where the graph of the test looks for it: a descriptor's number is no secret
+sys.argv[1] = "100"
 verifier.check_graph = lambda folder: "not checked"
 verifier.check_isolation = lambda: "not checked"
 verifier.main()
