@@ -54,6 +54,21 @@ def test_a_run_that_ended_or_waits_to_be_started_again_is_not_taken_for_dead() -
     assert told >= {state.__name__ for state in (Completed, Failed, Cancelled, Crashed, AwaitingRetry)}
 
 
+@pytest.mark.parametrize(
+    ("target", "port", "command"),
+    [
+        ("ui", "PORT=4311", "layerflow ui --port 4311"),
+        ("ui", "", "layerflow ui"),
+        ("tensorboard", "PORT=6007", "tensorboard --port 6007 --logdir"),
+        ("tensorboard", "", "tensorboard --logdir"),
+    ],
+)
+def test_make_hands_a_port_on(target: str, port: str, command: str) -> None:
+    arguments = ["make", "--dry-run", target, *filter(None, [port])]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert command in " ".join(done.stdout.splitlines()[-1].split())
+
+
 def test_a_server_that_is_away_for_five_minutes_ends_no_run() -> None:
     """The three clocks that run meanwhile: of the client's tries, of the lease, and of the automation."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["prefect"]
