@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from cli import yaml_file
-from layerflow import folder, manifest, registry, store
+from layerflow import folder, manifest, registry, store, verifier
 from layerflow.config import RetrainConfig
 from layerflow.errors import LayerflowError, config_sentence
 from layerflow.records import ModelRef, Retrained
@@ -141,7 +141,7 @@ def configs(draw: st.DrawFn) -> bytes:
     return text.encode()
 
 
-@fuzzed(0.4)
+@fuzzed(0.35)
 @given(content=configs() | st.binary(max_size=200))
 def test_any_config_file_is_a_config_or_one_sentence(content: bytes) -> None:
     def read() -> RetrainConfig:
@@ -211,7 +211,7 @@ def trees(draw: st.DrawFn) -> dict[str, bytes]:
     return files
 
 
-@fuzzed(0.15)
+@fuzzed(0.1)
 @given(files=trees())
 def test_any_folder_of_images_is_read_or_refused_in_one_sentence(files: dict[str, bytes], empty_store: Path) -> None:
     root = empty_store.parent / "images"
@@ -281,3 +281,17 @@ def test_no_byte_of_an_export_can_change_and_be_published(data: st.DataObject, p
     finally:
         target.write_bytes(whole)
         shutil.rmtree(published / "2", ignore_errors=True)
+
+
+@fuzzed(0.1)
+@given(data=st.data())
+def test_any_graph_is_checked_or_refused_in_one_sentence(data: st.DataObject, published: Path) -> None:
+    target = published / "1" / "saved_model.pb"
+    whole = target.read_bytes()
+    target.write_bytes(data.draw(damaged_bytes(whole)))
+    try:
+        verifier.check_graph(target.parent)
+    except verifier.RefusedError as error:
+        require_one_sentence(str(error))
+    finally:
+        target.write_bytes(whole)
