@@ -104,7 +104,10 @@ def sweep(
 
 @app.command
 def verify(folder: Path, /) -> None:
-    """Verify an exported model in a fresh process: digests, signature, golden examples, batch sizes, latency.
+    """Verify an exported model: its receipt and the ledger, then, in a fresh process, digests, signature and answers.
+
+    Without a signature, the files of one folder vouch only for each other: whoever can write the folder and the ledger
+    beside it can replace all of them together.
 
     Parameters
     ----------
@@ -112,9 +115,13 @@ def verify(folder: Path, /) -> None:
         A SavedModel that layerflow exported, such as store/models/mlp-digits/1.
     """
     from cli.show import show_verification
+    from layerflow.registry import provenance
     from layerflow.verification import inspect
 
-    show_verification(folder, inspect(folder))
+    told = provenance(folder)
+    report = inspect(folder)
+    report["checks"]["receipt"] = told
+    show_verification(folder, report)
 
 
 models = App(
@@ -183,7 +190,7 @@ def diff(before: _Version, after: _Version, /, *, name: str | None = None, as_js
 
 @models.command(name="verify")
 def verify_all(*, name: str | None = None) -> None:
-    """Compare every byte of every published version with its digest.
+    """Compare every byte of every published version with its digests, its receipt and the ledger.
 
     Parameters
     ----------

@@ -6,18 +6,25 @@ import sys
 import webbrowser
 from typing import Any
 
+from pydantic import ValidationError
 from rich.table import Table
 
 from cli.run import run_rollback
 from cli.show import changes_table, comparison_table, console
-from layerflow import manifest, registry, store
+from layerflow import registry, store
+from layerflow.cards import short
 from layerflow.errors import DamagedError, RegistryError
 from layerflow.promotion import changes
+from layerflow.receipts import Receipt
+from layerflow.records import Change, Comparison
 
 
 def list_versions(name: str | None, as_json: bool) -> None:
     """Every published version, newest first within its name."""
     rows = [_row(each, version) for each in _chosen(name) for version in registry.versions(each)]
+    for each in [name] if name else registry.folders():
+        for complaint in registry.complaints(each):
+            print(f"warning: {complaint}", file=sys.stderr)
     if as_json:
         print(json.dumps(rows, indent=2))
     elif not rows:
@@ -26,12 +33,12 @@ def list_versions(name: str | None, as_json: bool) -> None:
         table = Table("model", "version", "when", "dataset", "accuracy", "")
         for row in rows:
             known = row["created"] is not None
-            accuracy = f"{row['accuracy']:.4f}" if known else "no receipt"
+            accuracy = f"{row['accuracy']:.4f}" if known else "receipt can't be read"
             cells = (
                 row["name"],
                 str(row["version"]),
-                row["created"] or "?",
-                row["dataset"] or "?",
+                short(row["created"] or "?"),
+                short(row["dataset"] or "?"),
                 accuracy,
                 row["role"],
             )
@@ -46,26 +53,47 @@ def show_version(version: int, name: str | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(receipt, indent=2))
         return
+    told = Receipt.model_validate(receipt)
     facts = Table.grid(padding=(0, 2))
-    evaluation, verified, decision = receipt["evaluation"], receipt["verification"], receipt["decision"]
-    examples = f"{evaluation['test_examples']:,} test examples"
-    interval = f"{evaluation['accuracy_low']:.4f} to {evaluation['accuracy_high']:.4f}"
-    size = f"{receipt['model']['parameters']:,} parameters, {receipt['trained']['epochs']} epochs"
+    evaluation, verified = told.evaluation, told.verification
+    interval = f"{_number(evaluation.accuracy_low, '.4f')} to {_number(evaluation.accuracy_high, '.4f')}"
+    size = f"{_number(told.model.parameters, ',')} parameters, {_number(told.trained.epochs, ',')} epochs"
+    latency = f"99 % within {_number(verified.latency_p99_ms, '.2f')} ms"
     for row in (
         ("version", f"{version} of {name}: {registry.folder_of(name, version)}"),
-        ("published", f"{receipt['created']} by {receipt['flow_run'] or 'the command line'}"),
-        ("decision", f"{decision['code']}: {decision['reason']}"),
-        ("data", f"{receipt['data']['name']} {receipt['data']['version']}, digest {receipt['data']['digest'][:12]}…"),
-        ("model", f"{receipt['trained']['model']} of {size}, seed {receipt['seed']}"),
-        ("accuracy", f"{evaluation['accuracy']:.4f} (95 % interval {interval}, {examples})"),
-        ("latency", f"{verified['latency_p50_ms']:.2f} ms an image, 99 % within {verified['latency_p99_ms']:.2f} ms"),
-        ("libraries", ", ".join(f"{library} {number}" for library, number in receipt["versions"].items())),
+        ("published", f"{told.created} by {told.flow_run or 'the command line'}"),
+        ("decision", f"{told.decision.code}: {told.decision.reason}"),
+        ("data", f"{told.data.name} {told.data.version}, digest {told.data.digest[:12]}…"),
+        ("model", f"{told.trained.model} of {size}, seed {_number(told.seed, '')}"),
+        (
+            "accuracy",
+            f"{evaluation.accuracy:.4f} (95 % interval {interval}, "
+            f"{_number(evaluation.test_examples, ',')} test examples)",
+        ),
+        ("latency", f"{_number(verified.latency_p50_ms, '.2f')} ms an image, {latency}"),
+        ("libraries", ", ".join(f"{library} {number}" for library, number in told.versions.items())),
     ):
         facts.add_row(*row)
     console().print(facts)
-    if decision.get("comparison"):
-        console().print(comparison_table(decision["comparison"]))
-        console().print(changes_table(decision["changes"], f"champion {decision['champion']}", "challenger"))
+    _show_comparison(receipt["decision"])
+
+
+def _show_comparison(decision: dict[str, Any]) -> None:
+    """What the gate saw, where the receipt tells; it is not among what a receipt must hold."""
+    if not decision.get("comparison"):
+        return
+    try:
+        comparison = Comparison.model_validate(decision["comparison"]).model_dump()
+        differing = [Change.model_validate(each).model_dump() for each in decision["changes"]]
+    except (KeyError, TypeError, ValidationError):
+        console().print("comparison  the receipt holds none that this version of layerflow can read")
+        return
+    console().print(comparison_table(comparison))
+    console().print(changes_table(differing, f"champion {comparison['champion_version']}", "challenger"))
+
+
+def _number(value: float | None, form: str) -> str:
+    return "?" if value is None else format(value, form)
 
 
 def open_report(version: int | None, name: str | None) -> None:
@@ -89,17 +117,25 @@ def show_difference(before: int, after: int, name: str | None, as_json: bool) ->
 
 
 def check_versions(name: str | None) -> None:
-    """Compare every version with its digests, and fail after all were looked at if one is damaged."""
-    damaged = 0
-    for each in _chosen(name):
+    """Compare every version with the ledger, its digests and its receipt; fail after all if anything is wrong."""
+    wrong = 0
+    for each in [registry.the_name(name)] if name else registry.folders():
+        ledger = registry.known_ledger(each)
+        sound = "every byte is as published"
+        if ledger.published is None:
+            sound = "every byte is as its own list says; the ledger of an earlier layerflow has no digest of it"
         for version in registry.versions(each):
-            damage = manifest.damage(registry.folder_of(each, version))
-            print(f"{each} {version}: {damage or 'every byte is as published'}")
-            damaged += damage is not None
-    if damaged:
+            damage = registry.damage(each, version, ledger)
+            print(f"{each} {version}: {damage or sound}")
+            wrong += damage is not None
+        for complaint in registry.complaints(each):
+            print(f"{each}: {complaint}")
+            wrong += 1
+    if wrong:
         raise DamagedError(
-            f"Every published version must be as it was published. {damaged} {'is' if damaged == 1 else 'are'} not; "
-            "restore it from a copy, or put another into service with layerflow rollback --to."
+            f"Every published version must be as it was published, with nothing else beside it, and "
+            f"{wrong} {'thing is' if wrong == 1 else 'things are'} not; restore what is damaged from a copy, or put "
+            "another version into service with layerflow rollback --to."
         )
 
 
@@ -130,22 +166,24 @@ def _receipt(name: str, version: int) -> dict[str, Any]:
 
 
 def _row(name: str, version: int) -> dict[str, Any]:
-    receipt = registry.receipt_of(name, version)
-    digest = receipt["export"]["digest"] if receipt else None
+    found = registry.receipt_of(name, version)
+    receipt = Receipt.model_validate(found) if found else None
+    model = registry.model_digest(name, version)
     if version == registry.versions(name)[0]:
         role = "champion"
     elif version == registry.predecessor(name):
         role = "rollback restores it"
     else:
-        role = "taken back" if receipt and registry.identity(receipt) in registry.read_ledger(name).rolled_back else ""
+        role = "taken back" if model in registry.known_ledger(name).rolled_back else ""
     return {
         "name": name,
         "version": version,
         "role": role,
-        "created": receipt["created"] if receipt else None,
-        "dataset": receipt["data"]["name"] if receipt else None,
-        "accuracy": receipt["evaluation"]["accuracy"] if receipt else None,
-        "code": receipt["decision"].get("code") if receipt else None,
-        "digest": digest,
+        "created": receipt.created if receipt else None,
+        "dataset": receipt.data.name if receipt else None,
+        "accuracy": receipt.evaluation.accuracy if receipt else None,
+        "code": receipt.decision.code if receipt else None,
+        "digest": receipt.export.digest if receipt else None,
+        "model": model,
         "folder": str(registry.folder_of(name, version)),
     }

@@ -14,24 +14,41 @@ def write_digests(saved_model: Path) -> dict[str, str]:
     """Write the SHA-256 of every file of a SavedModel into it, and return them with that of the list itself."""
     (saved_model / DIGESTS).unlink(missing_ok=True)
     files = store.digests(saved_model)
-    (saved_model / DIGESTS).write_text("".join(f"{digest}  {name}\n" for name, digest in files.items()))
+    (saved_model / DIGESTS).write_text(listing(files))
     return {**files, DIGESTS: store.sha256(saved_model / DIGESTS)}
+
+
+def listing(files: dict[str, str]) -> str:
+    """The text of the list, of files in order of path."""
+    return "".join(f"{digest}  {name}\n" for name, digest in files.items())
+
+
+def listed(saved_model: Path) -> dict[str, str]:
+    """The digests by file that the list of a SavedModel has.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is no such list.
+    """
+    lines = (saved_model / DIGESTS).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+
+
+def first_difference(one: dict[str, str], other: dict[str, str]) -> str | None:
+    """The first file that only one of two lists has, or of which they have other digests."""
+    return next((name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)), None)
 
 
 def damage(saved_model: Path) -> str | None:
     """What is not as its list of digests says, or nothing if every byte is."""
     try:
-        lines = (saved_model / DIGESTS).read_text().splitlines()
-        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        expected = listed(saved_model)
     except (OSError, ValueError):
         return f"{DIGESTS} can't be read"
     present = store.digests(saved_model)
-    present.pop(DIGESTS)
-    for name in sorted(listed.keys() | present.keys()):
-        if name not in present:
-            return f"{name} is missing"
-        if name not in listed:
-            return f"{name} does not belong to the model"
-        if listed[name] != present[name]:
-            return f"{name} was changed"
-    return None
+    present.pop(DIGESTS, None)
+    if (name := first_difference(expected, present)) is None:
+        return None
+    if name not in present:
+        return f"{name} is missing"
+    return f"{name} was changed" if name in expected else f"{name} does not belong to the model"

@@ -75,11 +75,12 @@ def promote(
     """
     name, export = config.registry_name, challenger.export
     with store.locked(f"models-{name}"):
-        champion = next(iter(registry.versions(name)), None)
+        champion = registry.champion_of(name)
         theirs = registry.receipt_of(name, champion) if champion else None
         receipt = _receipt(config, challenger, flow_run)
         model = registry.identity(receipt)
-        verdict, comparison = _decide(config, challenger, model, champion, theirs)
+        damage = registry.damage(name, champion) if champion else None
+        verdict, comparison = _decide(config, challenger, model, champion, theirs, damage)
         published = verdict.code.startswith("promoted")
         version = registry.next_version(name) if published else champion
         differing = changes(theirs, receipt) if theirs else ()
@@ -141,7 +142,12 @@ def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = Fa
 
 
 def _decide(
-    config: RetrainConfig, challenger: Challenger, model: str, champion: int | None, theirs: dict[str, Any] | None
+    config: RetrainConfig,
+    challenger: Challenger,
+    model: str,
+    champion: int | None,
+    theirs: dict[str, Any] | None,
+    damage: str | None,
 ) -> tuple[Verdict, Comparison | None]:
     """The gate, in the order in which its questions matter."""
     rules = config.gate
@@ -150,7 +156,7 @@ def _decide(
             "refused_unverified",
             "The verification must be of the model that is to be published; it is of another.",
         ), None
-    if champion and theirs and registry.identity(theirs) == model:
+    if champion and theirs and not damage and registry.identity(theirs) == model:
         return Verdict("unchanged", f"version {champion} is this very model"), None
     if floor := below_floor(rules, challenger.evaluation, challenger.verification):
         return Verdict("kept_below_floor", floor), None
@@ -160,7 +166,7 @@ def _decide(
     if champion is None:
         accuracy = challenger.evaluation.accuracy
         return Verdict("promoted_first", f"accuracy {accuracy:.4f}, and there was no champion"), None
-    found = _compare(challenger, config.registry_name, champion, theirs)
+    found = _compare(challenger, config.registry_name, champion, theirs, damage)
     if isinstance(found, Comparison):
         verdict = judge(rules, found)
     elif rules.not_comparable == "floors_only":
@@ -174,10 +180,14 @@ def _decide(
     return verdict, found if isinstance(found, Comparison) else None
 
 
-def _compare(challenger: Challenger, name: str, champion: int, theirs: dict[str, Any] | None) -> Comparison | str:
+def _compare(
+    challenger: Challenger, name: str, champion: int, theirs: dict[str, Any] | None, damage: str | None
+) -> Comparison | str:
     """Score both on the challenger's test examples, or say why they can't be compared."""
     if theirs is None:
         return f"champion {champion} carries no receipt to be compared by"
+    if damage:
+        return f"champion {champion} is not as it was published: {damage}"
     if theirs["evaluation"]["test_digest"] != challenger.evaluation.test_digest:
         return f"champion {champion} was scored on other test examples"
     tests = store.path(challenger.data.folder)

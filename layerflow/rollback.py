@@ -4,7 +4,7 @@ import logging
 from datetime import UTC, datetime
 
 from layerflow import registry, store, verification
-from layerflow.errors import RegistryError
+from layerflow.errors import RegistryError, VerificationError
 from layerflow.records import RolledBack
 
 log = logging.getLogger(__name__)
@@ -27,17 +27,23 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
     """
     target_of(name, to)  # before a lock makes a folder of the name
     with store.locked(f"models-{name}"):
+        registry.champion_of(name)
         champion, target = target_of(name, to)
         folder = registry.folder_of(name, target)
+        if damage := registry.damage(name, target):
+            raise VerificationError(
+                f"Version {target} of {name} must be as it was published to be restored, and {damage}; restore "
+                "another one with --to."
+            )
         verification.inspect(folder)
         receipt = registry.receipt_of(name, target)
         if receipt is None:
             raise RegistryError(f"Version {target} of {name} must carry its receipt to be restored. It has none.")
-        digest, unwanted = registry.identity(receipt), registry.model_digest(name, champion)
+        digest, unwanted = registry.identity(receipt), _model_of(name, champion)
         version = registry.next_version(name)
         # Before the version appears: whatever kills this process, the unwanted model is not published again.
         ledger = registry.read_ledger(name)
-        taken_back = {*ledger.rolled_back, *([unwanted] if unwanted else [])} - {digest}
+        taken_back = {*ledger.rolled_back, unwanted} - {digest}
         registry.write_ledger(name, ledger.model_copy(update={"rolled_back": tuple(sorted(taken_back))}))
         reason = f"version {target} restored in place of {champion}"
         receipt |= {
@@ -77,6 +83,10 @@ def target_of(name: str, to: int | None = None) -> tuple[int, int]:
     if name not in registry.names():
         raise RegistryError(f"A version of {name} must be published before it can be rolled back. There is none.")
     champion = registry.versions(name)[0]
+    highest = max(registry.strays(name), default=0)
+    if highest > champion:  # servers serve that folder: the champion would be rolled back for its mistakes
+        raise RegistryError(registry.stray_sentence(name, highest))
+    _model_of(name, champion)
     if to is None:
         target = registry.predecessor(name)
         if target is None:
@@ -89,3 +99,18 @@ def target_of(name: str, to: int | None = None) -> tuple[int, int]:
     if registry.model_digest(name, to) == registry.model_digest(name, champion):
         raise RegistryError(f"--to must name a version with another model than the one in service. Received: {to}")
     return champion, to
+
+
+def _model_of(name: str, champion: int) -> str:
+    """Which model is in service: what must not be published again after the rollback.
+
+    Raises:
+        RegistryError: If neither the ledger nor the version's receipt tells.
+    """
+    if model := registry.model_digest(name, champion):
+        return model
+    raise RegistryError(
+        f"The model of version {champion} of {name} must be known by the ledger or its receipt, or the next run would "
+        f"publish it again, and neither can be read; restore {registry.folder_of(name, champion) / registry.RECEIPT} "
+        "from a backup, or move that version away to put the one before it into service."
+    )

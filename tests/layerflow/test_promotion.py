@@ -1,6 +1,8 @@
 """The decision, with real models, and its receipt."""
 
 import json
+import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,13 +186,28 @@ def change_the_classes(champion: Path) -> None:
     manifest.write_digests(champion)
 
 
+def publish_for_other_classes(champion: Path) -> None:
+    """As if a model for other classes had been published under the same name."""
+    receipt = json.loads((champion / registry.RECEIPT).read_text())
+    report = (champion / registry.REPORT).read_text()
+    change_the_classes(champion)
+    for beside in (registry.RECEIPT, registry.REPORT):
+        (champion / beside).unlink()
+    files = manifest.write_digests(champion)
+    receipt["export"] |= {"files": files, "digest": files[manifest.DIGESTS]}
+    receipt["data"]["classes"] = ["cat", "dog"]
+    shutil.move(champion, champion.with_name("made"))
+    registry.publish(NAME, int(champion.name), champion.with_name("made"), receipt, report)
+
+
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
         (damage_a_byte, "saved_model.pb was changed"),
         (lose_the_receipt, "carries no receipt"),
         (empty_the_receipt, "carries no receipt"),
-        (change_the_classes, "it is for classes ['cat', 'dog']"),
+        (change_the_classes, "SHA256SUMS is not the list that was published"),
+        (publish_for_other_classes, "it is for classes ['cat', 'dog']"),
     ],
 )
 def test_a_champion_that_can_not_be_scored_is_not_overtaken_blindly(decide: Decide, harm: object, reason: str) -> None:
@@ -200,6 +217,26 @@ def test_a_champion_that_can_not_be_scored_is_not_overtaken_blindly(decide: Deci
     assert (kept.code, kept.version) == ("kept_not_comparable", 1)
     assert reason in kept.reason
     assert decide("good", not_comparable="floors_only").code == "promoted_not_comparable"
+
+
+def test_the_same_model_is_not_unchanged_where_the_one_in_service_was_replaced(decide: Decide) -> None:
+    decide("good")
+    (registry.home(NAME) / "1" / EXTRA / "golden.npz").write_bytes(b"forged")
+    manifest.write_digests(registry.home(NAME) / "1")
+    kept = decide("good")
+    assert (kept.code, kept.version) == ("kept_not_comparable", 1)
+    assert "champion 1 is not as it was published" in kept.reason
+    assert decide("good", not_comparable="floors_only").version == 2, "the good one is published anew"
+
+
+def test_a_stray_folder_is_not_the_champion_and_is_named_in_the_log(
+    decide: Decide, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    decide("good")
+    (registry.home(NAME) / "99").mkdir()
+    assert decide("good").code == "unchanged"
+    assert "99 is not a version that layerflow published, and a server" in caplog.text
 
 
 def test_the_receipt_says_how_the_model_came_about(decide: Decide, contenders: dict[str, Challenger]) -> None:

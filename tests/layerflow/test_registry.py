@@ -31,19 +31,25 @@ NAME = "mlp-digits"
 Decide = Callable[..., Promotion]
 
 
+def receipt_of(label: str, files: dict[str, str], version: int) -> dict[str, object]:
+    """What a receipt must hold at least."""
+    return {
+        "version": version,
+        "export": {"digest": label, "files": files},
+        "created": "2026-01-01",
+        "data": {"name": "digits", "digest": "d", "classes": ["0", "1"]},
+        "trained": {"digest": label},
+        "evaluation": {"accuracy": 1.0, "test_digest": "t"},
+        "decision": {},
+    }
+
+
 def publish(challenger: Challenger, label: str, name: str = NAME) -> int:
     """Publish a contender's files under the next number, as a model of its own."""
     with store.locked(f"models-{name}"):
         version = registry.next_version(name)
-        export = {"digest": label, "files": challenger.export.files}
-        receipt = {
-            "export": export,
-            "created": "2026-01-01",
-            "data": {"name": "digits", "classes": ["0", "1"]},
-            "trained": {"digest": label},
-            "evaluation": {"accuracy": 1.0, "test_digest": "t"},
-        }
-        registry.publish(name, version, store.path(challenger.export.saved_model), {**receipt, "decision": {}})
+        receipt = receipt_of(label, challenger.export.files, version)
+        registry.publish(name, version, store.path(challenger.export.saved_model), receipt)
     return version
 
 
@@ -73,7 +79,7 @@ def test_a_version_is_whole_or_absent(decide: Decide, monkeypatch: pytest.Monkey
         patch.setattr(registry.store, "sync", disk_full)
         with pytest.raises(OSError, match="No space left"):
             decide("good")
-    assert [entry.name for entry in registry.home(NAME).iterdir()] == [".ledger.json"]
+    assert sorted(entry.name for entry in registry.home(NAME).iterdir()) == [".ledger.json", ".ledger.json.bak"]
     assert decide("good").version == 2
 
 
@@ -90,11 +96,12 @@ export = ExportRef.model_validate_json(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
 with store.locked("models-mlp-digits"):
-    receipt = {"export": {"digest": export.digest, "files": export.files}}
-    registry.publish("mlp-digits", registry.next_version("mlp-digits"), store.path(export.saved_model), receipt)
+    registry.publish("mlp-digits", 2, store.path(export.saved_model), json.loads(sys.argv[2]))
 """
+    export = contenders["good"].export
+    receipt = json.dumps(receipt_of(export.digest, export.files, 2))
     done = subprocess.run(
-        [sys.executable, "-c", script, contenders["good"].export.model_dump_json()],
+        [sys.executable, "-c", script, export.model_dump_json(), receipt],
         env={**os.environ, "LAYERFLOW_STORE": str(shelf)},
         capture_output=True,
         text=True,
@@ -163,11 +170,13 @@ def test_work_that_died_and_checkpoints_that_nobody_came_back_to_are_swept(empty
     assert [folder.exists() for folder in (dead, alive, old, new)] == [False, True, False, True]
 
 
-def test_a_ledger_that_can_not_be_read_is_one_sentence(decide: Decide) -> None:
+def test_a_ledger_that_can_not_be_read_publishes_nothing(decide: Decide) -> None:
     decide("good")
-    (registry.home(NAME) / ".ledger.json").write_text("{")
-    with pytest.raises(DamagedError, match="remove it, and the versions that are there are all that is known"):
+    for name in (".ledger.json", ".ledger.json.bak"):
+        (registry.home(NAME) / name).write_text("{")
+    with pytest.raises(DamagedError, match="restore it from a backup of the store, or rebuild it"):
         decide("similar", margin=1.0)
+    assert registry.versions(NAME) == [1]
 
 
 def test_names_and_versions_that_do_not_exist_are_one_sentence(decide: Decide) -> None:
@@ -218,7 +227,7 @@ def test_a_published_version_carries_warm_up_requests_that_it_can_answer(decide:
 
 def test_two_processes_that_publish_at_once_get_two_numbers(shelf: Path, contenders: dict[str, Challenger]) -> None:
     script = """
-import sys
+import json, sys
 from layerflow import registry, store
 from layerflow.records import ExportRef
 export = ExportRef.model_validate_json(sys.argv[1])
@@ -227,15 +236,21 @@ sys.stdin.readline()
 for _ in range(20):
     with store.locked("models-busy"):
         version = registry.next_version("busy")
-        receipt = {"export": {"digest": sys.argv[2], "files": export.files}}
+        receipt = {**json.loads(sys.argv[2]), "version": version}
         registry.publish("busy", version, store.path(export.saved_model), receipt)
     print(version, flush=True)
 """
     environment = {**os.environ, "LAYERFLOW_STORE": str(shelf)}
-    export = contenders["good"].export.model_dump_json()
+    export = contenders["good"].export
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", script, export, who],
+            [
+                sys.executable,
+                "-c",
+                script,
+                export.model_dump_json(),
+                json.dumps(receipt_of(who, export.files, 1)),
+            ],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

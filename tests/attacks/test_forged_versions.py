@@ -1,0 +1,408 @@
+"""Forged, stray and unreadable versions: what the registry believes of a folder below ``models/``.
+
+The exports are small made-up files: the registry compares digests and never opens a network.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layerflow import manifest, registry, store, verification
+from layerflow.errors import DamagedError, RegistryError, VerificationError
+from layerflow.manifest import EXTRA
+from layerflow.rollback import roll_back, target_of
+
+NAME = "mlp-digits"
+LEDGER, COPY = ".ledger.json", ".ledger.json.bak"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> None:
+    """A store of the test's own; the made-up networks can't be loaded, so the verifying process is left out."""
+    monkeypatch.setattr(verification, "inspect", lambda folder, **request: {})
+
+
+def export(label: str, classes: tuple[str, ...] = ("cat", "dog")) -> tuple[Path, dict[str, str]]:
+    """A folder with the files of an export, and their digests."""
+    folder = store.root() / "exports" / label
+    (folder / EXTRA).mkdir(parents=True, exist_ok=True)
+    (folder / "saved_model.pb").write_text(f"the network {label}")
+    (folder / EXTRA / "golden.npz").write_text(f"the answers of {label}")
+    contract = {"image_shape": [8, 8, 1], "classes": classes}
+    (folder / EXTRA / "contract.json").write_text(json.dumps(contract))
+    return folder, manifest.write_digests(folder)
+
+
+def receipt_for(label: str, version: int, files: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": NAME,
+        "version": version,
+        "created": "2026-11-24T03:00:00+00:00",
+        "export": {"digest": files[manifest.DIGESTS], "files": files},
+        "evaluation": {"accuracy": 0.9, "test_digest": "test"},
+        "data": {"name": "pets", "digest": "data", "classes": ["cat", "dog"], "image_shape": [8, 8, 1]},
+        "trained": {"digest": label},
+        "decision": {"code": "promoted_better"},
+    }
+
+
+def publish(label: str) -> Path:
+    """Publish a made-up model under the next number, and return its folder."""
+    source, files = export(label)
+    with store.locked(f"models-{NAME}"):
+        version = registry.next_version(NAME)
+        return registry.publish(NAME, version, source, receipt_for(label, version, files))
+
+
+def write_receipt(folder: Path, receipt: dict[str, Any]) -> None:
+    """Replace a version's receipt, and make its list of digests agree."""
+    (folder / registry.RECEIPT).write_text(json.dumps(receipt))
+    manifest.write_digests(folder)
+
+
+def receipt_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / registry.RECEIPT).read_text())
+
+
+def leave_the_receipt(folder: Path) -> None:
+    """Another network with other classes and golden answers; only the receipt stays."""
+    other, _ = export("forged", ("dog", "cat"))
+    shutil.copytree(other, folder, dirs_exist_ok=True)
+    manifest.write_digests(folder)
+
+
+def forge_the_receipt(folder: Path) -> None:
+    """Another network, and a receipt that agrees with it: the folder is consistent in itself."""
+    other, files = export("forged")
+    forged = receipt_for("forged", int(folder.name), files)
+    shutil.copytree(other, folder, dirs_exist_ok=True)
+    write_receipt(folder, forged)
+
+
+def swap_the_classes_in_the_receipt(folder: Path) -> None:
+    receipt = receipt_in(folder)
+    receipt["data"]["classes"].reverse()
+    write_receipt(folder, receipt)
+
+
+FORGERIES = [leave_the_receipt, forge_the_receipt, swap_the_classes_in_the_receipt]
+
+
+@pytest.mark.parametrize("forge", FORGERIES)
+def test_a_forged_version_is_neither_as_published_nor_restored(forge: Callable[[Path], None]) -> None:
+    folder = publish("one")
+    publish("two")
+    assert [registry.damage(NAME, version) for version in (1, 2)] == [None, None]
+    forge(folder)
+    assert manifest.damage(folder) is None, "its files vouch for each other"
+    assert registry.damage(NAME, 1)
+    before = registry.read_ledger(NAME)
+    with pytest.raises(VerificationError, match="Version 1 of mlp-digits must be as it was published"):
+        roll_back(NAME, to=1)
+    assert registry.versions(NAME) == [2, 1]
+    assert registry.read_ledger(NAME) == before
+
+
+@pytest.mark.parametrize("forge", [leave_the_receipt, swap_the_classes_in_the_receipt])
+def test_a_copied_folder_is_compared_with_its_own_receipt(forge: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = tmp_path / "copied" / "1"
+    shutil.copytree(publish("one"), folder)
+    assert "vouch only for each other" in registry.provenance(folder)
+    forge(folder)
+    with pytest.raises(VerificationError, match="receipt"):
+        registry.provenance(folder)
+
+
+def test_a_consistent_forgery_is_found_by_the_ledger_beside_it_and_only_by_that(tmp_path: Path) -> None:
+    folder = publish("one")
+    assert "the ledger" in registry.provenance(folder)
+    forge_the_receipt(folder)
+    with pytest.raises(VerificationError, match="is not the list that was published"):
+        registry.provenance(folder)
+    alone = tmp_path / "1"
+    shutil.copytree(folder, alone)
+    assert "vouch only for each other" in registry.provenance(alone)
+
+
+def test_an_export_without_a_receipt_says_so() -> None:
+    folder, _ = export("one")
+    assert "no receipt" in registry.provenance(folder)
+
+
+def test_the_ledger_has_the_digests_before_the_version_appears(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+
+    def rename(folder: Path, target: Path) -> Path:
+        if folder.name.startswith(".staging-"):
+            seen[target.name] = registry.read_ledger(NAME).published, store.sha256(folder / manifest.DIGESTS)
+        os.rename(folder, target)
+        return target
+
+    monkeypatch.setattr(Path, "rename", rename)
+    publish("one")
+    published, sums = seen["1"]
+    assert published
+    assert published[1].sums == sums
+
+
+def test_what_is_pruned_leaves_the_ledger() -> None:
+    for label in ("one", "two", "three"):
+        publish(label)
+    registry.prune(NAME, keep=1)
+    assert registry.versions(NAME) == [3, 2]
+    assert sorted(registry.read_ledger(NAME).published or {}) == [2, 3]
+
+
+def test_a_stray_folder_is_no_version_and_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    publish("one")
+    folder = publish("two")
+    shutil.copytree(folder, registry.home(NAME) / "99")
+    assert registry.versions(NAME) == [2, 1]
+    assert registry.champion_of(NAME) == 2
+    (told,) = registry.complaints(NAME)
+    assert "99 is not a version" in told
+    assert "a server that follows the highest number serves it" in told
+    assert registry.next_version(NAME) == 100, "no number is given twice"
+    with pytest.raises(RegistryError, match="99 is not a version"):
+        target_of(NAME)
+    with pytest.raises(VerificationError, match="99 is not a version"):
+        registry.provenance(registry.home(NAME) / "99")
+    assert publish("three").name == "100"
+    assert target_of(NAME) == (100, 2), "the stray folder is no longer the highest"
+
+
+@pytest.mark.parametrize("number", ["9223372036854775808", "9" * 200])
+def test_a_number_that_no_server_reads_takes_none(number: str) -> None:
+    publish("one")
+    (registry.home(NAME) / number).mkdir()
+    assert registry.next_version(NAME) == 2
+
+
+def as_an_earlier_layerflow_left_it() -> None:
+    """The ledger of a store in which the digests of the versions were not kept."""
+    ledger = registry.read_ledger(NAME)
+    (registry.home(NAME) / COPY).unlink()
+    content = {"highest": ledger.highest, "rolled_back": ledger.rolled_back}
+    (registry.home(NAME) / LEDGER).write_text(json.dumps(content))
+
+
+def test_an_older_store_keeps_its_versions_and_gets_their_digests_with_the_next_one() -> None:
+    for label in ("one", "two"):
+        publish(label)
+    as_an_earlier_layerflow_left_it()
+    shutil.copytree(registry.home(NAME) / "2", registry.home(NAME) / "99")  # its receipt names version 2
+    assert registry.versions(NAME) == [2, 1]
+    assert "99 is not a version" in registry.complaints(NAME)[0]
+    assert [registry.damage(NAME, version) for version in (1, 2)] == [None, None]
+    shutil.rmtree(registry.home(NAME) / "99")
+    publish("three")
+    assert registry.versions(NAME) == [3, 2, 1]
+    forge_the_receipt(registry.home(NAME) / "1")
+    assert registry.damage(NAME, 1)
+
+
+def test_versions_without_any_ledger_are_known_by_their_receipts() -> None:
+    for label in ("one", "two"):
+        publish(label)
+    for name in (LEDGER, COPY):
+        (registry.home(NAME) / name).unlink()
+    (registry.home(NAME) / "7").mkdir()
+    assert registry.versions(NAME) == [2, 1]
+    told = registry.complaints(NAME)
+    assert any("is missing" in each for each in told)
+    assert any("7 is not a version" in each for each in told)
+    assert registry.next_version(NAME) == 8
+
+
+UNREADABLE: dict[str, bytes] = {
+    "empty": b"",
+    "null": b"null",
+    "list": b"[]",
+    "no keys": b"{}",
+    "not UTF-8": b'{"name": "\xff"}',
+    "deep": b"[" * 100_000,
+    "deep object": b'{"a":' * 500 + b"1" + b"}" * 500,
+    "huge number": b'{"version": ' + b"9" * 5000 + b"}",
+}
+
+
+def wrong(path: str, value: object) -> Callable[[dict[str, Any]], None]:
+    def harm(receipt: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        for parent in parents:
+            receipt = receipt[parent]
+        if value is KeyError:
+            del receipt[last]
+        else:
+            receipt[last] = value
+
+    return harm
+
+
+HARMS = [
+    *((path, KeyError) for path in ("export", "export.files", "evaluation.accuracy", "data.name", "data.digest")),
+    *((path, None) for path in ("export", "export.digest", "evaluation", "data.classes", "trained", "decision")),
+    ("evaluation.accuracy", "0.99"),
+    ("evaluation.accuracy", float("nan")),
+    ("evaluation.accuracy", 7),
+    ("data.classes", "cat"),
+    ("data.name", "\ud800"),
+    ("export.files", ["saved_model.pb"]),
+    ("created", 5),
+    ("version", 2),
+    ("version", True),
+    ("model", None),
+    ("flow_run", "\ud800"),
+]
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_a_receipt_that_can_not_be_read_is_none(content: bytes) -> None:
+    folder = publish("one")
+    (folder / registry.RECEIPT).write_bytes(content)
+    assert registry.receipt_of(NAME, 1) is None
+    assert registry.versions(NAME) == [1]
+    assert registry.profile_in_service(NAME, "other") is None
+
+
+@pytest.mark.parametrize(("path", "value"), HARMS)
+def test_a_receipt_with_a_key_that_is_missing_or_of_another_type_is_none(path: str, value: object) -> None:
+    folder = publish("one")
+    receipt = receipt_in(folder)
+    wrong(path, value)(receipt)
+    (folder / registry.RECEIPT).write_text(json.dumps(receipt))
+    assert registry.receipt_of(NAME, 1) is None
+
+
+def test_a_receipt_of_absurd_size_is_not_read() -> None:
+    folder = publish("one")
+    with (folder / registry.RECEIPT).open("wb") as stream:
+        stream.truncate(2**30)  # sparse: takes no room
+    assert registry.receipt_of(NAME, 1) is None
+
+
+def test_a_model_is_known_by_the_ledger_when_its_receipt_is_lost() -> None:
+    publish("one")
+    bad = registry.identity(receipt_in(publish("two")))
+    (registry.home(NAME) / "2" / registry.RECEIPT).write_text("no receipt")
+    assert roll_back(NAME).restored == 1
+    assert registry.read_ledger(NAME).rolled_back == (bad,), "the next run must not publish it again"
+
+
+def test_a_model_that_nothing_identifies_is_not_rolled_back_silently() -> None:
+    publish("one")
+    publish("two")
+    as_an_earlier_layerflow_left_it()
+    (registry.home(NAME) / "2" / registry.RECEIPT).write_text("no receipt")
+    with pytest.raises(RegistryError, match="would publish it again"):
+        roll_back(NAME)
+    assert registry.versions(NAME) == [2, 1]
+
+
+def test_a_receipt_that_claims_to_be_of_another_model_does_not_hide_the_bad_one() -> None:
+    publish("one")
+    folder = publish("two")
+    bad = registry.identity(receipt_in(folder))
+    receipt = receipt_in(folder)
+    receipt["trained"]["digest"] = "innocent"
+    write_receipt(folder, receipt)
+    roll_back(NAME)
+    assert registry.read_ledger(NAME).rolled_back == (bad,)
+
+
+BROKEN = [b"", b"{", b"null", b"[]", b'{"highest": "x"}', b'{"highest": -1}', b"\xff", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_damaged_ledger_is_restored_from_its_copy(content: bytes) -> None:
+    publish("one")
+    publish("two")
+    roll_back(NAME)
+    before = registry.read_ledger(NAME)
+    assert before.rolled_back
+    (registry.home(NAME) / LEDGER).write_bytes(content)
+    assert "its copy is used" in registry.complaints(NAME)[0]
+    assert registry.read_ledger(NAME) == before
+    publish("three")
+    assert registry.complaints(NAME) == []
+    assert registry.read_ledger(NAME).rolled_back == before.rolled_back
+
+
+def test_a_ledger_that_was_removed_is_restored_from_its_copy() -> None:
+    publish("one")
+    before = registry.read_ledger(NAME)
+    (registry.home(NAME) / LEDGER).unlink()
+    assert registry.read_ledger(NAME) == before
+
+
+def test_a_flipped_letter_in_the_ledger_is_noticed() -> None:
+    publish("one")
+    publish("two")
+    roll_back(NAME)
+    before = registry.read_ledger(NAME)
+    file = registry.home(NAME) / LEDGER
+    (bad,) = before.rolled_back
+    file.write_text(file.read_text().replace(f'"{bad}"', f'"{bad[::-1]}"', 1))
+    assert registry.read_ledger(NAME) == before
+
+
+def test_without_ledger_and_copy_nothing_is_published_and_the_rest_is_listed() -> None:
+    publish("one")
+    publish("two")
+    for name in (LEDGER, COPY):
+        (registry.home(NAME) / name).write_text("{")
+    assert registry.versions(NAME) == [2, 1]
+    (told,) = registry.complaints(NAME)
+    assert "backup" in told
+    assert "remove" not in told, "the list of rolled-back models must not be thrown away"
+    for change in (lambda: publish("three"), lambda: roll_back(NAME), lambda: registry.champion_of(NAME)):
+        with pytest.raises(DamagedError, match="backup"):
+            change()
+    assert registry.versions(NAME) == [2, 1]
+
+
+def layerflow(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("layerflow")), *arguments],
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_listing_shows_the_rest_and_verify_counts_all_that_is_wrong() -> None:
+    """Each command in a process of its own: exit status and streams are what is claimed."""
+    publish("one")
+    folder = publish("two")
+    forge_the_receipt(publish("three"))
+    (folder / registry.RECEIPT).write_text('{"version": 2}')
+    (registry.home(NAME) / "99").mkdir()
+    (registry.home(NAME) / LEDGER).write_text("null")
+    listed = layerflow("models")
+    assert listed.returncode == 0, listed.stderr
+    assert [row for row in listed.stdout.splitlines() if "receipt can't be read" in row and NAME in row]
+    assert listed.stdout.count(NAME) == 3
+    assert "99 is not a version" in listed.stderr
+    assert "its copy is used" in listed.stderr
+    rows = json.loads(layerflow("models", "--json").stdout)
+    assert [(row["version"], row["accuracy"]) for row in rows] == [(3, 0.9), (2, None), (1, 0.9)]
+    checked = layerflow("models", "verify")
+    assert checked.returncode == 1
+    assert f"{NAME} 3: assets.extra/SHA256SUMS is not the list that was published" in checked.stdout
+    assert f"{NAME} 1: every byte is as published" in checked.stdout
+    assert "Traceback" not in checked.stderr
+    shown = layerflow("models", "show", "2")
+    assert (shown.returncode, shown.stderr.count("\n")) == (2, 1)
+    assert layerflow("models", "show", "1").returncode == 0, "a receipt that says little is shown as far as it goes"
+    verified = layerflow("verify", str(registry.home(NAME) / "3"))
+    assert verified.returncode == 1
+    assert "is not the list that was published" in verified.stderr
