@@ -1,8 +1,8 @@
 """Kill a process that publishes at random moments, and see that no version is torn and no champion lost.
 
 Usage: ``python benchmarks/publish_drill.py [KILLS] [SEED]``. On the digits, in a store of its own. The process exports,
-verifies, promotes, prunes and rolls back in a loop. After each kill every visible version must match the ledger and the
-highest one must be at least what was announced; the next process must load it, score it, and publish over it.
+verifies, promotes, prunes and rolls back in a loop. After each kill every visible version must be as the ledger says,
+and the highest one at least what was announced; the next process must load it, score it, and publish over it.
 """
 
 import os
