@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from cli.run import run_rollback
-from cli.show import changes_table, comparison_table, console, local_time
+from cli.show import beside, changes_table, comparison_table, console, local_time
 from layerflow import registry, store
 from layerflow.cards import short
 from layerflow.errors import DamagedError, RegistryError
 from layerflow.promotion import changes
 from layerflow.receipts import Receipt
-from layerflow.records import Change, Comparison
+from layerflow.records import Change, Comparison, Evaluation
 
 
 def list_versions(name: str | None, as_json: bool) -> None:
@@ -30,7 +30,7 @@ def list_versions(name: str | None, as_json: bool) -> None:
     elif not rows:
         print(f"no model is published in {store.root()} yet", file=sys.stderr)
     else:
-        table = Table("model", "version", "when", "dataset", "accuracy", "")
+        table = Table("model", "version", "when", "dataset", "accuracy", "baseline, balanced, worst class", "")
         for row in rows:
             known = row["created"] is not None
             accuracy = f"{row['accuracy']:.4f}" if known else "receipt can't be read"
@@ -40,6 +40,9 @@ def list_versions(name: str | None, as_json: bool) -> None:
                 short(local_time(row["created"])) if known else "?",
                 short(row["dataset"] or "?"),
                 accuracy,
+                row["worst_class"]
+                and f"{row['baseline']:.4f}, {row['balanced_accuracy']:.4f}, {row['worst_class']['recall']:.4f} "
+                f"({row['worst_class']['name']})",
                 row["role"],
             )
             table.add_row(*cells)
@@ -70,6 +73,7 @@ def show_version(version: int, name: str | None, as_json: bool) -> None:
             f"{evaluation.accuracy:.4f} (95 % interval {interval}, "
             f"{_number(evaluation.test_examples, ',')} test examples)",
         ),
+        ("baseline", _worth(receipt)),
         ("latency", f"{_number(verified.latency_p50_ms, '.2f')} ms an image, {latency}"),
         ("libraries", ", ".join(f"{library} {number}" for library, number in told.versions.items())),
     ):
@@ -175,7 +179,7 @@ def _row(name: str, version: int) -> dict[str, Any]:
     elif version == registry.predecessor(name):
         role = "rollback restores it"
     else:
-        role = "taken back" if model in registry.known_ledger(name).rolled_back else ""
+        role = "rolled back" if model in registry.known_ledger(name).rolled_back else ""
     return {
         "name": name,
         "version": version,
@@ -183,8 +187,32 @@ def _row(name: str, version: int) -> dict[str, Any]:
         "created": receipt.created if receipt else None,
         "dataset": receipt.data.name if receipt else None,
         "accuracy": receipt.evaluation.accuracy if receipt else None,
+        **_beside(found),
         "code": receipt.decision.code if receipt else None,
         "digest": receipt.export.digest if receipt else None,
         "model": model,
         "folder": str(registry.folder_of(name, version)),
     }
+
+
+def _scores(receipt: dict[str, Any] | None) -> Evaluation | None:
+    """The evaluation of a receipt, where it is whole and has a class with a test example."""
+    try:
+        scores = Evaluation.model_validate(receipt and receipt["evaluation"])
+    except ValueError:
+        return None
+    return scores if scores.tested else None
+
+
+def _worth(receipt: dict[str, Any]) -> str:
+    scores = _scores(receipt)
+    return beside(scores) if scores else "?"
+
+
+def _beside(receipt: dict[str, Any] | None) -> dict[str, Any]:
+    """What the accuracy of a version must be read beside, where its receipt tells."""
+    scores = _scores(receipt)
+    if scores is None:
+        return dict.fromkeys(("baseline", "balanced_accuracy", "worst_class"))
+    worst = {"name": scores.worst.name, "recall": scores.worst.recall}
+    return {"baseline": scores.baseline, "balanced_accuracy": scores.balanced_accuracy, "worst_class": worst}
