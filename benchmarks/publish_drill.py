@@ -32,7 +32,8 @@ from layerflow.validation import validate
 # One process verifies everything: most kills would hit the import of TensorFlow in new ones otherwise.
 verification._Process.has_answered = property(lambda self: False, lambda self, value: None)
 verification.start_early()
-config = RetrainConfig.model_validate({"registry": {"name": "drill", "keep": 3}, "gate": {"force": "a drill"}})
+gate = {"force": "a drill", "baseline": "none", "min_class_recall": 0}
+config = RetrainConfig.model_validate({"registry": {"name": "drill", "keep": 3}, "gate": gate})
 data = store.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
 checked = store.make(
     "validate_data", "drill", DataReport, lambda folder: validate(config.checks, data, None, folder)

@@ -1,11 +1,9 @@
 """A decision as people look at it: a summary of one screen, then the new model against the live version."""
 
-from typing import NamedTuple
-
 from layerflow.cards import COLOURS, INK, new_figure, picture, plain, short, table
 from layerflow.config import GateConfig
 from layerflow.gate import p_text
-from layerflow.records import ClassScore, Code, Comparison, DatasetRef, Evaluation, Promotion
+from layerflow.records import Code, Comparison, DatasetRef, Evaluation, Promotion
 
 _WORDS: dict[Code, str] = {
     "promoted_first": "Published: this is the first version, and it meets the floors.",
@@ -41,27 +39,6 @@ _NEXT: dict[Code, str] = {
 _FEW = 3
 
 
-class Worth(NamedTuple):
-    """What the accuracy must be read beside: ``baseline`` is that of always answering ``frequent``."""
-
-    baseline: float
-    frequent: str
-    balanced: float
-    worst: ClassScore
-
-
-def worth(evaluation: Evaluation) -> Worth:
-    """The baseline, the balanced accuracy, and the worst of the classes that the test images have."""
-    scores = [score for score in evaluation.per_class if score.examples]
-    frequent = max(scores, key=lambda score: score.examples)
-    return Worth(
-        baseline=frequent.examples / evaluation.test_examples,
-        frequent=frequent.name,
-        balanced=sum(score.recall for score in scores) / len(scores),
-        worst=min(scores, key=lambda score: score.recall),
-    )
-
-
 def draw(gate: GateConfig, made: Promotion, evaluation: Evaluation, data: DatasetRef) -> str:
     """The card, Markdown.
 
@@ -71,13 +48,13 @@ def draw(gate: GateConfig, made: Promotion, evaluation: Evaluation, data: Datase
         evaluation: Its scores on the test images.
         data: What it was trained and tested on.
     """
-    found, beside = made.comparison, worth(evaluation)
+    found = made.comparison
     parts = [
         f"# {_heading(made)}",
         f"**{_WORDS[made.code]}** {plain(made.reason[:1].upper() + made.reason[1:].rstrip('.'))}. (`{made.code}`)",
-        _figures(made, evaluation, beside),
-        _bars(made, evaluation, beside),
-        _facts(made, data, beside),
+        _figures(made, evaluation),
+        _bars(made, evaluation),
+        _facts(made, data, evaluation),
     ]
     if found:
         parts += [f"## Version {found.champion_version} and the new model", _sides(found), _interval(gate, found)]
@@ -104,9 +81,9 @@ def _rival(made: Promotion) -> str:
     return f"{'previous' if made.status == 'promoted' else 'live'} version {made.champion_version or ''}".strip()
 
 
-def _figures(made: Promotion, evaluation: Evaluation, beside: Worth) -> str:
+def _figures(made: Promotion, evaluation: Evaluation) -> str:
     """The four figures that tell most, a column each."""
-    worst = beside.worst
+    worst = evaluation.worst
     interval = f"95 % interval {evaluation.accuracy_low:.4f} to {evaluation.accuracy_high:.4f}"
     if made.comparison:
         live = f"**{made.comparison.champion.accuracy:.4f}**", f"the new model: {made.comparison.difference:+.4f}"
@@ -116,7 +93,7 @@ def _figures(made: Promotion, evaluation: Evaluation, beside: Worth) -> str:
         live = ("**?**", "not compared") if made.champion_version else ("**none**", "this is the first")
     columns = [
         ("accuracy", f"**{evaluation.accuracy:.4f}**", interval),
-        ("baseline", f"**{beside.baseline:.4f}**", f"always answering {plain(beside.frequent)}"),
+        ("baseline", f"**{evaluation.baseline:.4f}**", f"always answering {plain(evaluation.majority.name)}"),
         (_rival(made), *live),
         (
             "worst class",
@@ -128,12 +105,12 @@ def _figures(made: Promotion, evaluation: Evaluation, beside: Worth) -> str:
     return table(head, rows)
 
 
-def _bars(made: Promotion, evaluation: Evaluation, beside: Worth) -> str:
+def _bars(made: Promotion, evaluation: Evaluation) -> str:
     """The accuracy with its interval, beside the live version and the baseline."""
     rows = [("new model", evaluation.accuracy, "train")]
     if made.comparison:
         rows.append((_rival(made), made.comparison.champion.accuracy, "test"))
-    rows.append(("baseline", beside.baseline, "validation"))
+    rows.append(("baseline", evaluation.baseline, "validation"))
     figure, axis = new_figure(5.6, 0.5 + 0.3 * len(rows))
     for place, (_, accuracy, colour) in enumerate(rows):
         axis.barh(place, accuracy, color=COLOURS[colour], height=0.62)
@@ -151,11 +128,11 @@ def _bars(made: Promotion, evaluation: Evaluation, beside: Worth) -> str:
     return picture(figure, f"Bars: accuracy of the {said}")
 
 
-def _facts(made: Promotion, data: DatasetRef, beside: Worth) -> str:
+def _facts(made: Promotion, data: DatasetRef, evaluation: Evaluation) -> str:
     counts = ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
     facts = {
         "Images": f"{counts}; {len(data.classes):,} classes of {plain(data.name)}",
-        "Balanced accuracy": f"{beside.balanced:.4f}, the mean recall of the classes",
+        "Balanced accuracy": f"{evaluation.balanced_accuracy:.4f}, the mean recall of the classes",
     }
     if made.champion_version and made.code != "unchanged":
         few = "; ".join(
