@@ -9,10 +9,11 @@ from typing import Any
 from rich.table import Table
 
 from cli.run import run_rollback
-from cli.show import changes_table, comparison_table, console
+from cli.show import beside, changes_table, comparison_table, console
 from layerflow import manifest, registry, store
 from layerflow.errors import DamagedError, RegistryError
 from layerflow.promotion import changes
+from layerflow.records import Evaluation
 
 
 def list_versions(name: str | None, as_json: bool) -> None:
@@ -23,7 +24,7 @@ def list_versions(name: str | None, as_json: bool) -> None:
     elif not rows:
         print(f"no model is published in {store.root()} yet", file=sys.stderr)
     else:
-        table = Table("model", "version", "when", "dataset", "accuracy", "")
+        table = Table("model", "version", "when", "dataset", "accuracy", "baseline, balanced, worst class", "")
         for row in rows:
             known = row["created"] is not None
             accuracy = f"{row['accuracy']:.4f}" if known else "no receipt"
@@ -33,6 +34,9 @@ def list_versions(name: str | None, as_json: bool) -> None:
                 row["created"] or "?",
                 row["dataset"] or "?",
                 accuracy,
+                row["worst_class"]
+                and f"{row['baseline']:.4f}, {row['balanced_accuracy']:.4f}, {row['worst_class']['recall']:.4f} "
+                f"({row['worst_class']['name']})",
                 row["role"],
             )
             table.add_row(*cells)
@@ -58,6 +62,7 @@ def show_version(version: int, name: str | None, as_json: bool) -> None:
         ("data", f"{receipt['data']['name']} {receipt['data']['version']}, digest {receipt['data']['digest'][:12]}…"),
         ("model", f"{receipt['trained']['model']} of {size}, seed {receipt['seed']}"),
         ("accuracy", f"{evaluation['accuracy']:.4f} (95 % interval {interval}, {examples})"),
+        ("baseline", beside(Evaluation.model_validate(evaluation))),
         ("latency", f"{verified['latency_p50_ms']:.2f} ms an image, 99 % within {verified['latency_p99_ms']:.2f} ms"),
         ("libraries", ", ".join(f"{library} {number}" for library, number in receipt["versions"].items())),
     ):
@@ -145,7 +150,18 @@ def _row(name: str, version: int) -> dict[str, Any]:
         "created": receipt["created"] if receipt else None,
         "dataset": receipt["data"]["name"] if receipt else None,
         "accuracy": receipt["evaluation"]["accuracy"] if receipt else None,
+        **_beside(receipt),
         "code": receipt["decision"].get("code") if receipt else None,
         "digest": digest,
         "folder": str(registry.folder_of(name, version)),
     }
+
+
+def _beside(receipt: dict[str, Any] | None) -> dict[str, Any]:
+    """What the accuracy of a version must be read beside, where its receipt tells."""
+    try:
+        scores = Evaluation.model_validate(receipt and receipt["evaluation"])
+        worst = {"name": scores.worst.name, "recall": scores.worst.recall}
+        return {"baseline": scores.baseline, "balanced_accuracy": scores.balanced_accuracy, "worst_class": worst}
+    except (ValueError, ZeroDivisionError):  # no receipt, or no class with a test example
+        return dict.fromkeys(("baseline", "balanced_accuracy", "worst_class"))

@@ -13,6 +13,7 @@ from cli.run import Outcome, Swept
 from layerflow import store
 from layerflow.cards import short
 from layerflow.gate import p_text
+from layerflow.records import Evaluation
 
 
 def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
@@ -26,6 +27,9 @@ def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
         "changes": [change.model_dump() for change in promotion.changes],
         "version": promotion.version,
         "accuracy": promotion.accuracy,
+        "baseline": result.evaluation.baseline,
+        "balanced_accuracy": result.evaluation.balanced_accuracy,
+        "worst_class": {"name": result.evaluation.worst.name, "recall": result.evaluation.worst.recall},
         "test_examples": promotion.test_examples,
         "export": str(store.path(result.export.saved_model)),
         "keras": str(store.path(result.trained.keras)),
@@ -51,6 +55,7 @@ def show_retrained(outcome: Outcome) -> None:
         f"{evaluation.accuracy:.4f} (95 % interval {evaluation.accuracy_low:.4f} to {evaluation.accuracy_high:.4f}, "
         f"{evaluation.test_examples:,} test examples)",
     )
+    facts.add_row("baseline", beside(evaluation))
     for check in verification.checks:
         facts.add_row("verified", check.detail)
     facts.add_row(
@@ -68,6 +73,15 @@ def show_retrained(outcome: Outcome) -> None:
         changes = [change.model_dump() for change in promotion.changes]
         terminal.print(changes_table(changes, f"champion {promotion.champion_version}", "challenger"))
     terminal.print(facts)
+
+
+def beside(evaluation: Evaluation) -> str:
+    """What an accuracy must be read beside."""
+    majority, worst = evaluation.majority, evaluation.worst
+    return (
+        f"{evaluation.baseline:.4f} by always answering {majority.name}; balanced accuracy "
+        f"{evaluation.balanced_accuracy:.4f}; worst class {worst.name}, recall {worst.recall:.4f}"
+    )
 
 
 def swept_as_json(done: Swept) -> dict[str, Any]:

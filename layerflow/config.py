@@ -355,8 +355,21 @@ class GateConfig(_Group):
     min_accuracy: float = Field(
         0.0, ge=0, le=1, description="Lowest accuracy on the test images that may be published."
     )
+    baseline: Literal["majority", "none"] = Field(
+        "majority",
+        description="What a model must be significantly better than: always answering the test images' most frequent "
+        "class, or nothing.",
+    )
     min_class_recall: float = Field(
-        0.0, ge=0, le=1, description="Lowest recall of any class of the test images that may be published."
+        0.01,  # any above zero: of up to 100 images of a class, one must be recognized
+        ge=0,
+        le=1,
+        description="Lowest recall of any class that may be published; of those with at least `min_class_examples`.",
+    )
+    min_class_examples: int = Field(
+        10,  # a model with a recall of 0.4 misses all of ten images in 0.6 % of cases
+        ge=1,
+        description="Fewest test images by which the recall of a class is judged.",
     )
     min_test_examples: int = Field(
         100, ge=1, description="Fewest test images that prove anything; with fewer, nothing is published."

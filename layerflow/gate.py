@@ -1,7 +1,7 @@
-"""Whether a verified model may take the champion's place: floors, a paired comparison, two rules."""
+"""Whether a verified model may take the champion's place: floors, a ceiling, a paired comparison, two rules."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,39 +70,102 @@ def compare(champion_version: int, report: Mapping[str, Any]) -> Comparison:
     )
 
 
+def above_majority(examples: Sequence[int], right: Sequence[int]) -> float:
+    """One-sided p value that a model is no better than always answering the most frequent class.
+
+    The exact McNemar test of the two, paired by example: only the model is right on the examples of other classes that
+    it recognized, only the constant answer on those of the most frequent class that the model missed.
+
+    Args:
+        examples: The test examples of each class.
+        right: Those of them that the model recognized.
+    """
+    majority = int(np.argmax(examples))
+    only_model, only_constant = sum(right) - right[majority], examples[majority] - right[majority]
+    either = only_model + only_constant
+    return float(binomtest(only_model, either, 0.5, alternative="greater").pvalue) if either else 1.0
+
+
+def disagreement(evaluation: Evaluation, verification: Verification) -> str | None:
+    """Where the evaluation says something else than what the verification counted, or nothing.
+
+    They may differ on ties alone, which rounding breaks either way.
+    """
+    classes = evaluation.per_class
+    counts = tuple(score.examples for score in classes)
+    if (evaluation.test_examples, counts) != (verification.test_examples, verification.class_examples):
+        return "the numbers of test examples differ"
+    right, slack = verification.class_right, verification.ties + 1e-6
+    if not abs(evaluation.accuracy * evaluation.test_examples - sum(right)) <= slack:  # not so of what is no number
+        return f"the accuracy is {evaluation.accuracy:.4f}, and the verified one is {verification.test_accuracy:.4f}"
+    if not abs(verification.test_accuracy * verification.test_examples - sum(right)) <= 1e-6:
+        return f"the verified accuracy {verification.test_accuracy:.4f} is not that of the verified answers"
+    for score, recognized in zip(classes, right, strict=True):
+        if not abs(score.recall * score.examples - recognized) <= slack:
+            return f"class {score.name} has recall {score.recall:.4f}, and {recognized} of {score.examples} are right"
+    return None
+
+
 def below_floor(gate: GateConfig, evaluation: Evaluation, verification: Verification) -> str | None:
-    """Which floor the model does not reach, or nothing."""
-    recalls = {score.name: score.recall for score in evaluation.per_class if score.examples}
+    """Which floor the model does not reach, by its verified answers, or nothing."""
     figures = {
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
         "verified accuracy": verification.test_accuracy,
         "latency": verification.latency_p99_ms,
-        **{f"recall of class {name}": recall for name, recall in recalls.items()},
+        **{f"recall of class {score.name}": score.recall for score in evaluation.tested},
     }
     for name, figure in figures.items():
         if not math.isfinite(figure):
             return f"its {name} is {figure}, which is no figure"
-    if evaluation.test_examples < gate.min_test_examples:
-        return f"{evaluation.test_examples} test examples are below gate.min_test_examples {gate.min_test_examples}"
-    if evaluation.accuracy < gate.min_accuracy:
-        return f"accuracy {evaluation.accuracy:.4f} is below gate.min_accuracy {gate.min_accuracy}"
-    worst = min(recalls, key=lambda name: recalls[name])
-    if recalls[worst] < gate.min_class_recall:
-        return f"recall {recalls[worst]:.4f} of class {worst} is below gate.min_class_recall {gate.min_class_recall}"
-    return None
+    if verification.test_examples < gate.min_test_examples:
+        return f"{verification.test_examples} test examples are below gate.min_test_examples {gate.min_test_examples}"
+    if verification.test_accuracy < gate.min_accuracy:
+        return f"accuracy {verification.test_accuracy:.4f} is below gate.min_accuracy {gate.min_accuracy}"
+    return _below_class_floor(gate, evaluation, verification) or _not_above_baseline(gate, evaluation, verification)
+
+
+def _below_class_floor(gate: GateConfig, evaluation: Evaluation, verification: Verification) -> str | None:
+    names = [score.name for score in evaluation.per_class]
+    counts = zip(
+        names, verification.class_examples, verification.class_right, verification.class_predicted, strict=True
+    )
+    judged = [
+        (right / all_, name, predicted) for name, all_, right, predicted in counts if all_ >= gate.min_class_examples
+    ]
+    recall, name, predicted = min(judged, default=(1.0, "", 0))
+    if recall >= gate.min_class_recall:
+        return None
+    never = "" if predicted else ", which it never predicts,"
+    return f"recall {recall:.4f} of class {name}{never} is below gate.min_class_recall {gate.min_class_recall}"
+
+
+def _not_above_baseline(gate: GateConfig, evaluation: Evaluation, verification: Verification) -> str | None:
+    p_value = above_majority(verification.class_examples, verification.class_right)
+    if gate.baseline == "none" or p_value < LEVEL:
+        return None
+    return (
+        f"accuracy {verification.test_accuracy:.4f} is not significantly better than {evaluation.baseline:.4f}, which "
+        f"always answering {evaluation.majority.name} gives (exact one-sided McNemar {p_text(p_value)}), as "
+        "gate.baseline majority asks"
+    )
+
+
+def too_slow(gate: GateConfig, found: Comparison) -> str | None:
+    """Why the model is above the latency ceiling, or nothing."""
+    champion, challenger = found.champion.latency_p99_ms, found.challenger.latency_p99_ms
+    ratio = challenger / champion if champion else math.inf
+    if gate.max_latency_ratio is None or ratio <= gate.max_latency_ratio:
+        return None
+    return (
+        f"its latency p99 is {ratio:.2f} times that of champion {found.champion_version}, "
+        f"above gate.max_latency_ratio {gate.max_latency_ratio}"
+    )
 
 
 def judge(gate: GateConfig, found: Comparison) -> Verdict:
-    """Apply the latency ceiling, and the rule, to a comparison."""
+    """Apply the rule to a comparison; floors and ceilings are not its business, for ``gate.force`` may overrule it."""
     champion, challenger = found.champion, found.challenger
-    ratio = challenger.latency_p99_ms / champion.latency_p99_ms
-    if gate.max_latency_ratio is not None and not ratio <= gate.max_latency_ratio:
-        return Verdict(
-            "kept_too_slow",
-            f"its latency p99 is {ratio:.2f} times that of champion {found.champion_version}, "
-            f"above gate.max_latency_ratio {gate.max_latency_ratio}",
-        )
     accuracies = (
         f"accuracy {challenger.accuracy:.4f} against {champion.accuracy:.4f} of champion {found.champion_version} "
         f"(difference {found.difference:+.4f}, 95 % interval {found.difference_low:+.4f} to "

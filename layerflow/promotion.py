@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from layerflow import decision_card, gate, registry, report, store, verification
 from layerflow.code import code_digest
-from layerflow.config import RetrainConfig
+from layerflow.config import GateConfig, RetrainConfig
 from layerflow.errors import VerificationError
 from layerflow.gate import Verdict, below_floor, judge
 from layerflow.records import (
@@ -70,7 +70,7 @@ def promote(
         show: Called with the decision's card, Markdown, once all is done; before a refusal is raised, too.
 
     Raises:
-        VerificationError: If the verification is not of this export.
+        VerificationError: If the verification is not of this export, or disagrees with the evaluation.
         DamagedError: If the export, the test examples or the registry's ledger are not as they were written.
     """
     name, export = config.registry_name, challenger.export
@@ -106,7 +106,7 @@ def promote(
             name=name,
             version=version,
             published=_relative(in_service) if version else None,
-            accuracy=challenger.evaluation.accuracy,
+            accuracy=challenger.verification.test_accuracy,
             test_examples=challenger.evaluation.test_examples,
             champion_version=champion,
             comparison=comparison,
@@ -143,35 +143,48 @@ def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = Fa
 def _decide(
     config: RetrainConfig, challenger: Challenger, model: str, champion: int | None, theirs: dict[str, Any] | None
 ) -> tuple[Verdict, Comparison | None]:
-    """The gate, in the order in which its questions matter."""
-    rules = config.gate
-    if challenger.verification.export_digest != challenger.export.digest:
+    """The gate: first what holds whatever is preferred, then the preference, which alone ``gate.force`` overrules."""
+    rules, (evaluation, verified) = config.gate, (challenger.evaluation, challenger.verification)
+    if verified.export_digest != challenger.export.digest:
         return Verdict(
             "refused_unverified",
             "The verification must be of the model that is to be published; it is of another.",
         ), None
+    if differs := gate.disagreement(evaluation, verified):
+        return Verdict(
+            "refused_unverified",
+            f"Evaluation and verification must agree on the model that is to be published; {differs}. Delete "
+            f"{store.path(evaluation.folder)} and re-run the command.",
+        ), None
     if champion and theirs and registry.identity(theirs) == model:
         return Verdict("unchanged", f"version {champion} is this very model"), None
-    if floor := below_floor(rules, challenger.evaluation, challenger.verification):
+    if floor := below_floor(rules, evaluation, verified):
         return Verdict("kept_below_floor", floor), None
     taken_back = model in registry.read_ledger(config.registry_name).rolled_back
-    if taken_back and not rules.force:
+    if taken_back and not rules.force:  # nothing that a comparison finds would change it
         return _TAKEN_BACK, None
-    if champion is None:
-        accuracy = challenger.evaluation.accuracy
-        return Verdict("promoted_first", f"accuracy {accuracy:.4f}, and there was no champion"), None
-    found = _compare(challenger, config.registry_name, champion, theirs)
-    if isinstance(found, Comparison):
-        verdict = judge(rules, found)
-    elif rules.not_comparable == "floors_only":
-        verdict = Verdict("promoted_not_comparable", f"the floors are met, and {found}")
-    else:
-        verdict = Verdict("kept_not_comparable", found)
-    if taken_back:
-        verdict = _TAKEN_BACK
-    if rules.force and verdict.code.startswith("kept") and verdict.code != "kept_too_slow":
+    found = _compare(challenger, config.registry_name, champion, theirs) if champion else None
+    comparison = found if isinstance(found, Comparison) else None
+    if comparison and (slow := gate.too_slow(rules, comparison)):
+        return Verdict("kept_too_slow", slow), comparison
+    if isinstance(found, str) and rules.max_latency_ratio is not None:
+        unknown = f"{found}, so that gate.max_latency_ratio {rules.max_latency_ratio} can't be checked"
+        return Verdict("kept_not_comparable", unknown), None
+    verdict = _TAKEN_BACK if taken_back else _preferred(rules, found, verified.test_accuracy)
+    if rules.force and verdict.code.startswith("kept"):
         verdict = Verdict("promoted_forced", f"forced ({rules.force}), against {verdict.code}: {verdict.reason}")
-    return verdict, found if isinstance(found, Comparison) else None
+    return verdict, comparison
+
+
+def _preferred(rules: GateConfig, found: Comparison | str | None, accuracy: float) -> Verdict:
+    """Which of the two models is preferred, the challenger where there is no champion."""
+    if found is None:
+        return Verdict("promoted_first", f"accuracy {accuracy:.4f}, and there was no champion")
+    if isinstance(found, Comparison):
+        return judge(rules, found)
+    if rules.not_comparable == "floors_only":
+        return Verdict("promoted_not_comparable", f"the floors are met, and {found}")
+    return Verdict("kept_not_comparable", found)
 
 
 def _compare(challenger: Challenger, name: str, champion: int, theirs: dict[str, Any] | None) -> Comparison | str:

@@ -22,12 +22,12 @@ Code = Literal[
     "promoted_forced",  # gate.force, against the comparison
     "kept_worse",  # significantly worse, or below the margin
     "kept_within_noise",  # gate.rule better, and it is not significantly so
-    "kept_below_floor",  # a floor is not met, or a figure is missing
+    "kept_below_floor",  # a floor is not met, the baseline is not beaten, or a figure is missing
     "kept_too_slow",  # above gate.max_latency_ratio
     "kept_not_comparable",  # the champion can't be scored on these test examples
     "kept_rolled_back",  # this very model was in service and was taken back
     "unchanged",  # this very model is in service
-    "refused_unverified",  # the verification is of another export
+    "refused_unverified",  # the verification is of another export, or disagrees with the evaluation
 ]
 
 
@@ -187,6 +187,31 @@ class Evaluation(Record):
     predictions_digest: str
 
     @property
+    def tested(self) -> tuple[ClassScore, ...]:
+        """The scores of the classes that the test examples have."""
+        return tuple(score for score in self.per_class if score.examples)
+
+    @property
+    def majority(self) -> ClassScore:
+        """The most frequent class of the test examples, the first of equal ones."""
+        return max(self.tested, key=lambda score: score.examples)
+
+    @property
+    def baseline(self) -> float:
+        """The accuracy of always answering the most frequent class."""
+        return self.majority.examples / self.test_examples
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes, each counting the same."""
+        return sum(score.recall for score in self.tested) / len(self.tested)
+
+    @property
+    def worst(self) -> ClassScore:
+        """The class with the lowest recall, the first of equal ones."""
+        return min(self.tested, key=lambda score: score.recall)
+
+    @property
     def predictions(self) -> str:
         """The ``.npy`` file of probabilities."""
         return f"{self.folder}/predictions.npy"
@@ -223,12 +248,20 @@ class Check(BaseModel):
 
 
 class Verification(Record):
-    """What a fresh process that knows nothing of this code found in the export."""
+    """What a fresh process that knows nothing of this code found in the export.
+
+    Of each class, in the order of the data's: its test examples, those of them that were recognized, and how often it
+    was predicted. ``ties`` is the number of examples whose two most probable classes are as good as equal.
+    """
 
     export_digest: str
     checks: tuple[Check, ...]
     test_examples: int
     test_accuracy: float
+    class_examples: tuple[int, ...]
+    class_right: tuple[int, ...]
+    class_predicted: tuple[int, ...]
+    ties: int
     max_difference: float
     load_seconds: float
     latency_p50_ms: float

@@ -99,8 +99,8 @@ class Study:
             aside = file.with_name(f".damaged-{file.name}-{time.time_ns()}")
             aside.write_bytes(content)
             log.warning(
-                "%s is damaged: %d of its %d lines can be used; what the others noted is done again, and the whole file "
-                "was set aside as %s",
+                "%s is damaged: %d of its %d lines can be used; what the others noted is done again, and the file was "
+                "set aside as %s",
                 *(file, len(good), len(lines), aside.name),
             )
         store.write_atomically(file, b"".join(good))

@@ -166,8 +166,16 @@ def score_test(signature: Any) -> tuple[str, dict[str, Any]]:
     same = expected.argmax(axis=-1) == received.argmax(axis=-1)
     require(bool(same[clear].all()), "test split: a predicted class is not the evaluation's")
     detail = f"all {len(labels)} test examples answer as in the evaluation (largest difference {difference:.1e})"
-    accuracy = float((received.argmax(axis=-1) == labels).mean())
-    return detail, {"test_examples": len(labels), "test_accuracy": accuracy, "max_difference": difference}
+    return detail, {"max_difference": difference, "ties": int((~clear).sum()), **count(labels, received)}
+
+
+def count(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """What decides about a model: examples, right answers and answers of each class."""
+    predicted, classes = probabilities.argmax(axis=-1), probabilities.shape[-1]
+    right = predicted == labels
+    each = {"examples": labels, "right": labels[right], "predicted": predicted}
+    counts = {f"class_{what}": np.bincount(of, minlength=classes).tolist() for what, of in each.items()}
+    return {"test_examples": len(labels), "test_accuracy": float(right.mean()), **counts}
 
 
 def measure_latency(image: np.ndarray, *signatures: Any) -> list[dict[str, float]]:

@@ -18,6 +18,7 @@ def train_model(
     config: TrainingConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig, folder: Path
 ) -> TrainedRef:
     """Train with early stopping on the validation loss, and keep the weights of the best epoch."""
+    from layerflow.baseline import warn_if_not_beaten
     from layerflow.devices import set_up
     from layerflow.run_log import RunLog, folder_of
     from layerflow.training import train
@@ -31,5 +32,6 @@ def train_model(
     with progress.epochs_shown(config.epochs) as shown:
         trained = train(config, model, data, folder, [run_log, *shown], devices)
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.
+    warn_if_not_beaten(trained, data)
     write_card(config, trained, data, folder)
     return trained

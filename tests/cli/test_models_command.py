@@ -65,14 +65,25 @@ def test_models_tells_which_is_in_service_and_which_a_rollback_restores(publishe
     rows = answer("models", store=published)
     assert [(row["version"], row["role"]) for row in rows] == [(2, "champion"), (1, "rollback restores it")]
     assert [row["code"] for row in rows] == ["promoted_not_worse", "promoted_first"]
+    worst = min(rows[0]["worst_class"]["recall"], rows[0]["balanced_accuracy"], rows[0]["accuracy"])
+    assert rows[0]["baseline"] == pytest.approx(37 / 360)  # of the digits, threes
+    assert worst == rows[0]["worst_class"]["recall"] < rows[0]["balanced_accuracy"]
     table = layerflow("models", "--name", NAME, store=published).stdout
+    figures = f"0.1028, {rows[0]['balanced_accuracy']:.4f}, {worst:.4f} ({rows[0]['worst_class']['name']})"
+    assert table.count(figures) == 2
     assert "champion" in table
     assert "rollback restores it" in table
 
 
 def test_show_and_diff_tell_how_a_version_came_about(published: Path) -> None:
     text = layerflow("models", "show", "2", store=published).stdout
-    for part in ("promoted_not_worse", "right where the other is wrong", "config.training.epochs", "mlp of 4,810"):
+    for part in (
+        "promoted_not_worse",
+        "0.1028 by always answering 3",
+        "right where the other is wrong",
+        "config.training.epochs",
+        "mlp of 4,810",
+    ):
         assert part in text
     assert answer("models", "show", "1", store=published)["version"] == 1
     found = {

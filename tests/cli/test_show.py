@@ -2,7 +2,8 @@
 
 import pytest
 
-from cli.show import changes_table, comparison_table, console
+from cli.show import beside, changes_table, comparison_table, console
+from layerflow.records import ClassScore, Evaluation
 
 
 def test_names_and_reasons_that_look_like_markup_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,3 +18,13 @@ def test_names_and_reasons_that_look_like_markup_are_shown_as_they_are(capsys: p
     assert text.count("([cat])") == 2
     for said in ("│ [b] ", "see [/wiki] :cat:", "forced (see [/wiki])"):
         assert said in text
+
+
+def test_an_accuracy_is_shown_beside_what_it_is_worth() -> None:
+    counts = {"bowl": (62, 31), "cup": (142, 142), "fork": (10, 0), "spare": (0, 0)}
+    per_class = tuple(
+        ClassScore(name=name, precision=0, recall=right / examples if examples else 0, f1=0, examples=examples)
+        for name, (examples, right) in counts.items()
+    )
+    said = beside(Evaluation.model_construct(None, test_examples=214, per_class=per_class))
+    assert said == "0.6636 by always answering cup; balanced accuracy 0.5000; worst class fork, recall 0.0000"

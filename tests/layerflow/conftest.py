@@ -22,6 +22,8 @@ from layerflow.records import (
 )
 
 Decide = Callable[..., Promotion]
+#: No floor: what a poor model is published with, where a test is about something else.
+NO_FLOOR = {"baseline": "none", "min_class_recall": 0}
 
 
 def _made(key: str, data: DatasetRef, checked: DataReport, model: ModelConfig, settings: TrainingConfig) -> Challenger:
@@ -74,10 +76,10 @@ def shelf(contenders: dict[str, Challenger], session_store: Path, empty_store: P
 
 @pytest.fixture
 def decide(contenders: dict[str, Challenger], shelf: Path) -> Decide:
-    """``decide("poor", rule="better")`` lets a contender, or any challenger, ask to be published."""
+    """``decide("poor", rule="better")`` lets a contender, or any challenger, ask to be published, with no floor."""
 
     def ask(who: str | Challenger, registry: dict[str, object] | None = None, **gate: object) -> Promotion:
-        config = RetrainConfig.model_validate({"gate": gate, "registry": registry or {}})
+        config = RetrainConfig.model_validate({"gate": NO_FLOOR | gate, "registry": registry or {}})
         return promote(config, contenders[who] if isinstance(who, str) else who, "run")
 
     return ask

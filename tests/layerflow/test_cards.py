@@ -200,7 +200,7 @@ def test_the_export_card_shows_what_was_proved(first_run: Retrained) -> None:
 def ask(challenger: Challenger, **gate: object) -> tuple[Promotion | None, str]:
     """The decision, if it is not a refusal, and its card."""
     shown: list[str] = []
-    config = RetrainConfig.model_validate({"gate": gate})
+    config = RetrainConfig.model_validate({"gate": {"baseline": "none", "min_class_recall": 0} | gate})
     try:
         made = promote(config, challenger, "run", shown.append)
     except VerificationError:
@@ -379,7 +379,8 @@ def test_the_report_of_a_kept_model_lies_beside_its_receipt(
     with_cards: Challenger, contenders: dict[str, Challenger]
 ) -> None:
     promote(RetrainConfig(), with_cards, "run")
-    kept = promote(RetrainConfig(), contenders["poor"], "run")
+    no_floor = RetrainConfig.model_validate({"gate": {"baseline": "none", "min_class_recall": 0}})
+    kept = promote(no_floor, contenders["poor"], "run")
     assert kept.report == kept.receipt.removesuffix(".json") + ".html"
     assert "kept_worse" in store.path(kept.report).read_text()
 

@@ -10,12 +10,25 @@ from layerflow import manifest, registry, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import DamagedError, VerificationError
 from layerflow.manifest import EXTRA
-from layerflow.promotion import Challenger, changes
+from layerflow.promotion import Challenger, changes, promote
 from layerflow.records import Promotion
 from layerflow.rollback import roll_back
 
 NAME = "mlp-digits"
 Decide = Callable[..., Promotion]
+
+
+def recognized(challenger: Challenger, number: int, recall: float) -> Challenger:
+    """A challenger of whose class this share is recognized, by evaluation and verification alike."""
+    score, verified = challenger.evaluation.per_class[number], challenger.verification
+    right = list(verified.class_right)
+    right[number] = round(recall * score.examples)
+    accuracy = sum(right) / verified.test_examples
+    per_class = list(challenger.evaluation.per_class)
+    per_class[number] = score.model_copy(update={"recall": right[number] / score.examples})
+    update = {"class_right": tuple(right), "test_accuracy": accuracy}
+    challenger = challenger._replace(verification=verified.model_copy(update=update))
+    return evaluated(challenger, per_class=tuple(per_class), accuracy=accuracy)
 
 
 def evaluated(challenger: Challenger, **evaluation: object) -> Challenger:
@@ -67,12 +80,28 @@ def test_below_the_floor_is_kept_even_without_a_champion_and_even_forced(decide:
 def test_a_class_that_collapsed_is_kept_however_good_the_mean(
     decide: Decide, contenders: dict[str, Challenger]
 ) -> None:
-    good = contenders["good"]
-    collapsed = good.evaluation.per_class[7].model_copy(update={"recall": 0.2})
-    per_class = (*good.evaluation.per_class[:7], collapsed, *good.evaluation.per_class[8:])
-    made = decide(evaluated(good, per_class=per_class), min_class_recall=0.5, min_accuracy=0.9)
+    made = decide(recognized(contenders["good"], 7, 0.2), min_class_recall=0.5, min_accuracy=0.85)
     assert made.code == "kept_below_floor"
-    assert "recall 0.2000 of class 7" in made.reason
+    assert "of class 7 is below gate.min_class_recall 0.5" in made.reason
+
+
+def test_by_default_a_model_that_never_recognizes_a_class_is_kept_even_forced(
+    shelf: Path, contenders: dict[str, Challenger]
+) -> None:
+    config = RetrainConfig.model_validate({"gate": {"force": "it is late"}})
+    made = promote(config, recognized(contenders["good"], 7, 0), "run")
+    assert (made.code, made.version) == ("kept_below_floor", None)
+    assert "recall 0.0000 of class 7" in made.reason
+    assert registry.names() == []
+
+
+@pytest.mark.parametrize("figure", [{"accuracy": 0.9999}, {"test_examples": 359}])
+def test_an_evaluation_that_the_verification_contradicts_is_refused(
+    decide: Decide, contenders: dict[str, Challenger], figure: dict[str, float]
+) -> None:
+    with pytest.raises(VerificationError, match="Evaluation and verification must agree"):
+        decide(evaluated(contenders["good"], **figure), min_accuracy=0.99, force="it is late")
+    assert registry.names() == []
 
 
 def test_a_loss_that_is_no_number_is_kept(decide: Decide, contenders: dict[str, Challenger]) -> None:
@@ -93,6 +122,29 @@ def test_another_test_set_is_never_compared(decide: Decide, contenders: dict[str
 def test_a_model_above_the_latency_ceiling_is_kept_even_forced(decide: Decide) -> None:
     decide("poor")
     assert decide("good", max_latency_ratio=1e-6, force="it is late").code == "kept_too_slow"
+
+
+def test_force_lifts_no_latency_ceiling_for_a_rolled_back_model(decide: Decide) -> None:
+    decide("good")
+    decide("similar", force="a bad night")
+    roll_back(NAME)
+    made = decide("similar", max_latency_ratio=1e-6, force="it was not its fault")
+    assert (made.code, made.version) == ("kept_too_slow", 3)
+    assert decide("similar", force="it was not its fault").code == "promoted_forced"
+
+
+@pytest.mark.parametrize(
+    "lift", [{"force": "it is late"}, {"not_comparable": "floors_only"}], ids=["force", "floors_only"]
+)
+def test_a_latency_ceiling_that_can_not_be_checked_is_not_passed(
+    decide: Decide, contenders: dict[str, Challenger], lift: dict[str, str]
+) -> None:
+    decide("poor")
+    strange = evaluated(contenders["good"], test_digest="other")
+    made = decide(strange, max_latency_ratio=100, **lift)
+    assert (made.code, made.version) == ("kept_not_comparable", 1)
+    assert "so that gate.max_latency_ratio 100.0 can't be checked" in made.reason
+    assert decide(strange, **lift).version == 2
 
 
 def test_force_publishes_what_the_comparison_would_keep_and_says_why(decide: Decide) -> None:
