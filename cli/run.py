@@ -199,7 +199,7 @@ def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
 
 
 def _check_own(config: RetrainConfig) -> None:
-    """Refuse a network of the user's that can't be imported before there is a run."""
+    """Refuse a custom network that can't be imported, before the flow starts."""
     if own.is_own(config.model.name):
         own.maker_of(config.model.name)
 

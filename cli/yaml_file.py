@@ -43,7 +43,9 @@ def parse(name: str, content: bytes, form: str) -> dict[str, Any]:
             larger or deeper than any config; or if it has anchors, aliases or tags.
     """
     if len(content) > _MOST_BYTES:
-        raise ConfigError(f"{name} must have at most {_MOST_BYTES:,} bytes. It has more; take out what is no setting.")
+        raise ConfigError(
+            f"{name} must have at most {_MOST_BYTES:,} bytes. It has more; remove everything but settings."
+        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -230,6 +230,6 @@ def _said(error: Exception) -> str:
 
 
 def _said_where(error: Exception) -> str:
-    """The error's words, and the line of the user's code that they are about."""
+    """The error's message, and the line of user code that caused it."""
     where = _place(error)
     return f"{_said(error)} ({where[0]})" if where else _said(error)

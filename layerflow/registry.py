@@ -142,7 +142,9 @@ def complaints(name: str) -> list[str]:
     except (OSError, ValueError):
         try:
             read_ledger(name)
-            found.append(f"{home(name) / _LEDGER} can't be read; its copy is used until the next publication mends it.")
+            found.append(
+                f"{home(name) / _LEDGER} can't be read. Its copy is used, and the next publication rewrites it."
+            )
         except DamagedError as error:
             found.append(str(error))
     return [*found, *(stray_sentence(name, number) for number in strays(name))]

@@ -52,7 +52,7 @@ def train(
 ) -> TrainedRef:
     """Train ``model`` and write ``model.keras``, with the weights of its best epoch, computing in float32.
 
-    The checkpoint lies in the store, under a fingerprint of config, data, model, code and ``devices.threads``: whatever
+    The checkpoint is in the store, under a fingerprint of config, data, model, code and ``devices.threads``: whatever
     interrupts the training, the next call with the same ones goes on from there and ends with the same bits. Where no
     threads are set, there are as many as cores: on a machine with others the last bits differ, and a warning says so.
     More epochs than before continue it too, unless the schedule stretches over them. Fewer start anew, beside the
@@ -347,7 +347,7 @@ class _Training:
 
 
 def checkpoint_of(fingerprint: str, epochs: int) -> Checkpoint:
-    """The checkpoint that a training of at most ``epochs`` goes on from and saves to.
+    """The checkpoint that a training of at most ``epochs`` resumes from and saves to.
 
     Where a longer training is there, it stays as it is: its later epochs can't be undone, and may have taken days. The
     shorter one then has a checkpoint of its own.
