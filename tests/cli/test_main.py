@@ -243,7 +243,7 @@ def test_help_begins_with_the_ten_most_used_flags_and_ends_with_examples(
     groups = re.findall(r"╭─ ([\w ]+?) ─", text)
     assert (status, groups) == (
         0,
-        ["Most used", "Options", "Data", "Checks", "Model", "Training", "Gate", "Registry", "Devices"],
+        ["Most used", "Options", "Data", "Model", "Training", "Gate", "Registry", "Checks", "Devices"],
     )
     most_used = text[: text.index("╭─ Options")]
     assert len(re.findall(r"^│ --", most_used, re.MULTILINE)) == 10
