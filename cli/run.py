@@ -194,7 +194,7 @@ def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
     if stops := [each.text for each in classes_since(config.checks, before.classes, now) if each.level == "stop"]:
         raise DataError(
             f"The data of {config.data.title} must have the classes of the model in service. They do not: "
-            f"{'; '.join(stops)}; restore them, or set checks.lost_class or checks.new_class to warn."
+            f"{'; '.join(stops)}, or set checks.lost_class or checks.new_class to warn."
         )
 
 

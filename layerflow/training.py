@@ -203,7 +203,7 @@ class _Training:
             return
         self.engine.warm_up()
         if self.xla and not self.engine.xla:
-            self.xla, self.predict = False, make_predictor(self.network, False)
+            self.xla, self.predict = False, make_predictor(with_added_loss(self.network), False)
         self._validate()
         told = keras.callbacks.CallbackList(list(callbacks), model=self.network, epochs=self.config.epochs)
         self.network.stop_training = False

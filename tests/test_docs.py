@@ -210,6 +210,6 @@ def test_the_commands_of_the_readme_run_and_make_run_says_what_it_shows(tmp_path
     for words, (status, out, err) in zip(lines, answers, strict=True):
         assert status == 0, f"{shlex.join(words)}: {out[-1000:]}{err[-2000:]}"
     shown = labels(output_of((ROOT / "README.md").read_text(), "make run"))
-    assert shown[::7] == ["load_data", "promote_model", "latency"], "the labels are read"
+    assert (shown[0], shown[7], shown[-3]) == ("load_data", "promote_model", "latency"), "the labels are read"
     assert labels(answers[0][1].splitlines())[: len(shown)] == shown
     assert (tmp_path / "store" / "models" / "MyNet-digits" / "1").is_dir()

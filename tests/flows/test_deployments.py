@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import tomllib
 from datetime import UTC, datetime, timedelta
@@ -64,8 +65,9 @@ def test_a_run_that_ended_or_waits_to_be_started_again_is_not_taken_for_dead() -
     ],
 )
 def test_make_hands_a_port_on(target: str, port: str, command: str) -> None:
-    arguments = ["make", "--dry-run", target, *filter(None, [port])]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    arguments = ["make", "--no-print-directory", "--dry-run", target, *filter(None, [port])]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert command in " ".join(done.stdout.splitlines()[-1].split())
 
 

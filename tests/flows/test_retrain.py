@@ -232,8 +232,9 @@ training._SAVING_SHARE = 1e6  # a checkpoint after each epoch, however short it 
 if os.environ.get("DIE"):
     Checkpoint.save = save
 from cli.run import run_retrain
+from cli.terminal import Output
 from layerflow.config import RetrainConfig, TrainingConfig
-print("EPOCHS", run_retrain(RetrainConfig(training=TrainingConfig(epochs=8))).result.trained.epochs)
+print("EPOCHS", run_retrain(RetrainConfig(training=TrainingConfig(epochs=8)), Output()).result.trained.epochs)
 """
     environment = {**os.environ, "LAYERFLOW_STORE": str(tmp_path / "store"), "PREFECT_HOME": str(tmp_path / "prefect")}
     command = [sys.executable, "-c", script]

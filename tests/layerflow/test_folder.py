@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import shutil
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -44,14 +45,15 @@ def tree(tmp_path: Path, empty_store: Path) -> Path:
 
 def load(root: Path, **settings: object) -> DatasetRef:
     folder.forget()
-    target = root.with_name(f"made-{len(list(root.parent.iterdir()))}")
-    target.mkdir()
+    step = store.root() / "load_data"
+    step.mkdir(parents=True, exist_ok=True)
+    target = Path(tempfile.mkdtemp(dir=step))
     made = data.load(DataConfig.model_validate({"name": "folder", "path": root, **settings}), target)
-    return made.model_copy(update={"folder": str(target)})
+    return made.model_copy(update={"folder": f"load_data/{target.name}"})
 
 
 def arrays(made: DatasetRef, split: str) -> tuple[np.ndarray, np.ndarray]:
-    return data.images_and_labels(made, split)  # an absolute folder stays as it is
+    return data.images_and_labels(made, split)
 
 
 def test_the_digits_as_a_folder_of_pictures_are_the_digits(empty_store: Path, tmp_path: Path) -> None:
