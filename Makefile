@@ -53,11 +53,12 @@ lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-drill: setup ## nights that go wrong, training killed 100 times, publishing 300 times, 10,000 fuzzed inputs (over an hour)
+drill: setup ## nights that go wrong, training killed 100 times, publishing 300 times, 10,000 fuzzed inputs, guards taken out (two hours)
 	$(PY) benchmarks/nights.py
 	$(PY) benchmarks/drill.py 100
 	$(PY) benchmarks/publish_drill.py 300
 	LAYERFLOW_FUZZ=10000 $(PY) -m pytest -q tests/attacks/test_fuzzing.py
+	$(PY) benchmarks/mutations.py
 
 bench: setup ## seconds an epoch and of a whole run (PyTorch and JAX take part where installed)
 	$(PY) benchmarks/training.py

@@ -1,0 +1,179 @@
+"""Take out each guard of verification, records, registry, gate and input, and see that a test notices.
+
+Usage: ``python benchmarks/mutations.py [WORD]``, of which the word selects mutations by their description. Each is made
+in a copy of the project; the named tests must fail there, and pass in an unchanged copy.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+_FORGED = "tests/attacks/test_forged_verification.py"
+
+
+class Mutation(NamedTuple):
+    """What is taken out: ``old`` in ``file`` becomes ``new``, which ``tests`` must notice."""
+
+    guard: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTATIONS = (
+    Mutation(
+        "the answer carries the request's nonce",
+        "layerflow/verification.py",
+        'if answer.pop("nonce", None) == nonce:',
+        'if answer.pop("nonce", None) or True:',
+        (_FORGED, "-k", "nonce"),
+    ),
+    Mutation(
+        "a graph is checked before it is loaded",
+        "layerflow/verifier.py",
+        "self.graph = check_graph(folder)",
+        'self.graph = "unchecked"',
+        (_FORGED, "-k", "does_more_than_compute or beyond_the_contract"),
+    ),
+    Mutation(
+        "a version has the digests of the ledger",
+        "layerflow/registry.py",
+        "if store.sha256(folder / DIGESTS) != entry.sums:",
+        "if False:",
+        ("tests/attacks/test_forged_versions.py",),
+    ),
+    Mutation(
+        "a record has the digest of itself",
+        "layerflow/store.py",
+        "and digest == _digest(content)",
+        "",
+        ("tests/layerflow/test_store.py", "-k", "edited"),
+    ),
+    Mutation(
+        "Prefect's record is ours",
+        "layerflow/store.py",
+        'and _digest(value["data"]) == _digest(record.model_dump(mode="json"))',
+        "",
+        ("tests/layerflow/test_store.py", "-k", "forged_record"),
+    ),
+    Mutation(
+        "classes are bound by the digest of the data",
+        "layerflow/store.py",
+        "and record.matches(files)",
+        "",
+        ("tests/layerflow/test_store.py", "-k", "bound_by_the_digest"),
+    ),
+    Mutation(
+        "a model beats the most frequent class",
+        "layerflow/gate.py",
+        'if gate.baseline == "none" or p_value < LEVEL:',
+        "if True:",
+        ("tests/layerflow/test_gate.py",),
+    ),
+    Mutation(
+        "a model recognizes each class",
+        "layerflow/gate.py",
+        "if recall >= gate.min_class_recall:",
+        "if True:",
+        ("tests/layerflow/test_gate.py",),
+    ),
+    Mutation(
+        "evaluation and verification agree",
+        "layerflow/promotion.py",
+        "if differs := gate.disagreement(evaluation, verified):",
+        'if differs := "":',
+        ("tests/layerflow/test_promotion.py", "-k", "contradicts"),
+    ),
+    Mutation(
+        "force passes no latency ceiling",
+        "layerflow/promotion.py",
+        "if comparison and (slow := gate.too_slow(rules, comparison)):",
+        'if comparison and (slow := ""):',
+        ("tests/layerflow/test_promotion.py", "-k", "latency"),
+    ),
+    Mutation(
+        "YAML gives a name once",
+        "cli/yaml_file.py",
+        "if key.value in seen:",
+        "if False:",
+        ("tests/cli/test_yaml_file.py",),
+    ),
+    Mutation(
+        "YAML has no anchors",
+        "cli/yaml_file.py",
+        "if event.anchor:",
+        "if False:",
+        ("tests/cli/test_yaml_file.py",),
+    ),
+    Mutation(
+        "a repaired JPEG is broken",
+        "layerflow/images.py",
+        "if _DAMAGE.search(str(error)):",
+        "if False:",
+        ("tests/layerflow/test_folder.py", "-k", "libjpeg"),
+    ),
+    Mutation(
+        "secrets of addresses are masked",
+        "layerflow/masking.py",
+        "if isinstance(content, str):",
+        "if False:",
+        ("tests/layerflow/test_masking.py",),
+    ),
+    Mutation(
+        "added losses count",
+        "layerflow/inference.py",
+        "return tf.add_n(losses) if losses else None",
+        "return None",
+        ("tests/layerflow/test_added_losses.py", "-k", "figures"),
+    ),
+)
+
+
+def passes(project: Path, tests: tuple[str, ...]) -> bool:
+    """Whether the tests pass in a copy of the project; no test at all is no pass."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        sys.exit(done.stdout + done.stderr)
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Number of guards that can be taken out without any test noticing."""
+    chosen = [each for each in MUTATIONS if not sys.argv[1:] or sys.argv[1] in each.guard]
+    unnoticed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "project"
+        shutil.copytree(
+            ROOT, project, ignore=shutil.ignore_patterns(".git", ".venv", "store", "__pycache__", ".*_cache")
+        )
+        for each in chosen:
+            file = project / each.file
+            whole = file.read_text()
+            if whole.count(each.old) != 1:
+                sys.exit(f"{each.file} must hold the guard once: {each.old}")
+            if not passes(project, each.tests):
+                sys.exit(f"the tests must pass before the guard is taken out: {' '.join(each.tests)}")
+            file.write_text(whole.replace(each.old, each.new))
+            noticed = not passes(project, each.tests)
+            file.write_text(whole)
+            unnoticed += not noticed
+            print(f"{'noticed' if noticed else 'UNNOTICED':10}{each.guard}", flush=True)
+    print(f"{len(chosen)} guards taken out, {unnoticed} without a test that notices")
+    return unnoticed
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(), 1))
