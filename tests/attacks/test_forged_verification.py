@@ -144,6 +144,12 @@ def test_a_graph_that_does_more_than_compute_is_refused_before_it_is_loaded(
         verifier.check_graph(model)
 
 
+def test_no_graph_is_loaded_unchecked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tf.saved_model, "load", lambda folder: pytest.fail("it was loaded"))
+    with pytest.raises(verifier.RefusedError, match="file operation WriteFile"):
+        verifier.Model(ship(tmp_path / "model", writes_a_file))
+
+
 def test_an_honest_graph_is_not_refused(tmp_path: Path) -> None:
     assert "compute" in verifier.check_graph(ship(tmp_path / "model"))
 
