@@ -143,7 +143,7 @@ def complaints(name: str) -> list[str]:
         try:
             read_ledger(name)
             found.append(
-                f"{home(name) / _LEDGER} can't be read. Its copy is used, and the next publication rewrites it."
+                f"{home(name) / _LEDGER} can't be read; its copy is used, and the next publication rewrites it."
             )
         except DamagedError as error:
             found.append(str(error))
