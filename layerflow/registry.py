@@ -120,7 +120,7 @@ def champion_of(name: str) -> int | None:
     """The version in service, the highest. What is wrong beside it is logged.
 
     Raises:
-        DamagedError: If neither the ledger nor its copy can be read: nothing must be published then.
+        DamagedError: As ``read_ledger`` says: nothing must be published then.
     """
     read_ledger(name)
     for complaint in complaints(name):
@@ -130,23 +130,13 @@ def champion_of(name: str) -> int | None:
 
 def complaints(name: str) -> list[str]:
     """What is wrong with the ledger of a model and with the folders beside its versions, a sentence each."""
-    found = []
+    found, file = [], home(name) / _LEDGER
     try:
-        _read(home(name) / _LEDGER)
-    except FileNotFoundError:
-        if _told_apart(name) != ([], []):
-            found.append(
-                f"{home(name) / _LEDGER} is missing; {_instead(name)}, so restore the hidden files of this folder "
-                "from a backup of the store."
-            )
-    except (OSError, ValueError):
-        try:
-            read_ledger(name)
-            found.append(
-                f"{home(name) / _LEDGER} can't be read; its copy is used, and the next publication rewrites it."
-            )
-        except DamagedError as error:
-            found.append(str(error))
+        if _ledger_and_file(name)[1].name == _COPY:
+            state = "is damaged" if file.exists() else "is missing"
+            found.append(f"{file} {state}; its copy is used, and the next publication rewrites it.")
+    except DamagedError as error:
+        found.append(str(error))
     return [*found, *(stray_sentence(name, number) for number in strays(name))]
 
 
@@ -158,10 +148,6 @@ def stray_sentence(name: str, number: int) -> str:
         f"{home(name) / str(number)} is not a version that layerflow published{served}; move it out of {home(name)}, "
         "or restore the ledger that lists it from a backup."
     )
-
-
-def _instead(name: str) -> str:
-    return "its copy is used" if (home(name) / _COPY).exists() else "the versions are known by their receipts alone"
 
 
 def folder_of(name: str, version: int) -> Path:
@@ -215,8 +201,9 @@ def provenance(folder: Path) -> str:
         DamagedError: If there is a ledger beside it that can't be read.
     """
     folder = folder.resolve()
-    ledger = _read_either(folder.parent) if _is_version(folder.name) else None
-    if ledger and ledger.published is not None:
+    either = _read_either(folder.parent) if _is_version(folder.name) else None
+    ledger = either[0] if either else Ledger()
+    if ledger.published is not None:
         found, told = _damage(folder, ledger.published.get(int(folder.name))), "the ledger has the digest of its list"
     elif (folder / RECEIPT).exists():
         found = receipts.damage(folder)
@@ -276,9 +263,19 @@ def read_ledger(name: str) -> Ledger:
     """The ledger of a model, or its copy where the ledger is damaged; empty for a new model.
 
     Raises:
-        DamagedError: If neither can be read.
+        DamagedError: If neither can be read, or there are versions and neither exists.
     """
-    return _read_either(home(name)) or Ledger()
+    return _ledger_and_file(name)[0]
+
+
+def _ledger_and_file(name: str) -> tuple[Ledger, Path]:
+    """``read_ledger``, and the file that it is from."""
+    if found := _read_either(home(name)):
+        return found
+    folders = home(name).iterdir() if home(name).is_dir() else []
+    if any(_is_version(each.name) and receipt_of(name, int(each.name)) for each in folders):
+        raise _lost(home(name))  # an empty one would let a rolled-back model return
+    return Ledger(), home(name) / _LEDGER
 
 
 def known_ledger(name: str) -> Ledger:
@@ -289,26 +286,36 @@ def known_ledger(name: str) -> Ledger:
         return Ledger()
 
 
-def _read_either(folder: Path) -> Ledger | None:
+def _read_either(folder: Path) -> tuple[Ledger, Path] | None:
+    """The ledger in ``folder`` or its copy, with its file. One without a digest counts where the other has none either.
+
+    Raises:
+        DamagedError: If there are such files and none can be read.
+    """
     damaged = False
-    for file in (folder / _LEDGER, folder / _COPY):
-        try:
-            return _read(file)
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError):
-            damaged = True
+    for digested in (True, False):
+        for file in (folder / _LEDGER, folder / _COPY):
+            try:
+                return _read(file, digested), file
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError):
+                damaged = True
     if damaged:
-        raise DamagedError(
-            f"{folder / _LEDGER} must hold the numbers that were given, the rolled-back models and the digests of the "
-            "versions, and neither it nor its copy can be read; restore it from a backup of the store, or rebuild it "
-            "as docs/operations.md shows."
-        )
+        raise _lost(folder)
     return None
 
 
-def _read(file: Path) -> Ledger:
-    """A ledger, whose digest of itself must be right where it has one.
+def _lost(folder: Path) -> DamagedError:
+    return DamagedError(
+        f"{folder / _LEDGER} must hold the numbers that were given, the rolled-back models and the digests of the "
+        "versions, and neither it nor its copy can be read; restore it from a backup of the store, or rebuild it "
+        "as docs/operations.md shows."
+    )
+
+
+def _read(file: Path, digested: bool) -> Ledger:
+    """A ledger, whose digest of itself must be right where it has one; ``digested``: it must have one.
 
     Raises:
         OSError: If it can't be read.
@@ -316,7 +323,7 @@ def _read(file: Path) -> Ledger:
     """
     content = receipts.read_json(file)
     digest = content.pop("digest", None) if isinstance(content, dict) else None
-    if digest is not None and digest != _digest(content):
+    if digest != _digest(content) and (digested or digest is not None):
         raise ValueError(f"{file} does not have its digest")
     return Ledger.model_validate(content)
 

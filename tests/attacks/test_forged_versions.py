@@ -215,10 +215,9 @@ def test_versions_without_any_ledger_are_known_by_their_receipts() -> None:
         (registry.home(NAME) / name).unlink()
     (registry.home(NAME) / "7").mkdir()
     assert registry.versions(NAME) == [2, 1]
-    told = registry.complaints(NAME)
-    assert any("is missing" in each for each in told)
-    assert any("7 is not a version" in each for each in told)
-    assert registry.next_version(NAME) == 8
+    lost, stray = registry.complaints(NAME)
+    assert "restore it from a backup" in lost
+    assert "7 is not a version" in stray
 
 
 UNREADABLE: dict[str, bytes] = {
@@ -318,9 +317,11 @@ def test_a_receipt_that_claims_to_be_of_another_model_does_not_hide_the_bad_one(
 
 
 BROKEN = [b"", b"{", b"null", b"[]", b'{"highest": "x"}', b'{"highest": -1}', b"\xff", b"[" * 100_000]
+#: Valid, as an earlier layerflow wrote it: known as damaged only by the copy beside it, which has a digest.
+EMPTIED = [b"{}", b'{"highest": 1}']
 
 
-@pytest.mark.parametrize("content", BROKEN)
+@pytest.mark.parametrize("content", [*BROKEN, *EMPTIED])
 def test_a_damaged_ledger_is_restored_from_its_copy(content: bytes) -> None:
     publish("one")
     publish("two")
@@ -353,11 +354,18 @@ def test_a_flipped_letter_in_the_ledger_is_noticed() -> None:
     assert registry.read_ledger(NAME) == before
 
 
-def test_without_ledger_and_copy_nothing_is_published_and_the_rest_is_listed() -> None:
+def overwrite(file: Path) -> None:
+    file.write_text("{")
+
+
+@pytest.mark.parametrize("lose", [overwrite, Path.unlink])
+def test_with_ledger_and_copy_damaged_or_gone_nothing_is_published_and_the_rest_is_listed(
+    lose: Callable[[Path], None],
+) -> None:
     publish("one")
     publish("two")
     for name in (LEDGER, COPY):
-        (registry.home(NAME) / name).write_text("{")
+        lose(registry.home(NAME) / name)
     assert registry.versions(NAME) == [2, 1]
     (told,) = registry.complaints(NAME)
     assert "backup" in told
@@ -366,6 +374,20 @@ def test_without_ledger_and_copy_nothing_is_published_and_the_rest_is_listed() -
         with pytest.raises(DamagedError, match="backup"):
             change()
     assert registry.versions(NAME) == [2, 1]
+
+
+def test_a_rebuilt_ledger_keeps_numbers_and_rolled_back_models_out() -> None:
+    publish("one")
+    publish("two")
+    roll_back(NAME)
+    (bad,) = registry.read_ledger(NAME).rolled_back
+    (registry.home(NAME) / COPY).unlink()
+    (registry.home(NAME) / LEDGER).write_text(json.dumps({"highest": 12, "rolled_back": [bad]}))
+    assert registry.complaints(NAME) == []
+    assert publish("three").name == "13"
+    ledger = registry.read_ledger(NAME)
+    assert ledger.rolled_back == (bad,)
+    assert sorted(ledger.published or {}) == [1, 2, 3, 13]
 
 
 def layerflow(*arguments: str) -> subprocess.CompletedProcess[str]:
