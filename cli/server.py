@@ -62,6 +62,8 @@ def main() -> None:
     app = create_app(final=True)
     app.router.routes.insert(0, Route(SIGN_IN, lambda request: HTMLResponse(_PAGE)))  # before Prefect's "/"
     server = get_current_settings().server
+    if server.database.connection_url:
+        _close_to_others(server.database.connection_url.get_secret_value())
     uvicorn.run(
         # Around the app, not in it: its services call it in memory, under a name of their own.
         TrustedHostMiddleware(app, allowed_hosts=NAMES, www_redirect=False),
@@ -72,6 +74,18 @@ def main() -> None:
         ws_ping_timeout=server.api.websocket_ping_timeout,
         log_level=str(server.logging_level).lower(),
     )
+
+
+def _close_to_others(database: str) -> None:
+    """Take the rights of others from SQLite's files that are there; the umask is for new ones only."""
+    from sqlalchemy import make_url
+
+    url = make_url(database)
+    if url.get_backend_name() == "sqlite" and url.database:
+        file = Path(url.database)
+        for each in file.parent.glob(f"{file.name}*"):  # with `-wal` and `-shm`
+            if each.stat().st_uid == os.getuid():
+                each.chmod(0o600)
 
 
 def _end_with_parent() -> None:

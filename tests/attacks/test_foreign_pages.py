@@ -5,6 +5,7 @@ Real servers and a real browser: what a page may do is decided by both together.
 
 import functools
 import http.client
+import io
 import os
 import shutil
 import stat
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -32,7 +34,9 @@ PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with ui_started(tmp_path_factory.mktemp("prefect")) as environment:
+    home = tmp_path_factory.mktemp("prefect")
+    (home / "prefect.db").touch(0o644)  # as `prefect server start` leaves it
+    with ui_started(home) as environment:
         yield environment
 
 
@@ -142,10 +146,29 @@ def test_the_link_signs_the_ui_in_and_the_ui_works(
 def test_the_password_is_kept_for_its_owner_alone_and_stays(ui: dict[str, str], tmp_path: Path) -> None:
     file = Path(ui["PREFECT_HOME"]) / "profiles.toml"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert stat.S_IMODE((file.parent / "prefect.db").stat().st_mode) == 0o600
+    databases = list(file.parent.glob("prefect.db*"))
+    assert databases
+    assert [stat.S_IMODE(each.stat().st_mode) for each in databases] == [0o600] * len(databases)
     (password,) = [line for line in file.read_text().splitlines() if "AUTH_STRING" in line]
     assert len(password.partition("layerflow:")[2]) > 40
-    assert password.partition("layerflow:")[2].strip('"') not in (file.parent / "server.log").read_text()
+    log = (file.parent / "server.log").read_text()
+    assert password.partition("layerflow:")[2].strip('"') not in log
+    assert urlsplit(signed_in(ui)).fragment not in log, "the password as the link has it"
+
+
+def test_the_link_on_a_terminal_is_the_one_that_the_tests_sign_in_with(
+    ui: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cli.ui import _link
+
+    file = Path(ui["PREFECT_HOME"]) / "profiles.toml"
+    profile = tomllib.loads(file.read_text())["profiles"]["layerflow"]
+    link, password = signed_in(ui), profile["PREFECT_API_AUTH_STRING"]
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert _link(urlsplit(link).port or 0, password, file).split()[0] == link
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert urlsplit(link).fragment not in _link(urlsplit(link).port or 0, password, file)
 
 
 def test_profiles_that_others_may_read_are_closed_and_what_is_in_them_stays(

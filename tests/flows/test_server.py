@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -205,6 +206,10 @@ def test_the_ui_shows_the_run_every_card_with_its_pictures_and_the_form(
         assert all(alt and width > 0 for alt, width in drawn), f"{key}: {drawn}"
     form = f"{site}/deployments/deployment/{nightly_run['deployment_id']}/run"
     page(browser, form, "Most passes over the training images; at least 1, at most 100,000.", "Run Name")
+
+
+def test_a_new_database_can_be_read_by_its_owner_alone(lasting_server: dict[str, str]) -> None:
+    assert stat.S_IMODE((Path(lasting_server["PREFECT_HOME"]) / "prefect.db").stat().st_mode) == 0o600
 
 
 def test_without_a_server_deploying_and_serving_are_one_sentence(tmp_path: Path) -> None:
