@@ -262,7 +262,9 @@ class ChecksConfig(_Group):
     )
     duplicates: Level = Field("info", description="Images that are in one split several times.")
     conflicts: Level = Field("warn", description="The same image in several classes.")
-    missing_class: Level = Field("stop", description="A class without an image in one of the splits.")
+    missing_class: Level = Field(
+        "stop", description="A class without an image in one of the splits; in validation at most a warning."
+    )
     small_class: Level = Field(
         "warn",
         description="A class with fewer than `min_class_images` to train on or to test with, or fewer than "
