@@ -323,7 +323,7 @@ def test_the_process_gets_no_secret_and_has_limits(tmp_path: Path, monkeypatch: 
     assert "CUDA_VISIBLE_DEVICES" in report["environment"]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < report["limits"]["RLIMIT_DATA"][1] <= memory
-    assert 0 < report["limits"]["RLIMIT_FSIZE"][1] <= 2**26
+    assert report["limits"]["RLIMIT_FSIZE"][1] == 16 * 2**20
     assert report["limits"]["RLIMIT_CORE"] == [0, 0]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != report["limits"]["RLIMIT_FSIZE"][0]  # this process has none
 

@@ -255,10 +255,11 @@ def test_a_damaged_receipt_or_ledger_never_stops_the_listing(data: st.DataObject
     whole = target.read_bytes()
     target.write_bytes(data.draw(damaged_json(whole)))
     try:
-        refused(lambda: registry.names())
-        refused(lambda: registry.versions(NAME))
-        refused(lambda: registry.receipt_of(NAME, 1))
-        refused(lambda: registry.predecessor(NAME))
+        assert registry.names() == [NAME]
+        assert registry.versions(NAME) == [1]
+        registry.complaints(NAME)
+        registry.receipt_of(NAME, 1)
+        assert registry.predecessor(NAME) is None
         assert refused(lambda: registry.next_version(NAME)) != 1, "a number is never given twice"
     finally:
         target.write_bytes(whole)

@@ -1,9 +1,7 @@
 """No secret of an address is shown or kept."""
 
-import time
-
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerflow.errors import ConfigError, FolderChangedError, UnreachableError
@@ -39,6 +37,7 @@ _LETTERS = st.text(st.characters(categories=("L", "N"), include_characters="-_.~
 
 
 @given(user=st.from_regex(r"[A-Za-z]\w*", fullmatch=True), password=_LETTERS)
+@settings(deadline=None)
 def test_no_password_gets_through(user: str, password: str) -> None:
     """Whatever stands in it, as long as a server could not take it for a port."""
     address = f"s3://{user}:x{password}@bucket/data"
@@ -53,10 +52,11 @@ def test_nested_content_is_masked_throughout() -> None:
     }
 
 
-def test_a_picture_of_a_million_letters_takes_no_time() -> None:
-    began = time.monotonic()
-    mask("data:image/png;base64," + "aA+/" * 250_000)
-    assert time.monotonic() - began < 1
+@pytest.mark.parametrize("letters", ["aA+/", "aA+"])
+def test_a_picture_of_a_million_letters_stays_as_it_is(letters: str) -> None:
+    """So many that a search which looks at all letters anew from each of them would not end."""
+    picture = "data:image/png;base64," + letters * (10**6 // len(letters))
+    assert mask(picture) == picture
 
 
 @pytest.mark.parametrize("kind", [ConfigError, UnreachableError, FolderChangedError])
