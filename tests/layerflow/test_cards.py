@@ -141,7 +141,27 @@ def luminance(colours: np.ndarray) -> np.ndarray:
     return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
 
-def test_counts_stand_out_from_cells_of_any_strength_on_any_page() -> None:
+def contrast(one: str, other: str) -> float:
+    """Of two colours such as ``#8a8f98`` (WCAG 2)."""
+    dark, light = sorted(luminance(np.array(list(bytes.fromhex(colour[1:])))) for colour in (one, other))
+    return float((light + 0.05) / (dark + 0.05))
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#1d1f23"])
+def test_marks_in_cells_without_a_count_stand_out_from_the_page(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (axis,) = drawn_matrix(ALWAYS_CUP, ["cup", "keyboard", "mouse", "pen"], monkeypatch).axes
+    (cells,) = axis.images
+    marks = [
+        text
+        for text in axis.texts
+        for column, row in [map(round, text.get_position())]
+        if max(column, row) < 4 and min(column, row) >= 0 and cells.get_array()[row, column, 3] == 0
+    ]
+    assert {text.get_text() for text in marks} == {"0", "·"}
+    assert all(contrast(text.get_color(), page) >= 3 for text in marks)
+
+
+def test_counts_stand_out_from_cells_of_any_strength() -> None:
     # The cells are opaque, so that no page shines through; the number on each of them is black.
     for colour in ("test", "bad"):
         cells = evaluation_card._rgba(colour, np.linspace(0, 1, 101))
