@@ -3,6 +3,7 @@
 import errno
 import io
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from cli import main, run
 from cli.terminal import Output, Shown, explain, interrupted
 from layerflow.errors import ConfigError
+from layerflow.records import ModelRef
 
 
 def caused(error: BaseException, cause: BaseException) -> BaseException:
@@ -70,6 +73,56 @@ def test_the_traceback_is_printed_with_debug_only(
     assert capsys.readouterr().err.count("\n") == 1
     assert leaving(monkeypatch, FULL, "retrain", "--debug") == 1
     assert capsys.readouterr().err.startswith("Traceback")
+
+
+def test_debug_prints_the_traceback_of_wrong_words_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["layerflow", "retrain", "--training.epochs", "0", "--debug"])
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert said.splitlines()[-1].startswith("layerflow: training.epochs: input should be greater than or equal to 1")
+
+
+def test_a_record_of_ours_that_does_not_validate_is_no_error_of_the_users(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValidationError) as invalid:
+        ModelRef.model_validate({"parameters": "many"})
+    assert leaving(monkeypatch, invalid.value, "retrain") == 1
+    assert "Unexpected error" in (said := capsys.readouterr().err)
+    assert said.count("\n") == 1
+
+
+def test_a_connection_that_breaks_in_a_run_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert leaving(monkeypatch, BrokenPipeError(errno.EPIPE, "Broken pipe"), "retrain") == 1
+    assert "[Errno 32] Broken pipe" in capsys.readouterr().err
+
+
+#: A command that prints so many characters. In a process of its own: what is closed is its output.
+_PRINTS = "import sys; from cli import main; main.app = lambda *a, **b: print('x' * int(sys.argv[1])); main.main()"
+
+
+@pytest.mark.parametrize("characters", [1, 100_000], ids=["what a buffer holds", "more than a buffer holds"])
+def test_a_reader_that_has_gone_is_no_error(characters: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", _PRINTS, str(characters)],
+        cwd=run.__file__[: -len("/cli/run.py")],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_ctrl_c_promises_only_what_the_command_can_keep(
