@@ -29,40 +29,19 @@ class Output:
     ] = False
 
 
-class Shown(logging.Filter):
-    """Lets through to the terminal what its reader can use.
+def show(output: Output, embedded: bool) -> None:
+    """Show that much of what Prefect and the steps log.
 
     Args:
         output: How much.
         embedded: Whether the server ends with the command: then a link to it is dead when it is clicked.
     """
-
-    def __init__(self, output: Output, embedded: bool) -> None:
-        super().__init__()
-        self.output, self.embedded = output, embedded
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if self.output.verbose:
-            return True
-        if record.levelno < (logging.WARNING if self.output.quiet else logging.NOTSET):
-            return False
-        # After the handler that sends it to the server, which so has the traceback. Here one sentence follows.
-        record.exc_info = record.exc_text = None
-        return not (self.embedded and record.getMessage().startswith("View at "))
-
-
-def show(output: Output, embedded: bool) -> None:
-    """Show that much of what Prefect and the steps log."""
-    from prefect.logging.handlers import PrefectConsoleHandler
-
     from tasks import progress
+    from tasks.policy import console
 
     progress.on_terminal = not output.quiet
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, PrefectConsoleHandler):
-            for old in [each for each in handler.filters if isinstance(each, Shown)]:
-                handler.removeFilter(old)
-            handler.addFilter(Shown(output, embedded))
+    console.everything, console.links = output.verbose, not embedded
+    console.lowest = logging.WARNING if output.quiet else logging.NOTSET
 
 
 _CONTINUES = "interrupted; the same command continues where this run stopped."

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from cli import main, run
-from cli.terminal import Output, Shown, explain, interrupted
+from cli.terminal import Output, explain, interrupted, show
 from layerflow.errors import ConfigError
 from layerflow.records import ModelRef
 
@@ -135,18 +136,61 @@ def test_ctrl_c_promises_only_what_the_command_can_keep(
     assert "shows which version is live" in interrupted(["rollback", "--to", "3"])
 
 
-def shown(message: str, output: Output, level: int = logging.INFO, embedded: bool = True) -> bool:
-    return Shown(output, embedded).filter(logging.LogRecord("prefect", level, "", 0, message, (), None))
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What Prefect's handler writes to the terminal."""
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    show(Output(), embedded=False)
+    (handler,) = (each for each in logging.getLogger().handlers if isinstance(each, PrefectConsoleHandler))
+    written = io.StringIO()
+    monkeypatch.setattr(handler.console, "file", written)
+    monkeypatch.setattr(handler.console, "width", 1000)
+    yield written
+    show(Output(), embedded=False)
 
 
-def test_a_link_is_shown_where_it_lives_on_and_quiet_shows_warnings_only() -> None:
+def said(console: io.StringIO, output: Output, message: str, embedded: bool = True, **record: Any) -> str:
+    """What the terminal shows of something that Prefect logs."""
+    show(output, embedded)
+    console.seek(0)
+    console.truncate()
+    logging.getLogger("prefect").log(record.pop("level", logging.INFO), message, stacklevel=2, **record)
+    return console.getvalue()
+
+
+def test_a_link_is_shown_where_it_lives_on_and_quiet_shows_warnings_only(console: io.StringIO) -> None:
     link = "View at http://127.0.0.1:1/runs"
-    assert not shown(link, Output())
-    assert shown(link, Output(), embedded=False)
-    assert shown(link, Output(verbose=True))
-    assert shown("epoch 1", Output())
-    assert not shown("epoch 1", Output(quiet=True))
-    assert shown("a class is gone", Output(quiet=True), logging.WARNING)
+    assert not said(console, Output(), link)
+    assert link in said(console, Output(), link, embedded=False)
+    assert link in said(console, Output(verbose=True), link)
+    assert "epoch 1" in said(console, Output(), "epoch 1")
+    assert not said(console, Output(quiet=True), "epoch 1")
+    assert "a class is gone" in said(console, Output(quiet=True), "a class is gone", level=logging.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_bug"), [(FULL, False), (ConfigError("A width must be even."), False), (KeyError("a bug"), True)]
+)
+def test_the_console_shows_the_traceback_of_a_bug_and_verbose_that_of_any_error(
+    console: io.StringIO, error: Exception, is_bug: bool
+) -> None:
+    def failed(output: Output) -> str:
+        try:
+            raise error
+        except Exception:
+            return said(console, output, "it failed", level=logging.ERROR, exc_info=True)
+
+    assert ("Traceback" in failed(Output())) == is_bug
+    assert "Traceback" in failed(Output(verbose=True))
+
+
+def test_verbose_shows_every_line_of_prefect(console: io.StringIO) -> None:
+    def call_hooks(output: Output) -> str:  # the name of the function of Prefect's that logs such lines
+        return said(console, output, "Running hook")
+
+    assert not call_hooks(Output())
+    assert "Running hook" in call_hooks(Output(verbose=True))
 
 
 #: A "server" that ends in mid-run, and a run that would go on. In a process of its own: it is ended hard.
