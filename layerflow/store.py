@@ -285,10 +285,13 @@ def check_record(record: Record) -> None:
     """``check`` the artifact of ``record``, and that the record is the one that was stored with it.
 
     Raises:
-        FileNotFoundError: If there is no such artifact.
-        DamagedError: If something was changed.
+        DamagedError: If something was changed, or the artifact is gone.
     """
     folder = path(record.folder)
+    if not folder.is_dir():
+        raise DamagedError(
+            f"{folder} must hold what an earlier step made; it is gone. Re-run the command, which makes it again."
+        )
     if _digest(check(folder).model_dump(mode="json")) != _digest(record.model_dump(mode="json")):
         (folder / _RESULT).unlink(missing_ok=True)
         raise DamagedError(

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import filelock
 import httpx
 import pytest
+from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import ValidationError
 
 from cli import main, run
@@ -29,6 +31,19 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/store/x")
 LOST = httpx.ConnectError("All connection attempts failed")
 
 
+def while_handling(error: BaseException, handled: BaseException) -> BaseException:
+    error.__context__ = handled
+    return error
+
+
+_REQUEST = httpx.Request("POST", "http://127.0.0.1:4200/api/flow_runs/")
+REFUSED = PrefectHTTPStatusError(
+    f"Client error '422 Unprocessable Entity' for url '{_REQUEST.url}'\nResponse: {{}}",
+    request=_REQUEST,
+    response=httpx.Response(422, request=_REQUEST),
+)
+
+
 @pytest.mark.parametrize(
     ("error", "begins"),
     [
@@ -39,7 +54,12 @@ LOST = httpx.ConnectError("All connection attempts failed")
         (RuntimeError("; No space left on device\n[Op:SaveV2]"), "The disk is full: RuntimeError: ; No space left"),
         (ConnectionRefusedError(111, "Connection refused"), "The connection to a server failed: [Errno 111]"),
         (caused(RuntimeError("crashed"), LOST), "The connection to a server failed: ConnectError: All connection"),
-        (TimeoutError(), "The connection to a server failed: TimeoutError."),
+        (httpx.ReadTimeout("timed out"), "The connection to a server failed: ReadTimeout: timed out."),
+        (ExceptionGroup("several", [ValueError("x"), LOST]), "The connection to a server failed: ConnectError"),
+        (REFUSED, "The Prefect server refused the request: PrefectHTTPStatusError: Client error '422 "),
+        (caused(RuntimeError("crashed"), REFUSED), "The Prefect server refused the request: PrefectHTTPStatusError"),
+        (filelock.Timeout("/store/.locks/x"), "I/O error: The file lock '/store/.locks/x' could not be acquired."),
+        (while_handling(KeyError("a bug"), LOST), "Unexpected error: KeyError: 'a bug'."),
         (OSError(errno.EIO, "Input/output error", "/a"), "I/O error: [Errno 5] Input/output error: '/a'."),
         (ValueError("x" * 5000), "Unexpected error: ValueError: " + "x" * 200 + "…. Re-run with --debug"),
     ],

@@ -346,6 +346,14 @@ def test_a_step_takes_no_record_that_is_not_the_stored_one(empty_store: Path) ->
         store.check_record(made.model_copy(update={"parameters": 2}))
 
 
+def test_a_folder_that_somebody_deletes_in_mid_run_is_one_sentence(empty_store: Path) -> None:
+    made = make("first")
+    folder = store.path(made.folder)
+    folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(DamagedError, match=r"must hold what an earlier step made; it is gone. Re-run the command"):
+        store.check_record(made)
+
+
 @pytest.mark.parametrize("outside", ["../x", "step/../../x", "/etc/passwd"])
 def test_a_path_outside_the_store_is_refused(empty_store: Path, outside: str) -> None:
     with pytest.raises(DamagedError, match="must name a path inside the store"):
