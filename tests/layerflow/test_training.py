@@ -663,7 +663,7 @@ def test_many_short_epochs_do_not_flood_the_log(
 
 
 def test_what_xla_cannot_compile_runs_as_a_graph_from_training_to_export(
-    digits: DatasetRef, monkeypatch: pytest.MonkeyPatch
+    digits: DatasetRef, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "programs")
     config, lines = ModelConfig(name="area_network:make"), []
@@ -680,6 +680,9 @@ def test_what_xla_cannot_compile_runs_as_a_graph_from_training_to_export(
     trained = store.make("train_model", "area", TrainedRef, lambda f: training.train(settings, model, digits, f))
     assert trained.compiled == "graph"
     assert said() == line
+    again = training.train(settings, model, digits, tmp_path)
+    assert again.compiled == "graph", "nothing was left to be trained"
+    assert said() == []
     scored = store.make("evaluate_model", "area", Evaluation, lambda f: evaluation.evaluate(trained, digits, f))
     assert scored.accuracy > 0.15  # after two epochs; chance is 0.1
     assert said() == line
