@@ -240,10 +240,10 @@ def report_of(name: str, version: int) -> Path:
     return report
 
 
-def profile_in_service(name: str, data_digest: str) -> Profile | None:
+def profile_in_service(name: str, data_digest: str | None = None) -> Profile | None:
     """Figures of the data on which the highest version was trained, where its receipt holds them.
 
-    Nothing where those are these very data: there is nothing to compare.
+    Nothing where those are the data with ``data_digest``: there is nothing to compare.
     """
     champion = next(iter(versions(name)), None)
     receipt = receipt_of(name, champion) if champion else None
