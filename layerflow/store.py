@@ -192,7 +192,8 @@ def sweep() -> None:
             if free:
                 shutil.rmtree(work, ignore_errors=True)
     for checkpoint in root().glob("checkpoints/*"):
-        with locked_if_free(f"training-{checkpoint.name}") as free:
+        fingerprint = checkpoint.name.partition("-")[0]  # a shorter training has a folder, and no lock, of its own
+        with locked_if_free(f"training-{fingerprint}") as free:
             if free and time.time() - checkpoint.stat().st_mtime > _FORGET_SECONDS:
                 shutil.rmtree(checkpoint, ignore_errors=True)
 

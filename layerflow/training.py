@@ -360,9 +360,9 @@ def checkpoint_of(fingerprint: str, epochs: int) -> Checkpoint:
     shorter one then has a checkpoint of its own.
     """
     folder = store.root() / "checkpoints" / fingerprint
-    checkpoint = Checkpoint(folder)
-    if checkpoint.found and len(checkpoint.found[1]["history"]) > epochs:
-        return Checkpoint(folder / f"{epochs}-epochs")
+    checkpoint, shorter = Checkpoint(folder), Checkpoint(folder.with_name(f"{fingerprint}-{epochs}-epochs"))
+    if shorter.found or (checkpoint.found and len(checkpoint.found[1]["history"]) > epochs):
+        return shorter
     return checkpoint
 
 
