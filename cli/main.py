@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import select
 import shlex
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 from cli import yaml_file
 from cli.terminal import Output, explain, interrupted, print_traceback
 from layerflow.config import DataConfig, RetrainConfig
-from layerflow.errors import config_sentence
+from layerflow.errors import ConfigError, config_sentence
 from layerflow.masking import mask
 
 # Flags keep the names of the config's fields, underscores and all; dashes work too.
@@ -376,7 +377,10 @@ def _over_file(file: Path, flags: RetrainConfig) -> RetrainConfig:
     for group, given in flags.model_dump(exclude_unset=True).items():
         below = content.get(group) or {}
         content[group] = {**below, **given} if isinstance(below, dict) else below
-    return RetrainConfig.model_validate(content)
+    try:
+        return RetrainConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(config_sentence(error)) from error
 
 
 def _space(file: Path | None, over: list[str]) -> dict[str, Any] | None:
@@ -388,28 +392,38 @@ def _space(file: Path | None, over: list[str]) -> dict[str, Any] | None:
     return content if file or over else None
 
 
+#: The number of the file that a command prints to.
+_STDOUT = 1
+
+
 def main() -> None:
     """Run the command and leave with 0, 2 for an error of the user's, 130 after Ctrl-C, or 1 for anything else."""
     arguments = [each for each in sys.argv[1:] if each != "--debug"]
     try:
         app(arguments, exit_on_error=False, print_error=False)
-    except ValidationError as error:
-        _leave(2, config_sentence(error))
-    except CycloptsError as error:
-        cause = error.__cause__
-        _leave(2, config_sentence(cause) if isinstance(cause, ValidationError) else _usage(error, arguments))
-    except BrokenPipeError:  # the reader of our output has gone: not our error, and nothing left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _leave(130, interrupted(arguments))
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_output_closed():  # not our error, and nothing left to say
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+            return
         if "--debug" in sys.argv:
             print_traceback(error)
-        _leave(*explain(error))
+        _leave(*((2, _usage(error, arguments)) if isinstance(error, CycloptsError) else explain(error)))
+
+
+def _is_output_closed() -> bool:
+    """Whether the reader of our output has gone, as `head` does; another pipe may have broken."""
+    output = select.poll()
+    output.register(_STDOUT, 0)
+    return bool(output.poll(0))
 
 
 def _usage(error: CycloptsError, arguments: list[str]) -> str:
     """What is wrong with the words of the command, and the words that were meant where that is likely."""
+    if isinstance(error.__cause__, ValidationError):
+        return config_sentence(error.__cause__)
     word = arguments[0] if arguments else ""
     if isinstance(error, UnknownCommandError) and word in models:
         return f"layerflow has no command {word}. Use `layerflow models {shlex.join(arguments)}`."

@@ -128,7 +128,7 @@ def check_versions(name: str | None) -> None:
         ledger = registry.known_ledger(each)
         sound = "every byte is as published"
         if ledger.published is None:
-            sound = "every byte is as its own list says; no ledger has a digest of it"
+            sound = "every byte is as its own list says; no digest of it in a ledger"
         for version in registry.versions(each):
             damage = registry.damage(each, version, ledger)
             print(f"{each} {version}: {damage or sound}")

@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from cli.embedded import Server, configured_url, ensure_answering, start_unless_configured
@@ -16,7 +15,6 @@ from cli.terminal import Output, show
 from layerflow import own, registry, store
 from layerflow.config import RetrainConfig
 from layerflow.distributed import require_ray
-from layerflow.errors import DataError
 from layerflow.records import DatasetRef, Retrained, RolledBack, Sweep
 from layerflow.search import plan
 
@@ -183,19 +181,16 @@ def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
         DataError: If a class of the model in service is gone, or one is new, at the level `stop`.
     """
     from layerflow import folder
-    from layerflow.validation import classes_since
+    from layerflow.validation import require_classes
 
-    if data is None and config.data.path is None:  # TensorFlow Datasets may have to prepare them first
+    if data:
+        now = data.classes
+    elif config.data.path:
+        now = folder.listed(config.data.path).classes
+    else:  # TensorFlow Datasets may have to prepare them first
         return
-    before = registry.profile_in_service(config.registry_name, "")
-    if before is None:
-        return
-    now = data.classes if data else folder.listed(config.data.path or Path()).classes
-    if stops := [each.text for each in classes_since(config.checks, before.classes, now) if each.level == "stop"]:
-        raise DataError(
-            f"The data of {config.data.title} must have the classes of the model in service. They do not: "
-            f"{'; '.join(stops)}, or set checks.lost_class or checks.new_class to warn."
-        )
+    if before := registry.profile_in_service(config.registry_name):
+        require_classes(config, before.classes, now)
 
 
 def _check_own(config: RetrainConfig) -> None:

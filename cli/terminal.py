@@ -29,40 +29,19 @@ class Output:
     ] = False
 
 
-class Shown(logging.Filter):
-    """Lets through to the terminal what its reader can use.
+def show(output: Output, embedded: bool) -> None:
+    """Show that much of what Prefect and the steps log.
 
     Args:
         output: How much.
         embedded: Whether the server ends with the command: then a link to it is dead when it is clicked.
     """
-
-    def __init__(self, output: Output, embedded: bool) -> None:
-        super().__init__()
-        self.output, self.embedded = output, embedded
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if self.output.verbose:
-            return True
-        if record.levelno < (logging.WARNING if self.output.quiet else logging.NOTSET):
-            return False
-        # After the handler that sends it to the server, which so has the traceback. Here one sentence follows.
-        record.exc_info = record.exc_text = None
-        return not (self.embedded and record.getMessage().startswith("View at "))
-
-
-def show(output: Output, embedded: bool) -> None:
-    """Show that much of what Prefect and the steps log."""
-    from prefect.logging.handlers import PrefectConsoleHandler
-
     from tasks import progress
+    from tasks.policy import console
 
     progress.on_terminal = not output.quiet
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, PrefectConsoleHandler):
-            for old in [each for each in handler.filters if isinstance(each, Shown)]:
-                handler.removeFilter(old)
-            handler.addFilter(Shown(output, embedded))
+    console.everything, console.links = output.verbose, not embedded
+    console.lowest = logging.WARNING if output.quiet else logging.NOTSET
 
 
 _CONTINUES = "interrupted; the same command continues where this run stopped."
@@ -89,6 +68,11 @@ def explain(error: BaseException) -> tuple[int, str]:
     chain = [*_chain(error)]
     if full := next((each for each in chain if _is_full(each)), None):
         return 1, f"The disk is full{_where(full)}: {_said(full)}. Free some of it, and re-run the command."
+    if refused := next((each for each in chain if type(each).__name__ == "PrefectHTTPStatusError"), None):
+        return 1, (
+            f"The Prefect server refused the request: {_said(refused)}. Look into its log, make sure that it has "
+            "the version of Prefect that is installed here, and re-run the command."
+        )
     if lost := next((each for each in chain if _is_connection(each)), None):
         return 1, f"The connection to a server failed: {_said(lost)}. Make sure it runs, and re-run the command."
     if isinstance(error, OSError):
@@ -99,12 +83,12 @@ def explain(error: BaseException) -> tuple[int, str]:
 
 
 def _chain(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:
-    """The error, those of which it is a group, and those that led to it."""
+    """The error, those of which it is a group, and their causes; what was handled when it was raised says nothing."""
     if error is None or id(error) in seen:
         return
     seen |= {id(error)}
     yield error
-    for each in (*getattr(error, "exceptions", ()), error.__cause__, error.__context__):
+    for each in (*getattr(error, "exceptions", ()), error.__cause__):
         if isinstance(each, BaseException):
             yield from _chain(each, seen)
 
@@ -130,14 +114,10 @@ def _where(error: BaseException) -> str:
 
 
 def _is_connection(error: BaseException) -> bool:
-    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+    if isinstance(error, ConnectionError | socket.gaierror):
         return True
-    kind = type(error)  # by name: to import the clients takes a second
-    return kind.__name__ == "PrefectHTTPStatusError" or kind.__module__.partition(".")[0] in (
-        "httpx",
-        "httpcore",
-        "websockets",
-    )
+    # By name: to import the clients takes a second.
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "websockets")
 
 
 #: Most characters of another library's words in a sentence.

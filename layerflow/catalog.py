@@ -49,7 +49,8 @@ def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
                 f"data.data_dir must hold {config.name} as TensorFlow Datasets prepared it. {printed(config.data_dir)} "
                 f"can't be read ({_reason(error)}); prepare it anew, or leave data.data_dir out."
             ) from error
-        if _set_damaged_aside(Path(_data_dir(config)) / name):
+        # An AssertionError is of a version that the builder does not have.
+        if not isinstance(error, AssertionError) and _set_damaged_aside(Path(_data_dir(config)) / name):
             return find_builder(config)
         raise DatasetError(f"TensorFlow Datasets can't build {config.name!r}: {_reason(error)}") from error
     # Not by `is_prepared`, which warns in a line of its own.
@@ -61,12 +62,19 @@ def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
     return builder
 
 
-def require_readable(builder: tfds.core.DatasetBuilder, error: Exception) -> NoReturn:
-    """Say of a prepared dataset that its files are damaged, as ``error`` tells.
+def refuse_damaged(builder: tfds.core.DatasetBuilder, error: Exception) -> NoReturn:
+    """Say of a prepared dataset that its records can't be read, as ``error`` tells, and whose fault it is.
 
     Raises:
         DatasetError: Always.
     """
+    prepared = Path(builder.data_dir)
+    digests = _digests_of(prepared)
+    if digests.exists() and _read_digests(digests) == store.digests(prepared):
+        raise DatasetError(
+            f"{builder.info.full_name} must make records that can be decoded. It made others ({_reason(error)}); "
+            "correct its builder, or choose another dataset."
+        ) from error
     raise DatasetError(
         f"{printed(builder.data_dir)} must hold {builder.info.full_name} as TensorFlow Datasets prepared it. It can't "
         f"be read ({_reason(error)}); remove it and prepare it anew, or set data.data_dir to another."
@@ -100,7 +108,7 @@ def prepare(builder: tfds.core.DatasetBuilder, config: DataConfig, scratch: Path
     if config.data_dir:
         return
     prepared = Path(builder.data_dir)
-    home, digests = prepared.parent, prepared.with_name(f".{prepared.name}.sha256.json")
+    home, digests = prepared.parent, _digests_of(prepared)
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / ".layerflow.lock"):
         if prepared.exists() and _is_whole(prepared, digests):
@@ -140,6 +148,11 @@ def _is_whole(prepared: Path, digests: Path) -> bool:
     prepared.rename(aside)
     log.warning("%s in %s is not as it was prepared; it was set aside as %s", wrong, prepared, aside.name)
     return False
+
+
+def _digests_of(prepared: Path) -> Path:
+    """The list of the SHA-256 of what was prepared, beside it."""
+    return prepared.with_name(f".{prepared.name}.sha256.json")
 
 
 def _read_digests(digests: Path) -> dict[str, str]:

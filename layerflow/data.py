@@ -35,7 +35,7 @@ _PROGRESS_SECONDS = 10.0
 _NO_CACHE = tfds.ReadConfig(try_autocache=False)
 _SPLITS = ("train", "validation", "test")
 #: What TensorFlow raises of a damaged record, of an image that can't be decoded, of a missing file, of missing records.
-_DAMAGED = (
+_UNREADABLE = (
     *(tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError),
     *(tf.errors.FailedPreconditionError, tf.errors.OutOfRangeError),
 )
@@ -179,15 +179,15 @@ def _write_pool(builder: tfds.core.DatasetBuilder, theirs: str, shape: Shape, ta
 
 
 def _readable(builder: tfds.core.DatasetBuilder, batches: Iterator[T]) -> Iterator[T]:
-    """The batches; what damaged files make TensorFlow raise becomes one sentence.
+    """The batches; what records that can't be read make TensorFlow raise becomes one sentence.
 
     Raises:
-        DatasetError: If a record is damaged or a file is missing.
+        DatasetError: If a record is damaged or can't be decoded, or a file is missing.
     """
     try:
         yield from batches
-    except _DAMAGED as error:
-        catalog.require_readable(builder, error)
+    except _UNREADABLE as error:
+        catalog.refuse_damaged(builder, error)
 
 
 def _batches(builder: tfds.core.DatasetBuilder, theirs: str, shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -21,6 +21,8 @@ _WORDS: dict[Code, str] = {
     "refused_unverified": "Refused: it was not verified.",
 }
 _BY_FORCE = 'To publish it nevertheless, re-run with `--gate.force "your reason"`.'
+_FLOORS_ONLY = "To let the floors alone decide, re-run with `--gate.not_comparable floors_only`"
+_COMPARABLE = "To keep models comparable, keep the test images: a `test/` folder of their own does."
 #: What to do about a model that was not published.
 _NEXT: dict[Code, str] = {
     "kept_worse": "Look for the cause in what changed and in the confusion matrix, or try other settings with "
@@ -30,8 +32,7 @@ _NEXT: dict[Code, str] = {
     "kept_below_floor": "Train longer, add images of the worst classes, or lower the floor that the reason names. "
     "`gate.force` passes no floor.",
     "kept_too_slow": "Use a smaller network, or raise `gate.max_latency_ratio`. `gate.force` doesn't pass it.",
-    "kept_not_comparable": "To let the floors alone decide, re-run with `--gate.not_comparable floors_only`. To keep "
-    "models comparable, keep the test images: a `test/` folder of their own does.",
+    "kept_not_comparable": f"{_FLOORS_ONLY}. {_COMPARABLE}",
     "kept_rolled_back": f"New data or other settings make a new model, which may be published. {_BY_FORCE}",
     "refused_unverified": "Re-run the same command: the export is then verified again.",
 }
@@ -54,7 +55,7 @@ def draw(gate: GateConfig, made: Promotion, evaluation: Evaluation, data: Datase
         f"**{_WORDS[made.code]}** {plain(made.reason[:1].upper() + made.reason[1:].rstrip('.'))}. (`{made.code}`)",
         _figures(made, evaluation),
         _bars(made, evaluation),
-        _facts(made, data, evaluation),
+        _facts(gate, made, data, evaluation),
     ]
     if found:
         parts += [f"## Version {found.champion_version} and the new model", _sides(found), _interval(gate, found)]
@@ -128,7 +129,7 @@ def _bars(made: Promotion, evaluation: Evaluation) -> str:
     return picture(figure, f"Bars: accuracy of the {said}")
 
 
-def _facts(made: Promotion, data: DatasetRef, evaluation: Evaluation) -> str:
+def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Evaluation) -> str:
     counts = ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
     facts = {
         "Images": f"{counts}; {len(data.classes):,} classes of {plain(data.name)}",
@@ -143,7 +144,9 @@ def _facts(made: Promotion, data: DatasetRef, evaluation: Evaluation) -> str:
         facts[f"Changed since version {made.champion_version}"] = f"{few}{more}" or "nothing that the receipts record"
     if made.published:
         facts["Live"] = f"version {made.version}, `{made.published}`"
-    if made.code in _NEXT:
+    if made.code == "kept_not_comparable" and gate.max_latency_ratio is not None:
+        facts["Next"] = f"{_FLOORS_ONLY} and without `gate.max_latency_ratio`. {_COMPARABLE}"
+    elif made.code in _NEXT:
         facts["Next"] = _NEXT[made.code]
     return "\n".join(f"- **{name}:** {fact}" for name, fact in facts.items())
 

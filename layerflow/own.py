@@ -5,11 +5,13 @@ Imports TensorFlow only to make a network.
 
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import os
 import re
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +24,10 @@ from layerflow.errors import ConfigError, did_you_mean, printed
 _packages: dict[str, str] = {}
 #: A network may be one of Keras' own, and an error that passes through Keras is rarely its fault.
 _NOT_OURS_TO_BLAME = {"keras", "tensorflow"}
+#: How the names of distributions begin that networks are made with.
+_BOTH = ("keras", "tensorflow")
+#: Our own packages, none of whose functions makes a network by name.
+_LAYERFLOW = {"cli", "flows", "layerflow", "layers", "tasks"}
 #: A frame as TensorFlow quotes it in the text of an error in a traced function.
 _QUOTED = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
 #: What Python says of a call with the wrong arguments.
@@ -80,14 +86,47 @@ def maker_of(name: str) -> Any:
     """The class or function that ``name`` names.
 
     Raises:
-        ConfigError: If it can't be imported, or its module holds no such thing.
+        ConfigError: If it can't be imported, its module holds no such thing, or it is not there to make networks.
     """
     module, attribute = load_module(name), name.partition(":")[2]
     maker = getattr(module, attribute, None)
     if not callable(maker):
         near = did_you_mean(attribute, [each for each in dir(module) if not each.startswith("_")])
         raise ConfigError(f"{module.__name__} must hold a class or function {attribute}. It has none{near}.")
+    if not _makes_networks(maker):
+        raise ConfigError(
+            f"model.name must name a class of Keras models, or a function of your own that makes one. {name} is "
+            "neither; write a function that calls it, or name keras in the requirements of its package."
+        )
     return maker
+
+
+def _makes_networks(maker: Any) -> bool:
+    """Whether ``maker`` is there to make networks: whoever may set ``model.name`` must not call anything else.
+
+    A class of Keras models, a function of ``keras.applications``, or a function that is defined in the user's own
+    code: in no installed package, or in one that says that it needs Keras and is no part of layerflow or TensorFlow.
+    """
+    import keras
+
+    if inspect.isclass(maker):
+        return issubclass(maker, keras.Model)
+    module = getattr(maker, "__module__", None) or ""
+    file, top = getattr(sys.modules.get(module), "__file__", None), module.partition(".")[0]
+    if module.startswith("keras.src.applications."):
+        return True
+    if file is None or top in _LAYERFLOW:
+        return False
+    is_pythons = Path(file).is_relative_to(sysconfig.get_path("stdlib"))
+    if not is_pythons and not {"site-packages", "dist-packages"} & {*Path(file).parts}:
+        return True
+    return any(map(_needs_keras, importlib.metadata.packages_distributions().get(top, ())))
+
+
+def _needs_keras(distribution: str) -> bool:
+    """Whether an installed distribution other than TensorFlow's own says that it needs Keras or TensorFlow."""
+    needs = [each for each in importlib.metadata.requires(distribution) or () if "extra" not in each.partition(";")[2]]
+    return not distribution.startswith(_BOTH) and any(each.startswith(_BOTH) for each in needs)
 
 
 def blame(error: Exception) -> ConfigError | None:

@@ -82,6 +82,7 @@ def promote(
         model = registry.identity(receipt)
         damage = registry.damage(name, champion) if champion else None
         verdict, comparison = _decide(config, challenger, model, champion, theirs, damage)
+        verdict = verdict._replace(reason=mask(verdict.reason))  # a forced one repeats what its user wrote
         published = verdict.code.startswith("promoted")
         version = registry.next_version(name) if published else champion
         differing = changes(theirs, receipt) if theirs else ()
@@ -136,7 +137,7 @@ def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = Fa
             flat |= {f"{part}.{figure}": receipt.get(part, {}).get(figure) for part, figure in _FIGURES}
     fields = [*old, *(field for field in new if field not in old)]
     return tuple(
-        Change(field=field, before=old.get(field), after=new.get(field))
+        Change(field=field, before=mask(old.get(field)), after=mask(new.get(field)))
         for field in fields
         if old.get(field) != new.get(field) and field not in _PLACES
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from layerflow import manifest, receipts, store
+from layerflow import receipts, store
 from layerflow.errors import DamagedError, RegistryError, VerificationError, did_you_mean
 from layerflow.manifest import DIGESTS, write_digests
 from layerflow.receipts import RECEIPT as RECEIPT
@@ -186,8 +186,8 @@ def damage(name: str, version: int, ledger: Ledger | None = None) -> str | None:
 def _damage(folder: Path, entry: Published | None) -> str | None:
     if entry is None:
         return f"{folder.name} is not a version that layerflow published"
-    if found := manifest.damage(folder):
-        return found
+    if not (folder / DIGESTS).is_file():
+        return f"{DIGESTS} is missing"
     if store.sha256(folder / DIGESTS) != entry.sums:
         return f"{DIGESTS} is not the list that was published"
     return receipts.damage(folder)
@@ -207,7 +207,7 @@ def provenance(folder: Path) -> str:
         found, told = _damage(folder, ledger.published.get(int(folder.name))), "the ledger has the digest of its list"
     elif (folder / RECEIPT).exists():
         found = receipts.damage(folder)
-        told = "no ledger beside it: its files vouch only for each other"
+        told = "no digest of it in a ledger: its files vouch only for each other"
     else:
         return "no receipt: this export was not published, and its files vouch only for each other"
     if found:
@@ -227,10 +227,10 @@ def report_of(name: str, version: int) -> Path:
     return report
 
 
-def profile_in_service(name: str, data_digest: str) -> Profile | None:
+def profile_in_service(name: str, data_digest: str | None = None) -> Profile | None:
     """Figures of the data on which the highest version was trained, where its receipt holds them.
 
-    Nothing where those are these very data: there is nothing to compare.
+    Nothing where those are the data with ``data_digest``: there is nothing to compare.
     """
     champion = next(iter(versions(name)), None)
     receipt = receipt_of(name, champion) if champion else None

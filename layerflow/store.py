@@ -39,8 +39,10 @@ _SERIALIZER = {
     "dumps_kwargs": {},
     "loads_kwargs": {},
 }
+#: What opening a file that isn't there raises. Any other OSError, such as too many open files, says nothing about it.
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 #: What reading JSON of any shape can raise.
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_UNREADABLE = (*_NO_FILE, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 #: Seconds after which a checkpoint is of no use: a training that nobody continued in thirty days.
 _FORGET_SECONDS = 30 * 24 * 3600
 #: Files whose digest was right in this process, by path, with what ``stat`` said then.
@@ -190,7 +192,8 @@ def sweep() -> None:
             if free:
                 shutil.rmtree(work, ignore_errors=True)
     for checkpoint in root().glob("checkpoints/*"):
-        with locked_if_free(f"training-{checkpoint.name}") as free:
+        fingerprint = checkpoint.name.partition("-")[0]  # a shorter training has a folder, and no lock, of its own
+        with locked_if_free(f"training-{fingerprint}") as free:
             if free and time.time() - checkpoint.stat().st_mtime > _FORGET_SECONDS:
                 shutil.rmtree(checkpoint, ignore_errors=True)
 
@@ -227,7 +230,7 @@ def make(step: str, key: str, kind: type[R], build: Callable[[Path], R]) -> R:
 def find(step: str, key: str, kind: type[R]) -> R | None:
     """The record of ``step`` with ``key``, if Prefect's is beside it and agrees.
 
-    Checks the record and no other file; a damaged record is set aside, and so is not found.
+    Checks the record and no other file. A damaged record is not found; ``make``, which holds the lock, sets it aside.
     """
     folder = folder_of(step, key)
     if not (folder / _RESULT).exists():
@@ -235,7 +238,6 @@ def find(step: str, key: str, kind: type[R]) -> R | None:
     try:
         record, _ = _read(folder, kind)
     except _UNREADABLE:
-        log.warning("%s", _set_aside(folder, _RECORD))
         return None
     return record if _keep_if_agreed(folder / _RESULT, record) else None
 
@@ -265,6 +267,7 @@ def check(folder: Path, kind: type[Record] = Record) -> Record:
     Raises:
         FileNotFoundError: If there is no such artifact.
         DamagedError: If a file is missing or changed; the artifact was then set aside, so that it is made again.
+        OSError: If a file can't be read just now; the artifact stays.
     """
     if not folder.is_dir():
         raise FileNotFoundError(folder)
@@ -283,10 +286,13 @@ def check_record(record: Record) -> None:
     """``check`` the artifact of ``record``, and that the record is the one that was stored with it.
 
     Raises:
-        FileNotFoundError: If there is no such artifact.
-        DamagedError: If something was changed.
+        DamagedError: If something was changed, or the artifact is gone.
     """
     folder = path(record.folder)
+    if not folder.is_dir():
+        raise DamagedError(
+            f"{folder} must hold what an earlier step made; it is gone. Re-run the command, which makes it again."
+        )
     if _digest(check(folder).model_dump(mode="json")) != _digest(record.model_dump(mode="json")):
         (folder / _RESULT).unlink(missing_ok=True)
         raise DamagedError(
@@ -386,7 +392,7 @@ def _has_digest(file: Path, digest: str) -> bool:
             return True
         if sha256(file) != digest:
             return False
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except _NO_FILE:
         return False
     _checked[file] = seen
     return True

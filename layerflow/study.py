@@ -5,6 +5,7 @@ space, the seed, ``n`` and the trials that are finished, and on nothing that a p
 killed goes on as if it had not been.
 """
 
+import bisect
 import hashlib
 import itertools
 import json
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 #: Trials that are drawn at random before the sampler learns from them, and that must be complete before the first is
 #: pruned. Half of the sampler's default, since a sweep here is of tens of trials and not of hundreds.
 _STARTUP_TRIALS = 5
+#: What Optuna raises at a line that is JSON and makes no sense; it checks none.
+_REFUSED = (LookupError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError)
 _HERE = Path(__file__).parent
 #: Optuna's states, in our words.
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "running"}
@@ -92,7 +95,8 @@ class Study:
         lines = content.splitlines(keepends=True)
         good = list(itertools.takewhile(_is_entry, lines))
         if not _replays(good, file.parent):
-            good = []
+            first_bad = bisect.bisect(range(len(good)), False, key=lambda at: not _replays(good[: at + 1], file.parent))
+            good = good[:first_bad]
         if good == lines:
             return
         if len(lines) - len(good) > 1 or content.endswith(b"\n"):
@@ -197,7 +201,7 @@ def _replays(lines: list[bytes], folder: Path) -> bool:
         lock: Any = FileLock(f"{copy.name}.lock")
         try:
             JournalStorage(JournalFileBackend(copy.name, lock_obj=lock))
-        except Exception:  # whatever a line that means nothing leads to
+        except _REFUSED:
             return False
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)

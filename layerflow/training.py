@@ -189,13 +189,18 @@ class _Training:
             epochs=len(self.progress.history),
             best_epoch=self.progress.best_epoch,
             steps=int(self.optimizer.iterations.numpy()),
-            compiled="xla" if self.xla else "graph",
+            compiled=self.compiled,
             feed="streamed" if self.streamed else "resident",
             threads=self.threads[-1],
             threads_before=tuple(self.threads[:-1]),
             replicas=self.strategy.num_replicas_in_sync,
             history=tuple(self.progress.history),
         )
+
+    @property
+    def compiled(self) -> str:
+        """What runs the steps; XLA may turn out to be unable to."""
+        return "xla" if self.xla else "graph"
 
     def run(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Train until the last epoch, or until ``patience`` is at its end."""
@@ -317,7 +322,7 @@ class _Training:
         history = [epoch.model_dump() for epoch in self.progress.history]
         seconds = time.perf_counter() - self.began
         state = {"history": history, "best_epoch": self.progress.best_epoch, "seconds": seconds}
-        self.checkpoint.save(arrays, {**state, "threads": self.threads})
+        self.checkpoint.save(arrays, {**state, "threads": self.threads, "compiled": self.compiled})
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - began
 
@@ -333,6 +338,8 @@ class _Training:
         if len(history) < self.config.epochs:
             log.info("resuming at epoch %d of %d", len(history) + 1, self.config.epochs)
         progress = _Progress(history, state["best_epoch"], best, state.get("seconds", 0.0))
+        if progress.is_over(self.config):  # a checkpoint of an earlier layerflow does not say
+            self.xla = state.get("compiled", self.compiled) == "xla"
         before = state["threads"]
         if before[-1] == self.threads[-1] or progress.is_over(self.config):
             self.threads = before
@@ -353,9 +360,9 @@ def checkpoint_of(fingerprint: str, epochs: int) -> Checkpoint:
     shorter one then has a checkpoint of its own.
     """
     folder = store.root() / "checkpoints" / fingerprint
-    checkpoint = Checkpoint(folder)
-    if checkpoint.found and len(checkpoint.found[1]["history"]) > epochs:
-        return Checkpoint(folder / f"{epochs}-epochs")
+    checkpoint, shorter = Checkpoint(folder), Checkpoint(folder.with_name(f"{fingerprint}-{epochs}-epochs"))
+    if shorter.found or (checkpoint.found and len(checkpoint.found[1]["history"]) > epochs):
+        return shorter
     return checkpoint
 
 

@@ -2,14 +2,14 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 
-from layerflow.config import ChecksConfig, Level
+from layerflow.config import ChecksConfig, Level, RetrainConfig
 from layerflow.data import images_and_labels
 from layerflow.data_card import write_card
 from layerflow.errors import DataError
@@ -72,12 +72,25 @@ def require_no_stop(report: DataReport) -> None:
     Raises:
         DataError: With every finding whose level is ``stop``.
     """
-    stops = [finding for finding in report.findings if finding.level == "stop"]
+    _require_no_stop(report.name, report.findings)
+
+
+def require_classes(config: RetrainConfig, before: tuple[str, ...], now: tuple[str, ...]) -> None:
+    """Raise what ``require_no_stop`` will raise of the classes, where they are known before the images.
+
+    Raises:
+        DataError: If a class of the live version is gone, or one is new, at the level ``stop``.
+    """
+    _require_no_stop(config.data.title, classes_since(config.checks, before, now))
+
+
+def _require_no_stop(name: str, findings: Iterable[Finding]) -> None:
+    stops = [finding for finding in findings if finding.level == "stop"]
     if stops:
         texts = "; ".join(finding.text for finding in stops)
         fields = [f"checks.{name}" for name in sorted({finding.check for finding in stops} & _may_be_let_through)]
         remedy = f", or set {' and '.join(fields)} to warn" if fields else ""
-        raise DataError(f"The data of {report.name} must pass the checks. They do not: {texts}. Fix them{remedy}.")
+        raise DataError(f"The data of {name} must pass the checks. They do not: {texts}{remedy}.")
 
 
 def _look_at(images: np.ndarray, labels: np.ndarray) -> _Split:
@@ -134,7 +147,7 @@ def _finding(check: str, level: Level, text: str, remedy: str) -> Finding:
 def _of_files(config: ChecksConfig, data: DatasetRef) -> Iterator[Finding]:
     if data.broken:
         text = f"{data.broken:,} of {sum(data.counts.values()) + data.broken:,} files can't be read and were left out"
-        yield _finding("left_out", config.left_out, text, "fix or remove them, the log of load_data names each")
+        yield _finding("left_out", config.left_out, text, "fix or remove them; the log of load_data names each")
 
 
 def _of_images(config: ChecksConfig, splits: dict[str, _Split]) -> Iterator[Finding]:

@@ -278,22 +278,36 @@ def _masked(record: logging.LogRecord) -> bool:
     return True
 
 
-class _OnConsole(logging.Filter):
-    """What a terminal or a worker's log shows of a run; the server is sent all of it, and before."""
+class OnConsole(logging.Filter):
+    """What a terminal or a worker's log shows of a run; the server is sent all of it, and before.
+
+    Attributes:
+        everything: Whether it shows every line and every traceback.
+        lowest: Level of the least important line that it shows.
+        links: Whether it shows links to the server; false where the server ends with the run.
+    """
+
+    everything, lowest, links = False, logging.NOTSET, True
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Drop the traceback of an error that says in one sentence what to do, and Prefect's word for every hook."""
+        if self.everything:
+            return True
         if record.exc_info and isinstance(record.exc_info[1], LayerflowError | OSError):
             record.exc_info = record.exc_text = None
-        return record.levelno > logging.INFO or record.funcName != "call_hooks"
+        if record.levelno < self.lowest or (record.levelno <= logging.INFO and record.funcName == "call_hooks"):
+            return False
+        return self.links or not record.getMessage().startswith("View at ")
 
 
+#: The one filter of the console; the command line sets how much it shows.
+console = OnConsole()
 _ours = logging.getLogger("layerflow")
 _ours.setLevel(logging.INFO)
 _ours.addHandler(_ToRunLogger())
 _ours.propagate = False
 for _handler in logging.getLogger().handlers:
     if isinstance(_handler, PrefectConsoleHandler):
-        _handler.addFilter(_OnConsole())
+        _handler.addFilter(console)
 for _logger in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_logger).addFilter(_masked)

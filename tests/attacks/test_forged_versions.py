@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cli.registry import check_versions
 from layerflow import manifest, registry, store, verification
 from layerflow.errors import DamagedError, RegistryError, VerificationError
 from layerflow.manifest import EXTRA
@@ -206,6 +207,23 @@ def test_an_older_store_keeps_its_versions_and_gets_their_digests_with_the_next_
     assert registry.versions(NAME) == [3, 2, 1]
     forge_the_receipt(registry.home(NAME) / "1")
     assert registry.damage(NAME, 1)
+
+
+def test_of_a_ledger_without_digests_both_commands_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = publish("one")
+    as_an_earlier_layerflow_left_it()
+    assert "no digest of it in a ledger" in registry.provenance(folder)
+    check_versions(NAME)
+    assert "as its own list says; no digest of it in a ledger" in capsys.readouterr().out
+
+
+def test_a_version_is_read_once_to_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    publish("one")
+    read: list[Path] = []
+    digest = store.sha256
+    monkeypatch.setattr(store, "sha256", lambda file: (read.append(file), digest(file))[1])
+    assert registry.damage(NAME, 1) is None
+    assert [file.name for file in read].count("saved_model.pb") == 1
 
 
 def test_versions_without_any_ledger_are_known_by_their_receipts() -> None:

@@ -32,7 +32,7 @@ def test_the_states_of_a_flow_with_any_number_of_steps_are_read(server: None) ->
 
 def test_a_class_that_is_gone_is_refused_before_there_is_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = SimpleNamespace(classes=("cat", "dog"))
-    monkeypatch.setattr(registry, "profile_in_service", lambda name, digest: before)
+    monkeypatch.setattr(registry, "profile_in_service", lambda name: before)
     now = SimpleNamespace(classes=("cat",))
     with pytest.raises(DataError, match=r"that are gone: dog; bring them back, .* or set checks"):
         _check_classes(RetrainConfig(), now)  # type: ignore[arg-type]

@@ -3,17 +3,23 @@
 import errno
 import io
 import logging
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+import filelock
 import httpx
 import pytest
+from prefect.exceptions import PrefectHTTPStatusError
+from pydantic import ValidationError
 
 from cli import main, run
-from cli.terminal import Output, Shown, explain, interrupted
+from cli.terminal import Output, explain, interrupted, show
 from layerflow.errors import ConfigError
+from layerflow.records import ModelRef
 
 
 def caused(error: BaseException, cause: BaseException) -> BaseException:
@@ -23,6 +29,19 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/store/x")
 LOST = httpx.ConnectError("All connection attempts failed")
+
+
+def while_handling(error: BaseException, handled: BaseException) -> BaseException:
+    error.__context__ = handled
+    return error
+
+
+_REQUEST = httpx.Request("POST", "http://127.0.0.1:4200/api/flow_runs/")
+REFUSED = PrefectHTTPStatusError(
+    f"Client error '422 Unprocessable Entity' for url '{_REQUEST.url}'\nResponse: {{}}",
+    request=_REQUEST,
+    response=httpx.Response(422, request=_REQUEST),
+)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +54,12 @@ LOST = httpx.ConnectError("All connection attempts failed")
         (RuntimeError("; No space left on device\n[Op:SaveV2]"), "The disk is full: RuntimeError: ; No space left"),
         (ConnectionRefusedError(111, "Connection refused"), "The connection to a server failed: [Errno 111]"),
         (caused(RuntimeError("crashed"), LOST), "The connection to a server failed: ConnectError: All connection"),
-        (TimeoutError(), "The connection to a server failed: TimeoutError."),
+        (httpx.ReadTimeout("timed out"), "The connection to a server failed: ReadTimeout: timed out."),
+        (ExceptionGroup("several", [ValueError("x"), LOST]), "The connection to a server failed: ConnectError"),
+        (REFUSED, "The Prefect server refused the request: PrefectHTTPStatusError: Client error '422 "),
+        (caused(RuntimeError("crashed"), REFUSED), "The Prefect server refused the request: PrefectHTTPStatusError"),
+        (filelock.Timeout("/store/.locks/x"), "I/O error: The file lock '/store/.locks/x' could not be acquired."),
+        (while_handling(KeyError("a bug"), LOST), "Unexpected error: KeyError: 'a bug'."),
         (OSError(errno.EIO, "Input/output error", "/a"), "I/O error: [Errno 5] Input/output error: '/a'."),
         (ValueError("x" * 5000), "Unexpected error: ValueError: " + "x" * 200 + "…. Re-run with --debug"),
     ],
@@ -72,6 +96,56 @@ def test_the_traceback_is_printed_with_debug_only(
     assert capsys.readouterr().err.startswith("Traceback")
 
 
+def test_debug_prints_the_traceback_of_wrong_words_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["layerflow", "retrain", "--training.epochs", "0", "--debug"])
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert said.splitlines()[-1].startswith("layerflow: training.epochs: input should be greater than or equal to 1")
+
+
+def test_a_record_of_ours_that_does_not_validate_is_no_error_of_the_users(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValidationError) as invalid:
+        ModelRef.model_validate({"parameters": "many"})
+    assert leaving(monkeypatch, invalid.value, "retrain") == 1
+    assert "Unexpected error" in (said := capsys.readouterr().err)
+    assert said.count("\n") == 1
+
+
+def test_a_connection_that_breaks_in_a_run_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert leaving(monkeypatch, BrokenPipeError(errno.EPIPE, "Broken pipe"), "retrain") == 1
+    assert "[Errno 32] Broken pipe" in capsys.readouterr().err
+
+
+#: A command that prints so many characters. In a process of its own: what is closed is its output.
+_PRINTS = "import sys; from cli import main; main.app = lambda *a, **b: print('x' * int(sys.argv[1])); main.main()"
+
+
+@pytest.mark.parametrize("characters", [1, 100_000], ids=["what a buffer holds", "more than a buffer holds"])
+def test_a_reader_that_has_gone_is_no_error(characters: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", _PRINTS, str(characters)],
+        cwd=run.__file__[: -len("/cli/run.py")],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_ctrl_c_promises_only_what_the_command_can_keep(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,18 +156,61 @@ def test_ctrl_c_promises_only_what_the_command_can_keep(
     assert "shows which version is live" in interrupted(["rollback", "--to", "3"])
 
 
-def shown(message: str, output: Output, level: int = logging.INFO, embedded: bool = True) -> bool:
-    return Shown(output, embedded).filter(logging.LogRecord("prefect", level, "", 0, message, (), None))
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What Prefect's handler writes to the terminal."""
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    show(Output(), embedded=False)
+    (handler,) = (each for each in logging.getLogger().handlers if isinstance(each, PrefectConsoleHandler))
+    written = io.StringIO()
+    monkeypatch.setattr(handler.console, "file", written)
+    monkeypatch.setattr(handler.console, "width", 1000)
+    yield written
+    show(Output(), embedded=False)
 
 
-def test_a_link_is_shown_where_it_lives_on_and_quiet_shows_warnings_only() -> None:
+def said(console: io.StringIO, output: Output, message: str, embedded: bool = True, **record: Any) -> str:
+    """What the terminal shows of something that Prefect logs."""
+    show(output, embedded)
+    console.seek(0)
+    console.truncate()
+    logging.getLogger("prefect").log(record.pop("level", logging.INFO), message, stacklevel=2, **record)
+    return console.getvalue()
+
+
+def test_a_link_is_shown_where_it_lives_on_and_quiet_shows_warnings_only(console: io.StringIO) -> None:
     link = "View at http://127.0.0.1:1/runs"
-    assert not shown(link, Output())
-    assert shown(link, Output(), embedded=False)
-    assert shown(link, Output(verbose=True))
-    assert shown("epoch 1", Output())
-    assert not shown("epoch 1", Output(quiet=True))
-    assert shown("a class is gone", Output(quiet=True), logging.WARNING)
+    assert not said(console, Output(), link)
+    assert link in said(console, Output(), link, embedded=False)
+    assert link in said(console, Output(verbose=True), link)
+    assert "epoch 1" in said(console, Output(), "epoch 1")
+    assert not said(console, Output(quiet=True), "epoch 1")
+    assert "a class is gone" in said(console, Output(quiet=True), "a class is gone", level=logging.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_bug"), [(FULL, False), (ConfigError("A width must be even."), False), (KeyError("a bug"), True)]
+)
+def test_the_console_shows_the_traceback_of_a_bug_and_verbose_that_of_any_error(
+    console: io.StringIO, error: Exception, is_bug: bool
+) -> None:
+    def failed(output: Output) -> str:
+        try:
+            raise error
+        except Exception:
+            return said(console, output, "it failed", level=logging.ERROR, exc_info=True)
+
+    assert ("Traceback" in failed(Output())) == is_bug
+    assert "Traceback" in failed(Output(verbose=True))
+
+
+def test_verbose_shows_every_line_of_prefect(console: io.StringIO) -> None:
+    def call_hooks(output: Output) -> str:  # the name of the function of Prefect's that logs such lines
+        return said(console, output, "Running hook")
+
+    assert not call_hooks(Output())
+    assert "Running hook" in call_hooks(Output(verbose=True))
 
 
 #: A "server" that ends in mid-run, and a run that would go on. In a process of its own: it is ended hard.

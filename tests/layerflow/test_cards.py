@@ -336,6 +336,23 @@ def test_every_decision_has_its_words_and_what_is_not_published_says_what_to_do_
     assert ("**Next:**" in card) == code.startswith(("kept", "refused"))
 
 
+@pytest.mark.parametrize(("ratio", "lifted"), [(None, False), (1.5, True)])
+def test_the_next_step_for_what_can_not_be_compared_lifts_every_rule_that_needs_a_comparison(
+    contenders: dict[str, Challenger], shelf: Path, ratio: float | None, lifted: bool
+) -> None:
+    ask(contenders["poor"])
+    (registry.home(NAME) / "1" / registry.RECEIPT).unlink()
+    made, card = ask(contenders["good"], max_latency_ratio=ratio)
+    assert made
+    assert made.code == "kept_not_comparable"
+    (advice,) = (line for line in card.splitlines() if line.startswith("- **Next:**"))
+    assert "re-run with `--gate.not_comparable floors_only`" in advice
+    assert ("without `gate.max_latency_ratio`" in advice) == lifted
+    done, _ = ask(contenders["good"], not_comparable="floors_only")
+    assert done
+    assert done.code == "promoted_not_comparable", "what it advises works"
+
+
 NASTY = (
     *(
         "*star*",

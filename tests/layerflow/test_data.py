@@ -308,3 +308,22 @@ def test_prepared_data_that_were_damaged_are_set_aside_and_prepared_again(
     shard.write_bytes(content)
     assert made(DataConfig(), tmp_path / "again").digest == digits.digest
     assert [each.name for each in shard.parent.parent.glob(".damaged-*")]
+
+
+def test_a_version_that_does_not_exist_costs_no_look_at_what_is_prepared(empty_store: Path, tmp_path: Path) -> None:
+    made(DataConfig(), tmp_path / "first")
+    shard = next((empty_store / "tfds").rglob("*train.tfrecord*"))
+    shard.write_bytes(b"no records")
+    with pytest.raises(DatasetError, match=r"can't build 'digits:9\.9\.9'"):
+        data.check(DataConfig(name="digits:9.9.9"))
+    assert shard.exists(), "not its fault"
+
+
+def test_records_that_a_builder_made_wrong_are_not_called_damaged(stripes: str, tmp_path: Path) -> None:
+    module = tmp_path / f"{stripes}.py"
+    text = module.read_text().replace('index, {"image": image', 'index, {"image": io.BytesIO(b"no image")')
+    module.write_text(f"import io\n{text}")
+    with pytest.raises(DatasetError, match=r"must make records that can be decoded. .*; correct its builder") as caught:
+        made(DataConfig(name=stripes, module=stripes, image_size="8x8"), tmp_path / "made")
+    assert "prepare it anew" not in str(caught.value)
+    assert str(caught.value).isprintable()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,57 @@ def test_what_can_not_be_used_is_one_sentence(
         use()
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+FOREIGN = """
+from functools import partial
+from subprocess import Popen, getoutput
+from keras.applications import MobileNetV3Small
+command = partial(getoutput, "true")
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two installed packages: one says that it needs Keras, the other does not."""
+    site = tmp_path / "site-packages"
+    for name, needs in (
+        ("wheelnets", "keras>=3"),
+        ("wheeltools", 'keras; extra == "x"'),
+    ):
+        (site / name).mkdir(parents=True)
+        (site / name / "__init__.py").write_text("def make(classes): raise SystemExit\n")
+        (site / f"{name}-1.dist-info").mkdir()
+        (site / f"{name}-1.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: 1\nRequires-Dist: {needs}\n")
+        (site / f"{name}-1.dist-info" / "top_level.txt").write_text(f"{name}\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(own, "_packages", {})
+    yield
+    for name in ("wheelnets", "wheeltools"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("psutil:Popen", "psutil:pids", "joblib:load", "numpy:load", "pip:main"),
+        *("keras.saving:load_model", "keras.utils:get_file", "keras.layers:Dense", "layerflow.store:sha256"),
+        *("mynets.foreign:Popen", "mynets.foreign:getoutput", "mynets.foreign:command", "wheeltools:make"),
+    ],
+)
+def test_what_makes_no_network_is_refused_before_it_is_called(name: str, nets: Path, installed: None) -> None:
+    (nets / "mynets" / "foreign.py").write_text(FOREIGN)
+    with pytest.raises(ConfigError, match="must name a class of Keras models, or a function"):
+        own.maker_of(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mynets.nets:functional", "mynets.foreign:MobileNetV3Small", "keras:Sequential", "wheelnets:make"],
+)
+def test_a_network_may_come_from_an_installed_package_that_needs_keras(name: str, nets: Path, installed: None) -> None:
+    (nets / "mynets" / "foreign.py").write_text(FOREIGN)
+    assert callable(own.maker_of(name))
 
 
 def test_a_name_and_its_options_are_checked_with_the_other_settings() -> None:

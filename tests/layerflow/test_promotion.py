@@ -309,6 +309,25 @@ def test_the_receipt_says_how_the_model_came_about(decide: Decide, contenders: d
         assert key in receipt
 
 
+def test_no_secret_of_an_address_is_in_a_decision(
+    contenders: dict[str, Challenger], shelf: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    address, shown = "https://operator:Zq7secret@tickets/7?token=Zq7secret", []
+    promote(RetrainConfig(), contenders["good"], "run")
+    champion = registry.home(NAME) / "1" / registry.RECEIPT
+    unmasked = json.loads(champion.read_text())
+    unmasked["config"]["data"]["module"] = address  # as an earlier layerflow wrote it
+    champion.write_text(json.dumps(unmasked))
+    config = RetrainConfig.model_validate({"gate": {"force": f"see {address}"}})
+    made = promote(config, contenders["similar"], "run", shown.append)
+    assert made.code == "promoted_forced"
+    assert made.reason.startswith("forced (see https://***@tickets/7?***")
+    assert "https://***@tickets/7?***" in [change.before for change in made.changes]
+    kept = store.path(made.receipt).read_text() + store.path(made.report).read_text()
+    assert "Zq7secret" not in made.model_dump_json() + kept + "".join(shown) + caplog.text
+
+
 def test_the_receipt_of_a_kept_model_is_kept_too(decide: Decide) -> None:
     decide("good")
     made = decide("poor")

@@ -1,11 +1,13 @@
 """What a sweep tries: refused before the first trial, drawn the same after a kill, pruned by the median."""
 
+import errno
 import importlib.util
 import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import yaml
 
@@ -228,6 +230,32 @@ def test_a_bad_line_in_the_middle_costs_the_trials_after_it(empty_store: Path, l
     assert len(kept) < 3
     assert run(Study(REF), 3 - len(kept)) == before
     assert len(list(journal.parent.glob(".damaged-journal.log-*"))) == 1
+
+
+@pytest.mark.parametrize("line", [b'{"op_code": 99, "worker_id": "x"}\n', b'{"op_code": 4, "worker_id": "w"}\n'])
+def test_a_line_that_optuna_refuses_costs_no_trial_before_it(empty_store: Path, line: bytes) -> None:
+    before = run(Study(REF), 3)
+    journal = store.path(REF.folder) / "journal.log"
+    content = journal.read_bytes()
+    journal.write_bytes(content + line)
+    Study.mend(REF)
+    assert journal.read_bytes() == content
+    assert [trial.settings for trial in Study(REF).trials] == before
+
+
+def test_a_journal_that_can_not_be_copied_just_now_stays(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(Study(REF), 3)
+    journal = store.path(REF.folder) / "journal.log"
+    content = journal.read_bytes()
+
+    def stumble(file: str, **lock: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(optuna.storages.journal, "JournalFileBackend", stumble)
+    with pytest.raises(OSError, match="Input/output error"):
+        Study.mend(REF)
+    assert journal.read_bytes() == content
+    assert not list(journal.parent.glob(".damaged-*"))
 
 
 def test_trials_are_shared_by_the_sweeps_whose_figures_are_the_same(empty_store: Path, digits: DatasetRef) -> None:

@@ -1,9 +1,12 @@
 """The store: whole or absent, damaged never used, one at a time."""
 
+import contextlib
+import errno
 import json
+import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +166,43 @@ SHAPES = {
 }
 
 
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    """No file can be opened here, as in a process that has too many open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("ask", ["find", "check"])
+def test_an_artifact_that_can_not_be_opened_just_now_is_not_damaged(empty_store: Path, ask: str) -> None:
+    folder = store.path(make("first").folder)
+    result = write_result(folder, stored(folder)["record"])
+    with no_more_files():
+        try:
+            store.find("step", "key", ModelRef) if ask == "find" else store.check(folder)
+            found: OSError | None = None
+        except OSError as error:
+            found = error
+    assert found is not None
+    assert found.errno == errno.EMFILE
+    assert result.exists()
+    assert make("second").folder == "step/key"
+    assert (folder / "file").read_text() == "first"
+    assert not list(folder.parent.glob(".damaged-*"))
+
+
+def test_who_only_looks_sets_nothing_aside(empty_store: Path) -> None:
+    folder = store.path(make("first").folder)
+    write_result(folder, stored(folder)["record"])
+    (folder / "record.json").write_text("{")
+    assert store.find("step", "key", ModelRef) is None
+    assert folder.exists(), "it does not hold the step's lock"
+
+
 @pytest.mark.parametrize("content", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("ask", ["find", "check", "make"])
 def test_a_record_of_any_shape_is_set_aside_and_made_again(empty_store: Path, content: str, ask: str) -> None:
@@ -304,6 +344,14 @@ def test_a_step_takes_no_record_that_is_not_the_stored_one(empty_store: Path) ->
     store.check_record(made)
     with pytest.raises(DamagedError, match=r"must be the one in its record\.json"):
         store.check_record(made.model_copy(update={"parameters": 2}))
+
+
+def test_a_folder_that_somebody_deletes_in_mid_run_is_one_sentence(empty_store: Path) -> None:
+    made = make("first")
+    folder = store.path(made.folder)
+    folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(DamagedError, match=r"must hold what an earlier step made; it is gone. Re-run the command"):
+        store.check_record(made)
 
 
 @pytest.mark.parametrize("outside", ["../x", "step/../../x", "/etc/passwd"])

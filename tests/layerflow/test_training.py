@@ -1,6 +1,7 @@
 """Training: against a plain loop, across interruptions, and when it goes wrong."""
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -473,6 +474,26 @@ def test_fewer_epochs_leave_a_longer_training_where_it_was(
     assert "resuming at epoch 7 of 7" in caplog.text
 
 
+def test_a_shorter_training_is_not_forgotten_with_the_longer_one(empty_store: Path) -> None:
+    fingerprint = "f" * 32
+    training.checkpoint_of(fingerprint, 6).save({}, {"history": [0] * 6})
+    training.checkpoint_of(fingerprint, 3).save({}, {"history": [0] * 2})
+    os.utime(empty_store / "checkpoints" / fingerprint, (1, 1))
+    with store.locked(f"training-{fingerprint}"):
+        store.sweep()
+        assert training.checkpoint_of(fingerprint, 6).found, "somebody is training"
+    store.sweep()
+    assert not training.checkpoint_of(fingerprint, 6).found
+    found = training.checkpoint_of(fingerprint, 3).found
+    assert found
+    assert found[1]["history"] == [0] * 2
+    for folder in (empty_store / "checkpoints").iterdir():
+        os.utime(folder, (1, 1))
+    with store.locked(f"training-{fingerprint}"):
+        store.sweep()
+        assert training.checkpoint_of(fingerprint, 3).found, "somebody is training"
+
+
 def test_going_on_with_other_threads_is_said_and_recorded(
     clean: None,
     model: ModelRef,
@@ -663,7 +684,7 @@ def test_many_short_epochs_do_not_flood_the_log(
 
 
 def test_what_xla_cannot_compile_runs_as_a_graph_from_training_to_export(
-    digits: DatasetRef, monkeypatch: pytest.MonkeyPatch
+    digits: DatasetRef, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "programs")
     config, lines = ModelConfig(name="area_network:make"), []
@@ -680,6 +701,9 @@ def test_what_xla_cannot_compile_runs_as_a_graph_from_training_to_export(
     trained = store.make("train_model", "area", TrainedRef, lambda f: training.train(settings, model, digits, f))
     assert trained.compiled == "graph"
     assert said() == line
+    again = training.train(settings, model, digits, tmp_path)
+    assert again.compiled == "graph", "nothing was left to be trained"
+    assert said() == []
     scored = store.make("evaluate_model", "area", Evaluation, lambda f: evaluation.evaluate(trained, digits, f))
     assert scored.accuracy > 0.15  # after two epochs; chance is 0.1
     assert said() == line
