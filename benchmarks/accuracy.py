@@ -11,10 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from layerflow import building, devices, evaluation, store, training
+from layerflow import devices, store
 from layerflow.config import RetrainConfig
-from layerflow.data import load
+from layerflow.data.load import load
+from layerflow.evaluation.evaluate import evaluate
+from layerflow.models.build import build
 from layerflow.records import DatasetRef, Evaluation, ModelRef, TrainedRef
+from layerflow.training import train as training
 
 _COSINE = {"schedule": "CosineDecay", "patience": 100, "batch_size": 128}
 #: What is trained, and the accuracy that it must reach.
@@ -53,11 +56,11 @@ def train(name: str, seed: int) -> tuple[float, float]:
     devices.set_up(config.devices_for_model)
     key = f"{name}-{seed}".replace(" ", "-")
     data = store.make("load_data", config.data.name, DatasetRef, lambda folder: load(config.data, folder))
-    model = store.make("build_model", key, ModelRef, lambda folder: building.build(config.model, data, seed, folder))
+    model = store.make("build_model", key, ModelRef, lambda folder: build(config.model, data, seed, folder))
     trained = store.make(
         "train_model", key, TrainedRef, lambda folder: training.train(config.training, model, data, folder)
     )
-    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluation.evaluate(trained, data, folder))
+    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, data, folder))
     return scored.accuracy, sum(epoch.seconds for epoch in trained.history) / 60
 
 

@@ -44,12 +44,12 @@ def ours(task: str, batch: int, images: np.ndarray, labels: np.ndarray) -> tuple
     import tensorflow as tf
 
     from layerflow import devices
-    from layerflow.checkpoint import Checkpoint
     from layerflow.config import DevicesConfig, RetrainConfig, TrainingConfig
-    from layerflow.engine import Engine, uses_xla
-    from layerflow.inference import make_predictor
-    from layerflow.models import Mlp
     from layerflow.models.classifier import Classifier
+    from layerflow.models.networks import Mlp
+    from layerflow.models.predict import make_predictor
+    from layerflow.training.checkpoint import Checkpoint
+    from layerflow.training.engine import Engine, uses_xla
     from layers import Conv2D, Dense, Flatten, ReLU
 
     config = RetrainConfig(training=TrainingConfig(batch_size=batch))
@@ -69,7 +69,7 @@ def ours(task: str, batch: int, images: np.ndarray, labels: np.ndarray) -> tuple
     checkpoint = Checkpoint(Path(tempfile.mkdtemp()))
     variables = [*network.weights, *optimizer.variables, *engine.variables]
 
-    unsaved = {"trained": 0.0, "save": 0.0}  # seconds; the rule of layerflow.training, without the others' turns
+    unsaved = {"trained": 0.0, "save": 0.0}  # seconds; the rule of layerflow.training.train, without the others' turns
 
     def epoch(number: int) -> None:
         began = time.monotonic()

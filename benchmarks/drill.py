@@ -17,19 +17,21 @@ from pathlib import Path
 SCRIPT = """
 import sys
 from pathlib import Path
-from layerflow import building, devices, engine, store, training
+from layerflow import devices, store
+from layerflow.models.build import build
+from layerflow.training import engine, train
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig, TrainingConfig
-from layerflow.data import load
+from layerflow.data.load import load
 from layerflow.records import DatasetRef, ModelRef
 devices.set_up(DevicesConfig(threads=1))
 engine.CHUNK_SECONDS = 0.02
-training._SAVING_SHARE = 1e6
+train._SAVING_SHARE = 1e6
 data = store.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
-model = store.make("build_model", "drill", ModelRef, lambda folder: building.build(ModelConfig(), data, 0, folder))
+model = store.make("build_model", "drill", ModelRef, lambda folder: build(ModelConfig(), data, 0, folder))
 folder = Path(sys.argv[1])
 folder.mkdir(exist_ok=True)
 print("begins", flush=True)
-made = training.train(
+made = train.train(
     TrainingConfig(epochs=60, patience=60, batch_size=4, checkpoint_seconds=0.001), model, data, folder
 )
 print("DIGEST", [epoch.model_dump(exclude={"seconds"}) for epoch in made.history], flush=True)
@@ -68,7 +70,7 @@ def result(folder: Path, history: str) -> str:
     """Digest of the final weights and of the history."""
     import keras
 
-    import layerflow.models  # noqa: F401  (makes the saved model loadable)
+    import layerflow.models.networks  # noqa: F401  (makes the saved model loadable)
 
     digest = hashlib.sha256(history.encode())
     for weights in keras.models.load_model(folder / "model.keras", compile=False).get_weights():

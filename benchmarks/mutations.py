@@ -29,21 +29,21 @@ class Mutation(NamedTuple):
 MUTATIONS = (
     Mutation(
         "the answer carries the request's nonce",
-        "layerflow/verification.py",
+        "layerflow/export/verification.py",
         'if answer.pop("nonce", None) == nonce:',
         'if answer.pop("nonce", None) or True:',
         (_FORGED, "-k", "nonce"),
     ),
     Mutation(
         "a graph is checked before it is loaded",
-        "layerflow/verifier.py",
+        "layerflow/export/verifier.py",
         "self.graph = check_graph(folder)",
         'self.graph = "unchecked"',
         (_FORGED, "-k", "unchecked"),
     ),
     Mutation(
         "a version has the digests of the ledger",
-        "layerflow/registry.py",
+        "layerflow/registry/versions.py",
         "if store.sha256(folder / DIGESTS) != entry.sums:",
         "if False:",
         ("tests/attacks/test_forged_versions.py",),
@@ -71,31 +71,31 @@ MUTATIONS = (
     ),
     Mutation(
         "a model beats the most frequent class",
-        "layerflow/gate.py",
+        "layerflow/registry/gate.py",
         'if gate.baseline == "none" or p_value < LEVEL:',
         "if True:",
-        ("tests/layerflow/test_gate.py",),
+        ("tests/layerflow/registry/test_gate.py",),
     ),
     Mutation(
         "a model recognizes each class",
-        "layerflow/gate.py",
+        "layerflow/registry/gate.py",
         "if recall >= gate.min_class_recall:",
         "if True:",
-        ("tests/layerflow/test_gate.py",),
+        ("tests/layerflow/registry/test_gate.py",),
     ),
     Mutation(
         "evaluation and verification agree",
-        "layerflow/promotion.py",
+        "layerflow/registry/promotion.py",
         "if differs := gate.disagreement(evaluation, verified):",
         'if differs := "":',
-        ("tests/layerflow/test_promotion.py", "-k", "contradicts"),
+        ("tests/layerflow/registry/test_promotion.py", "-k", "contradicts"),
     ),
     Mutation(
         "force passes no latency ceiling",
-        "layerflow/promotion.py",
+        "layerflow/registry/promotion.py",
         "if comparison and (slow := gate.too_slow(rules, comparison)):",
         'if comparison and (slow := ""):',
-        ("tests/layerflow/test_promotion.py", "-k", "latency"),
+        ("tests/layerflow/registry/test_promotion.py", "-k", "latency"),
     ),
     Mutation(
         "YAML gives a name once",
@@ -113,10 +113,10 @@ MUTATIONS = (
     ),
     Mutation(
         "a repaired JPEG is broken",
-        "layerflow/images.py",
+        "layerflow/data/decode.py",
         "if _DAMAGE.search(str(error)):",
         "if False:",
-        ("tests/layerflow/test_folder.py", "-k", "libjpeg"),
+        ("tests/layerflow/data/test_image_folder.py", "-k", "libjpeg"),
     ),
     Mutation(
         "secrets of addresses are masked",
@@ -127,10 +127,10 @@ MUTATIONS = (
     ),
     Mutation(
         "added losses count",
-        "layerflow/inference.py",
+        "layerflow/models/predict.py",
         "return tf.add_n(losses) if losses else None",
         "return None",
-        ("tests/layerflow/test_added_losses.py", "-k", "figures"),
+        ("tests/layerflow/training/test_added_losses.py", "-k", "figures"),
     ),
 )
 

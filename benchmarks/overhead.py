@@ -15,20 +15,25 @@ from rich.console import Console
 from rich.table import Table
 
 PLAIN = """
-from layerflow import store, devices, building, training, evaluation, export, validation, verification
+from layerflow import store, devices
+from layerflow.models.build import build
+from layerflow.training.train import train
+from layerflow.evaluation.evaluate import evaluate
+from layerflow.export import saved_model, verification
+from layerflow.data import validation
 from layerflow.config import RetrainConfig
-from layerflow.data import load
-from layerflow.promotion import Challenger, promote
+from layerflow.data.load import load
+from layerflow.registry.promotion import Challenger, promote
 from layerflow.records import *
 c = RetrainConfig()
 devices.set_up(c.devices_for_model)
 verification.start_early()
 d = store.make("d", "k", DatasetRef, lambda f: load(c.data, f))
 i = store.make("i", "k", DataReport, lambda f: validation.validate(c.checks, d, None, f))
-m = store.make("m", "k", ModelRef, lambda f: building.build(c.model, d, 0, f))
-t = store.make("t", "k", TrainedRef, lambda f: training.train(c.training, m, d, f))
-e = store.make("e", "k", Evaluation, lambda f: evaluation.evaluate(t, d, f))
-x = store.make("x", "k", ExportRef, lambda f: export.export(t, d, f))
+m = store.make("m", "k", ModelRef, lambda f: build(c.model, d, 0, f))
+t = store.make("t", "k", TrainedRef, lambda f: train(c.training, m, d, f))
+e = store.make("e", "k", Evaluation, lambda f: evaluate(t, d, f))
+x = store.make("x", "k", ExportRef, lambda f: saved_model.export(t, d, f))
 v = store.make("v", "k", Verification, lambda f: verification.verify(x, e, d))
 promote(c, Challenger(d, i, m, t, e, x, v), "plain")
 """

@@ -14,20 +14,24 @@ import time
 from pathlib import Path
 from random import Random
 
-from layerflow import registry
+from layerflow.registry import versions as registry
 
 NAME = "drill"
 #: Publishes networks that differ a little, over and over; every third time it rolls back.
 SCRIPT = """
 import time
 import keras, numpy as np
-from layerflow import building, evaluation, export, registry, store, verification
+from layerflow import store
+from layerflow.models.build import build
+from layerflow.evaluation.evaluate import evaluate
+from layerflow.export import saved_model, verification
+from layerflow.registry import versions
 from layerflow.config import DataConfig, ModelConfig, RetrainConfig
-from layerflow.data import load
-from layerflow.promotion import Challenger, promote
+from layerflow.data.load import load
+from layerflow.registry.promotion import Challenger, promote
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
-from layerflow.rollback import roll_back
-from layerflow.validation import validate
+from layerflow.registry.rollback import roll_back
+from layerflow.data.validation import validate
 
 # One process verifies everything: most kills would hit the import of TensorFlow in new ones otherwise.
 verification._Process.has_answered = property(lambda self: False, lambda self, value: None)
@@ -38,7 +42,7 @@ data = store.make("load_data", "drill", DatasetRef, lambda folder: load(DataConf
 checked = store.make(
     "validate_data", "drill", DataReport, lambda folder: validate(config.checks, data, None, folder)
 )
-model = store.make("build_model", "drill", ModelRef, lambda folder: building.build(ModelConfig(), data, 0, folder))
+model = store.make("build_model", "drill", ModelRef, lambda folder: build(ModelConfig(), data, 0, folder))
 
 def vary(folder):
     network = keras.models.load_model(store.path(model.keras), compile=False)
@@ -49,25 +53,25 @@ def vary(folder):
     counts = {"epochs": 1, "best_epoch": 1, "steps": 1, "threads": 1, "replicas": 1}
     return TrainedRef(model="mlp", digest=digest, compiled="xla", feed="resident", history=(), **counts)
 
-def announced(*arguments, publish=registry.publish):
+def announced(*arguments, publish=versions.publish):
     print("publishing", flush=True)
     return publish(*arguments)
 
-registry.publish = announced
+versions.publish = announced
 number = 0
 while True:
     number += 1
     key = str(time.time_ns())
     trained = store.make("train_model", key, TrainedRef, vary)
-    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluation.evaluate(trained, data, folder))
-    exported = store.make("export_model", key, ExportRef, lambda folder: export.export(trained, data, folder))
+    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, data, folder))
+    exported = store.make("export_model", key, ExportRef, lambda folder: saved_model.export(trained, data, folder))
     proved = store.make(
         "verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data)
     )
     made = promote(config, Challenger(data, checked, model, trained, scored, exported, proved), "drill")
     assert made.status == "promoted", made
     assert made.champion_version is None or made.comparison, made
-    print("published", made.version, registry.model_digest("drill", made.version), flush=True)
+    print("published", made.version, versions.model_digest("drill", made.version), flush=True)
     if number % 3 == 2:
         back = roll_back("drill")
         print("published", back.version, back.digest, flush=True)

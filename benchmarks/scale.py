@@ -23,31 +23,33 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What each step does with `config` and `key`; `figures` is what it tells. Seconds are those of the second epoch.
 STEPS = {
     "list again": """
-from layerflow import folder
+from layerflow.data import image_folder
 began = time.perf_counter()
-folder.scan(config.data.path)
+image_folder.scan(config.data.path)
 figures["seconds"] = time.perf_counter() - began
 """,
     "prepare": """
-from layerflow.data import load
+from layerflow.data.load import load
 began = time.perf_counter()
 store.make("load_data", key, DatasetRef, lambda made: load(config.data, made))
 figures["seconds"] = time.perf_counter() - began
 """,
     "check": """
-from layerflow.validation import validate
+from layerflow.data.validation import validate
 data = store.make("load_data", key, DatasetRef, None)
 began = time.perf_counter()
 store.make("validate_data", key, DataReport, lambda made: validate(config.checks, data, None, made))
 figures["seconds"] = time.perf_counter() - began
 """,
     "resident": """
-from layerflow import building, training, devices
+from layerflow import devices
+from layerflow.models.build import build
+from layerflow.training.train import train
 devices.set_up(config.devices_for_model)
 data = store.make("load_data", key, DatasetRef, None)
-model = store.make("build_model", key, ModelRef, lambda made: building.build(config.model, data, 0, made))
+model = store.make("build_model", key, ModelRef, lambda made: build(config.model, data, 0, made))
 settings = config.training.model_copy(update={"epochs": 2, "memory_budget": 100_000})
-trained = store.make("train_model", key + "r", TrainedRef, lambda made: training.train(settings, model, data, made))
+trained = store.make("train_model", key + "r", TrainedRef, lambda made: train(settings, model, data, made))
 figures["seconds"] = trained.history[-1].seconds
 """,
 }
@@ -73,7 +75,7 @@ def mnist() -> Any:
     """MNIST through layerflow: images and labels of train and test."""
     from layerflow import store
     from layerflow.config import DataConfig
-    from layerflow.data import images_and_labels, load
+    from layerflow.data.load import images_and_labels, load
     from layerflow.records import DatasetRef
 
     data = store.make("load_data", "mnist", DatasetRef, lambda made: load(DataConfig(name="mnist"), made))

@@ -42,8 +42,8 @@ def seconds_a_step(name: str, batch: int, strategy: Any) -> tuple[float, int, in
     import keras
 
     from layerflow.config import ModelConfig
-    from layerflow.engine import Engine
-    from layerflow.models import make_model
+    from layerflow.models.networks import make_model
+    from layerflow.training.engine import Engine
 
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (STEPS * batch, 28, 28, 1), np.uint8)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from layerflow import store
 from layerflow.config import DataConfig
-from layerflow.data import images_and_labels, load
+from layerflow.data.load import images_and_labels, load
 from layerflow.records import DatasetRef
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cli.embedded import configured_url, ensure_answering
+from cli.prefect_server import configured_url, ensure_answering
 from layerflow.errors import ConfigError, ServerError
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -15,9 +15,9 @@ import psutil
 from packaging.requirements import Requirement
 from rich.text import Text
 
-from cli.embedded import configured_url, ensure_answering
+from cli.output import console
+from cli.prefect_server import configured_url, ensure_answering
 from cli.run import quiet_stderr
-from cli.show import console
 from layerflow import store
 from layerflow.config import DataConfig
 from layerflow.errors import LayerflowError, UnreachableError, UserError
@@ -133,7 +133,7 @@ def _store() -> tuple[str, str]:
 
 def _dataset(config: DataConfig) -> tuple[str, str]:
     with quiet_stderr():
-        from layerflow.data import check
+        from layerflow.data.load import check
     return "ok", f"{config.title}: {check(config)}"
 
 

@@ -90,8 +90,8 @@ def retrain(
     as_json
         Print one JSON object on stdout; everything else goes to stderr.
     """
+    from cli.output import retrained_as_json, show_retrained
     from cli.run import run_retrain
-    from cli.show import retrained_as_json, show_retrained
 
     settings = _over_file(config, settings) if config else settings
     # TFDS prints its progress; stdout is for the answer alone.
@@ -138,8 +138,8 @@ def sweep(
     as_json
         Print one JSON object on stdout; everything else goes to stderr.
     """
+    from cli.output import show_swept, swept_as_json
     from cli.run import run_sweep
-    from cli.show import show_swept, swept_as_json
 
     settings = _over_file(config, settings) if config else settings
     tried = _space(space, over or [])
@@ -163,9 +163,9 @@ def verify(folder: Path, /) -> None:
     folder
         A SavedModel that layerflow exported, such as store/models/mlp-digits/1.
     """
-    from cli.show import show_verification
-    from layerflow.registry import provenance
-    from layerflow.verification import inspect
+    from cli.output import show_verification
+    from layerflow.export.verification import inspect
+    from layerflow.registry.versions import provenance
 
     told = provenance(folder)
     report = inspect(folder)
@@ -194,7 +194,7 @@ def list_models(*, name: str | None = None, as_json: _Json = False) -> None:
     as_json
         Print one JSON array.
     """
-    from cli.registry import list_versions
+    from cli.models import list_versions
 
     list_versions(name, as_json)
 
@@ -212,7 +212,7 @@ def show(version: _Version, /, *, name: str | None = None, as_json: _Json = Fals
     as_json
         Print its receipt.
     """
-    from cli.registry import show_version
+    from cli.models import show_version
 
     show_version(version, name, as_json)
 
@@ -232,7 +232,7 @@ def diff(before: _Version, after: _Version, /, *, name: str | None = None, as_js
     as_json
         Print one JSON array.
     """
-    from cli.registry import show_difference
+    from cli.models import show_difference
 
     show_difference(before, after, name, as_json)
 
@@ -246,7 +246,7 @@ def verify_all(*, name: str | None = None) -> None:
     name
         Only the versions of this model.
     """
-    from cli.registry import check_versions
+    from cli.models import check_versions
 
     check_versions(name)
 
@@ -270,7 +270,7 @@ def report(
     browser
         Open it in the browser; otherwise only its path is printed.
     """
-    from cli.registry import open_report
+    from cli.models import open_report
 
     open_report(version, name, browser)
 
@@ -288,7 +288,7 @@ def rollback(*, to: int | None = None, name: str | None = None, as_json: _Json =
     as_json
         Print one JSON object.
     """
-    from cli.registry import roll_back
+    from cli.models import roll_back
 
     roll_back(name, to, as_json)
 
@@ -365,7 +365,7 @@ def check(
     as_json
         Print the report as one JSON object.
     """
-    from cli.data import check_data
+    from cli.check_data import check_data
 
     settings = _over_file(config, settings) if config else settings
     check_data(settings, as_json)

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from cli.embedded import Server, configured_url, ensure_answering, start_unless_configured
+from cli.prefect_server import Server, configured_url, ensure_answering, start_unless_configured
 from cli.terminal import Output, show
-from layerflow import own, registry, store
+from layerflow import store, user_code
 from layerflow.config import RetrainConfig
-from layerflow.distributed import require_ray
 from layerflow.records import DatasetRef, Retrained, RolledBack, Sweep
-from layerflow.search import plan
+from layerflow.registry import versions
+from layerflow.sweeps.space import plan
+from layerflow.training.ray_driver import require_ray
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ def run_sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray
 
 def run_rollback(name: str, to: int | None) -> RolledBack:
     """Run the flow `rollback` where a Prefect server is configured, which tells the webhook; else roll back without."""
-    from layerflow.rollback import roll_back, target_of
+    from layerflow.registry.rollback import roll_back, target_of
 
     if (url := configured_url()) is None:
         return roll_back(name, to)
@@ -145,9 +146,9 @@ def _prepare(config: RetrainConfig) -> None:
     with quiet_stderr():
         import tensorflow  # noqa: F401
 
-        from layerflow.data import check
+        from layerflow.data.load import check
         from layerflow.devices import set_up
-        from layerflow.verification import start_early
+        from layerflow.export.verification import start_early
 
         set_up(config.devices_for_model)
     _check_own(config)
@@ -163,7 +164,7 @@ def _prepare_data(config: RetrainConfig) -> None:
     from tasks.policy import cached
 
     with quiet_stderr():
-        from layerflow.data import check
+        from layerflow.data.load import check
         from layerflow.devices import set_up
 
         set_up(config.devices_for_model)  # the best one is evaluated and exported here
@@ -180,23 +181,23 @@ def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
     Raises:
         DataError: If a class of the model in service is gone, or one is new, at the level `stop`.
     """
-    from layerflow import folder
-    from layerflow.validation import require_classes
+    from layerflow.data import image_folder
+    from layerflow.data.validation import require_classes
 
     if data:
         now = data.classes
     elif config.data.path:
-        now = folder.listed(config.data.path).classes
+        now = image_folder.listed(config.data.path).classes
     else:  # TensorFlow Datasets may have to prepare them first
         return
-    if before := registry.profile_in_service(config.registry_name):
+    if before := versions.profile_in_service(config.registry_name):
         require_classes(config, before.classes, now)
 
 
 def _check_own(config: RetrainConfig) -> None:
     """Refuse a custom network that can't be imported, before the flow starts."""
-    if own.is_own(config.model.name):
-        own.maker_of(config.model.name)
+    if user_code.is_own(config.model.name):
+        user_code.maker_of(config.model.name)
 
 
 def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:

@@ -8,10 +8,10 @@ from pydantic import Field
 from flows.retrain import retrain
 from layerflow.config import RetrainConfig
 from layerflow.records import Sweep
-from layerflow.search import plan
+from layerflow.sweeps.space import plan
 from tasks import choose_winner, load_data, validate_data
 from tasks.policy import data_in_service, forget_failure, result_storage
-from tasks.run_trial import run_trials
+from tasks.trials.run_trial import run_trials
 
 
 @flow(

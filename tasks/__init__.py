@@ -1,14 +1,14 @@
 """The steps of the flows, one a file: each is a Prefect task, policy plus one call."""
 
 from tasks.build_model import build_model
-from tasks.choose_winner import choose_winner
 from tasks.evaluate_model import evaluate_model
 from tasks.export_model import export_model
 from tasks.load_data import load_data
 from tasks.promote_model import promote_model
 from tasks.rollback_model import rollback_model
-from tasks.run_trial import run_trial
 from tasks.train_model import train_model
+from tasks.trials.choose_winner import choose_winner
+from tasks.trials.run_trial import run_trial
 from tasks.validate_data import validate_data
 from tasks.verify_export import verify_export
 

@@ -10,8 +10,8 @@ from tasks.policy import step
 @step("build_model", run_name="build-{config.name}-for-{data.name}")
 def build_model(config: ModelConfig, data: DatasetRef, seed: int, devices: DevicesConfig, folder: Path) -> ModelRef:
     """Construct the network from its own layers, build it for the data's shape, and save it untrained."""
-    from layerflow.building import build
     from layerflow.devices import set_up
+    from layerflow.models.build import build
 
     set_up(devices)
     return build(config, data, seed, folder)

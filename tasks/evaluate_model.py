@@ -15,9 +15,9 @@ from tasks.policy import card_shown, step
 )
 def evaluate_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> Evaluation:
     """Score every test example: accuracy with its interval, loss, per-class figures, confusion matrix."""
+    from layerflow.cards.evaluation import write_card
     from layerflow.devices import set_up
-    from layerflow.evaluation import evaluate
-    from layerflow.evaluation_card import write_card
+    from layerflow.evaluation.evaluate import evaluate
 
     set_up(devices)
     evaluation = evaluate(trained, data, folder)

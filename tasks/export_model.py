@@ -11,7 +11,7 @@ from tasks.policy import step
 def export_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> ExportRef:
     """Export the model with its preprocessing, golden examples and the digest of every file."""
     from layerflow.devices import set_up
-    from layerflow.export import export
+    from layerflow.export.saved_model import export
 
     set_up(devices)
     return export(trained, data, folder)

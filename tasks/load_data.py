@@ -10,7 +10,7 @@ from tasks.policy import step
 @step("load_data", run_name="load-{config.title}")
 def load_data(config: DataConfig, devices: DevicesConfig, folder: Path) -> DatasetRef:
     """Prepare the dataset through TensorFlow Datasets and divide it into train, validation and test."""
-    from layerflow.data import load
+    from layerflow.data.load import load
     from layerflow.devices import set_up
 
     set_up(devices)

@@ -31,13 +31,15 @@ from prefect.logging import get_run_logger
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.runtime import flow_run
 
-from layerflow import folder, own, registry, sources, store
-from layerflow.cards import code
-from layerflow.code import code_digest
+from layerflow import store, user_code
+from layerflow.cards.markdown import code
+from layerflow.code_digest import code_digest
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig, RetrainConfig
+from layerflow.data import image_folder, source_key
 from layerflow.errors import LayerflowError, heals
 from layerflow.masking import mask
 from layerflow.records import DatasetRef, Profile, Record
+from layerflow.registry import versions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,12 +58,12 @@ def result_storage() -> Path:
 def sweep(name: str) -> None:
     """Remove what dead runs left in the store and among the versions of the model ``name``."""
     store.sweep()
-    registry.sweep(name)
+    versions.sweep(name)
 
 
 def data_in_service(name: str, data: DatasetRef) -> Profile | None:
     """What the data were like on which the model in service was trained, if there is one that was trained on others."""
-    return registry.profile_in_service(name, data.digest)
+    return versions.profile_in_service(name, data.digest)
 
 
 def card_shown(kind: str, description: str) -> Callable[[Record], None]:
@@ -174,7 +176,7 @@ class StoreCache(CachePolicy):
         self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str:
         """The path of the record, absolute: it must not matter when ``LAYERFLOW_STORE`` was set."""
-        folder.forget()
+        image_folder.forget()
         target = store.folder_of(self.step, key_of(self.work, inputs))
         # Before Prefect reads its record: a damaged artifact is set aside, a record that disagrees with ours removed.
         store.sound(target)
@@ -191,7 +193,9 @@ def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any], listed: bool
     content: list[Any] = [code_digest(Path(inspect.getfile(inspect.unwrap(work))))]
     for name, value in inputs.items():
         if isinstance(value, DataConfig):
-            content.append(sources.identity(value, folder.listed(value.path) if value.path and listed else None))
+            content.append(
+                source_key.identity(value, image_folder.listed(value.path) if value.path and listed else None)
+            )
         elif isinstance(value, DevicesConfig):
             content.append(value.arithmetic if name in whole else None)
         else:
@@ -215,11 +219,11 @@ def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
     try:
         return store.make(name, key_of(work, inputs, listed=True), kind, lambda target: work(**inputs, folder=target))
     except Exception as error:
-        if not isinstance(error, LayerflowError | OSError) and not heals(error) and (mistake := own.blame(error)):
+        if not isinstance(error, LayerflowError | OSError) and not heals(error) and (mistake := user_code.blame(error)):
             raise mistake from error
         raise
     finally:
-        folder.forget()
+        image_folder.forget()
 
 
 def cached(step: Task[P, R], *inputs: Any) -> R | None:
@@ -234,8 +238,8 @@ def cached(step: Task[P, R], *inputs: Any) -> R | None:
 def _identity(value: Any) -> Any:
     if isinstance(value, Record):
         return value.identity
-    if isinstance(value, ModelConfig) and own.is_own(value.name):
-        return [value.model_dump(mode="json"), own.code_of(value.name)]
+    if isinstance(value, ModelConfig) and user_code.is_own(value.name):
+        return [value.model_dump(mode="json"), user_code.code_of(value.name)]
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 

@@ -8,7 +8,7 @@ from tasks.policy import as_task, tell
 
 def _rollback_model(name: str, to: int | None = None) -> RolledBack:
     """Publish an earlier version's bytes as the next version, after verifying them in a fresh process."""
-    from layerflow.rollback import roll_back
+    from layerflow.registry.rollback import roll_back
 
     done = roll_back(name, to, flow_run.name or "")
     tell("rolled_back", name, done.model_dump(mode="json"))

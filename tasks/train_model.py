@@ -18,12 +18,12 @@ def train_model(
     config: TrainingConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig, folder: Path
 ) -> TrainedRef:
     """Train with early stopping on the validation loss, and keep the weights of the best epoch."""
-    from layerflow.baseline import warn_if_not_beaten
+    from layerflow.cards.training import write_card
     from layerflow.devices import set_up
-    from layerflow.run_log import RunLog, folder_of
-    from layerflow.training import train
-    from layerflow.training_card import write_card
-    from layerflow.verification import start_early
+    from layerflow.export.verification import start_early
+    from layerflow.training.baseline import warn_if_not_beaten
+    from layerflow.training.tensorboard import RunLog, folder_of
+    from layerflow.training.train import train
 
     set_up(devices)
     if not progress.listener:  # a trial is verified by nobody

@@ -9,7 +9,7 @@ from tasks.policy import show_card, step
 
 
 def _tell(report: DataReport) -> None:
-    from layerflow.validation import require_no_stop
+    from layerflow.data.validation import require_no_stop
 
     card = store.path(report.card).read_text(encoding="utf-8")
     show_card(f"data-{report.name}", card, "The data: findings of the checks, and images of each class")
@@ -19,6 +19,6 @@ def _tell(report: DataReport) -> None:
 @step("validate_data", run_name="validate-{data.name}", then=_tell, whole=("data",))
 def validate_data(config: ChecksConfig, data: DatasetRef, baseline: Profile | None, folder: Path) -> DataReport:
     """Look for leakage, duplicates, missing classes and drift since the model in service; end the run where it must."""
-    from layerflow.validation import validate
+    from layerflow.data.validation import validate
 
     return validate(config, data, baseline, folder)

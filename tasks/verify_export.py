@@ -13,8 +13,8 @@ from tasks.policy import card_shown, step
 )
 def verify_export(export: ExportRef, evaluation: Evaluation, data: DatasetRef, folder: Path) -> Verification:
     """Reload the export in a fresh process and score the whole test split with what ships."""
-    from layerflow.export_card import write_card
-    from layerflow.verification import verify
+    from layerflow.cards.export import write_card
+    from layerflow.export.verification import verify
 
     verification = verify(export, evaluation, data)
     write_card(verification, export, folder)

@@ -79,6 +79,6 @@ def first_run(server: None) -> Retrained:
 @pytest.fixture(scope="session")
 def digits() -> DatasetRef:
     """The digits, prepared through TFDS in the session's store."""
-    from layerflow.data import load
+    from layerflow.data.load import load
 
     return store.make("load_data", "digits-of-the-tests", DatasetRef, lambda folder: load(DataConfig(), folder))

@@ -48,7 +48,7 @@ def test_layers_know_keras_and_where_it_cannot_say_something_tensorflow() -> Non
 
 
 def test_the_verifier_imports_nothing_of_the_project() -> None:
-    outside = {name.partition(".")[0] for name in imported(ROOT / "layerflow" / "verifier.py")}
+    outside = {name.partition(".")[0] for name in imported(ROOT / "layerflow" / "export" / "verifier.py")}
     assert outside - set(sys.stdlib_module_names) == {"numpy", "tensorflow"}
 
 
@@ -59,9 +59,9 @@ def test_the_verifier_imports_nothing_of_the_project() -> None:
         ("flows.sweep", ["tensorflow", "keras", "optuna", "ray", "prefect_ray", "sklearn", "matplotlib"]),
         ("layerflow.config", ["tensorflow", "keras", "prefect"]),
         ("layerflow.records", ["tensorflow", "keras", "prefect"]),
-        ("layerflow.promotion", ["tensorflow", "prefect", "matplotlib"]),
-        ("layerflow.verification", ["tensorflow", "prefect", "matplotlib"]),
-        ("layerflow.search", ["tensorflow", "keras", "prefect", "optuna"]),
+        ("layerflow.registry.promotion", ["tensorflow", "prefect", "matplotlib"]),
+        ("layerflow.export.verification", ["tensorflow", "prefect", "matplotlib"]),
+        ("layerflow.sweeps.space", ["tensorflow", "keras", "prefect", "optuna"]),
         ("cli.main", ["tensorflow", "keras", "prefect", "matplotlib", "optuna", "ray"]),
     ],
 )

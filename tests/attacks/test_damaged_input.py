@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from cli.main import _over_file
-from layerflow import data, folder, store, validation
+from layerflow import store
 from layerflow.config import ChecksConfig, DataConfig, RetrainConfig
+from layerflow.data import image_folder, validation
+from layerflow.data import load as data
 from layerflow.errors import ConfigError, DatasetError
 from layerflow.records import DataReport, DatasetRef
 
@@ -40,7 +42,7 @@ def pets(tmp_path: Path, empty_store: Path) -> Path:
 
 def test_images_that_libjpeg_repairs_are_refused_and_where_they_may_be_left_out_are_a_finding(pets: Path) -> None:
     def load(max_broken: float) -> DatasetRef:
-        folder.forget()
+        image_folder.forget()
         config = DataConfig(name="folder", path=pets, max_broken=max_broken, validation_fraction=0.3)
         return store.make("load_data", "pets", DatasetRef, lambda target: data.load(config, target))
 

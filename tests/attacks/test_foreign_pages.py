@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from selenium import webdriver
 
-from cli.embedded import Server, _may_be_configured
+from cli.prefect_server import Server, _may_be_configured
 from tests.flows.conftest import opened, signed_in, ui_started
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,9 +14,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from layerflow import manifest, verification, verifier
+from layerflow import checksums
+from layerflow.checksums import DIGESTS, EXTRA
 from layerflow.errors import VerificationError
-from layerflow.manifest import DIGESTS, EXTRA
+from layerflow.export import verification, verifier
 
 PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 SHAPE, CLASSES = (4, 4, 1), ["0", "1", "2"]
@@ -58,7 +59,7 @@ def finish(folder: Path) -> None:
         probabilities=(exponents / exponents.sum(-1, keepdims=True)).astype(np.float32),
     )
     (folder / EXTRA / "contract.json").write_text(json.dumps({"image_shape": SHAPE, "classes": CLASSES}))
-    manifest.write_digests(folder)
+    checksums.write_digests(folder)
 
 
 def with_control(operation: Any, probabilities: tf.Tensor) -> tf.Tensor:

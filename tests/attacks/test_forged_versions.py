@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from cli.registry import check_versions
-from layerflow import manifest, registry, store, verification
+from cli.models import check_versions
+from layerflow import checksums, store
+from layerflow.checksums import EXTRA
 from layerflow.errors import DamagedError, RegistryError, VerificationError
-from layerflow.manifest import EXTRA
-from layerflow.rollback import roll_back, target_of
+from layerflow.export import verification
+from layerflow.registry import versions
+from layerflow.registry.rollback import roll_back, target_of
 
 NAME = "mlp-digits"
 LEDGER, COPY = ".ledger.json", ".ledger.json.bak"
@@ -38,7 +40,7 @@ def export(label: str, classes: tuple[str, ...] = ("cat", "dog")) -> tuple[Path,
     (folder / EXTRA / "golden.npz").write_text(f"the answers of {label}")
     contract = {"image_shape": [8, 8, 1], "classes": classes}
     (folder / EXTRA / "contract.json").write_text(json.dumps(contract))
-    return folder, manifest.write_digests(folder)
+    return folder, checksums.write_digests(folder)
 
 
 def receipt_for(label: str, version: int, files: dict[str, str]) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def receipt_for(label: str, version: int, files: dict[str, str]) -> dict[str, An
         "name": NAME,
         "version": version,
         "created": "2026-11-24T03:00:00+00:00",
-        "export": {"digest": files[manifest.DIGESTS], "files": files},
+        "export": {"digest": files[checksums.DIGESTS], "files": files},
         "evaluation": {"accuracy": 0.9, "test_digest": "test"},
         "data": {"name": "pets", "digest": "data", "classes": ["cat", "dog"], "image_shape": [8, 8, 1]},
         "trained": {"digest": label},
@@ -58,25 +60,25 @@ def publish(label: str) -> Path:
     """Publish a made-up model under the next number, and return its folder."""
     source, files = export(label)
     with store.locked(f"models-{NAME}"):
-        version = registry.next_version(NAME)
-        return registry.publish(NAME, version, source, receipt_for(label, version, files))
+        version = versions.next_version(NAME)
+        return versions.publish(NAME, version, source, receipt_for(label, version, files))
 
 
 def write_receipt(folder: Path, receipt: dict[str, Any]) -> None:
     """Replace a version's receipt, and make its list of digests agree."""
-    (folder / registry.RECEIPT).write_text(json.dumps(receipt))
-    manifest.write_digests(folder)
+    (folder / versions.RECEIPT).write_text(json.dumps(receipt))
+    checksums.write_digests(folder)
 
 
 def receipt_in(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / registry.RECEIPT).read_text())
+    return json.loads((folder / versions.RECEIPT).read_text())
 
 
 def leave_the_receipt(folder: Path) -> None:
     """Another network with other classes and golden answers; only the receipt stays."""
     other, _ = export("forged", ("dog", "cat"))
     shutil.copytree(other, folder, dirs_exist_ok=True)
-    manifest.write_digests(folder)
+    checksums.write_digests(folder)
 
 
 def forge_the_receipt(folder: Path) -> None:
@@ -100,41 +102,41 @@ FORGERIES = [leave_the_receipt, forge_the_receipt, swap_the_classes_in_the_recei
 def test_a_forged_version_is_neither_as_published_nor_restored(forge: Callable[[Path], None]) -> None:
     folder = publish("one")
     publish("two")
-    assert [registry.damage(NAME, version) for version in (1, 2)] == [None, None]
+    assert [versions.damage(NAME, version) for version in (1, 2)] == [None, None]
     forge(folder)
-    assert manifest.damage(folder) is None, "its files vouch for each other"
-    assert registry.damage(NAME, 1)
-    before = registry.read_ledger(NAME)
+    assert checksums.damage(folder) is None, "its files vouch for each other"
+    assert versions.damage(NAME, 1)
+    before = versions.read_ledger(NAME)
     with pytest.raises(VerificationError, match="Version 1 of mlp-digits must be as it was published"):
         roll_back(NAME, to=1)
-    assert registry.versions(NAME) == [2, 1]
-    assert registry.read_ledger(NAME) == before
+    assert versions.versions(NAME) == [2, 1]
+    assert versions.read_ledger(NAME) == before
 
 
 @pytest.mark.parametrize("forge", [leave_the_receipt, swap_the_classes_in_the_receipt])
 def test_a_copied_folder_is_compared_with_its_own_receipt(forge: Callable[[Path], None], tmp_path: Path) -> None:
     folder = tmp_path / "copied" / "1"
     shutil.copytree(publish("one"), folder)
-    assert "vouch only for each other" in registry.provenance(folder)
+    assert "vouch only for each other" in versions.provenance(folder)
     forge(folder)
     with pytest.raises(VerificationError, match="receipt"):
-        registry.provenance(folder)
+        versions.provenance(folder)
 
 
 def test_a_consistent_forgery_is_found_by_the_ledger_beside_it_and_only_by_that(tmp_path: Path) -> None:
     folder = publish("one")
-    assert "the ledger" in registry.provenance(folder)
+    assert "the ledger" in versions.provenance(folder)
     forge_the_receipt(folder)
     with pytest.raises(VerificationError, match="is not the list that was published"):
-        registry.provenance(folder)
+        versions.provenance(folder)
     alone = tmp_path / "1"
     shutil.copytree(folder, alone)
-    assert "vouch only for each other" in registry.provenance(alone)
+    assert "vouch only for each other" in versions.provenance(alone)
 
 
 def test_an_export_without_a_receipt_says_so() -> None:
     folder, _ = export("one")
-    assert "no receipt" in registry.provenance(folder)
+    assert "no receipt" in versions.provenance(folder)
 
 
 def test_the_ledger_has_the_digests_before_the_version_appears(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +144,7 @@ def test_the_ledger_has_the_digests_before_the_version_appears(monkeypatch: pyte
 
     def rename(folder: Path, target: Path) -> Path:
         if folder.name.startswith(".staging-"):
-            seen[target.name] = registry.read_ledger(NAME).published, store.sha256(folder / manifest.DIGESTS)
+            seen[target.name] = versions.read_ledger(NAME).published, store.sha256(folder / checksums.DIGESTS)
         os.rename(folder, target)
         return target
 
@@ -156,25 +158,25 @@ def test_the_ledger_has_the_digests_before_the_version_appears(monkeypatch: pyte
 def test_what_is_pruned_leaves_the_ledger() -> None:
     for label in ("one", "two", "three"):
         publish(label)
-    registry.prune(NAME, keep=1)
-    assert registry.versions(NAME) == [3, 2]
-    assert sorted(registry.read_ledger(NAME).published or {}) == [2, 3]
+    versions.prune(NAME, keep=1)
+    assert versions.versions(NAME) == [3, 2]
+    assert sorted(versions.read_ledger(NAME).published or {}) == [2, 3]
 
 
 def test_a_stray_folder_is_no_version_and_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     publish("one")
     folder = publish("two")
-    shutil.copytree(folder, registry.home(NAME) / "99")
-    assert registry.versions(NAME) == [2, 1]
-    assert registry.champion_of(NAME) == 2
-    (told,) = registry.complaints(NAME)
+    shutil.copytree(folder, versions.home(NAME) / "99")
+    assert versions.versions(NAME) == [2, 1]
+    assert versions.champion_of(NAME) == 2
+    (told,) = versions.complaints(NAME)
     assert "99 is not a version" in told
     assert "a server that follows the highest number serves it" in told
-    assert registry.next_version(NAME) == 100, "no number is given twice"
+    assert versions.next_version(NAME) == 100, "no number is given twice"
     with pytest.raises(RegistryError, match="99 is not a version"):
         target_of(NAME)
     with pytest.raises(VerificationError, match="99 is not a version"):
-        registry.provenance(registry.home(NAME) / "99")
+        versions.provenance(versions.home(NAME) / "99")
     assert publish("three").name == "100"
     assert target_of(NAME) == (100, 2), "the stray folder is no longer the highest"
 
@@ -182,37 +184,37 @@ def test_a_stray_folder_is_no_version_and_is_told_of(caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize("number", ["9223372036854775808", "9" * 200])
 def test_a_number_that_no_server_reads_takes_none(number: str) -> None:
     publish("one")
-    (registry.home(NAME) / number).mkdir()
-    assert registry.next_version(NAME) == 2
+    (versions.home(NAME) / number).mkdir()
+    assert versions.next_version(NAME) == 2
 
 
 def as_an_earlier_layerflow_left_it() -> None:
     """The ledger of a store in which the digests of the versions were not kept."""
-    ledger = registry.read_ledger(NAME)
-    (registry.home(NAME) / COPY).unlink()
+    ledger = versions.read_ledger(NAME)
+    (versions.home(NAME) / COPY).unlink()
     content = {"highest": ledger.highest, "rolled_back": ledger.rolled_back}
-    (registry.home(NAME) / LEDGER).write_text(json.dumps(content))
+    (versions.home(NAME) / LEDGER).write_text(json.dumps(content))
 
 
 def test_an_older_store_keeps_its_versions_and_gets_their_digests_with_the_next_one() -> None:
     for label in ("one", "two"):
         publish(label)
     as_an_earlier_layerflow_left_it()
-    shutil.copytree(registry.home(NAME) / "2", registry.home(NAME) / "99")  # its receipt names version 2
-    assert registry.versions(NAME) == [2, 1]
-    assert "99 is not a version" in registry.complaints(NAME)[0]
-    assert [registry.damage(NAME, version) for version in (1, 2)] == [None, None]
-    shutil.rmtree(registry.home(NAME) / "99")
+    shutil.copytree(versions.home(NAME) / "2", versions.home(NAME) / "99")  # its receipt names version 2
+    assert versions.versions(NAME) == [2, 1]
+    assert "99 is not a version" in versions.complaints(NAME)[0]
+    assert [versions.damage(NAME, version) for version in (1, 2)] == [None, None]
+    shutil.rmtree(versions.home(NAME) / "99")
     publish("three")
-    assert registry.versions(NAME) == [3, 2, 1]
-    forge_the_receipt(registry.home(NAME) / "1")
-    assert registry.damage(NAME, 1)
+    assert versions.versions(NAME) == [3, 2, 1]
+    forge_the_receipt(versions.home(NAME) / "1")
+    assert versions.damage(NAME, 1)
 
 
 def test_of_a_ledger_without_digests_both_commands_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     folder = publish("one")
     as_an_earlier_layerflow_left_it()
-    assert "no digest of it in a ledger" in registry.provenance(folder)
+    assert "no digest of it in a ledger" in versions.provenance(folder)
     check_versions(NAME)
     assert "as its own list says; no digest of it in a ledger" in capsys.readouterr().out
 
@@ -222,7 +224,7 @@ def test_a_version_is_read_once_to_be_checked(monkeypatch: pytest.MonkeyPatch) -
     read: list[Path] = []
     digest = store.sha256
     monkeypatch.setattr(store, "sha256", lambda file: (read.append(file), digest(file))[1])
-    assert registry.damage(NAME, 1) is None
+    assert versions.damage(NAME, 1) is None
     assert [file.name for file in read].count("saved_model.pb") == 1
 
 
@@ -230,10 +232,10 @@ def test_versions_without_any_ledger_are_known_by_their_receipts() -> None:
     for label in ("one", "two"):
         publish(label)
     for name in (LEDGER, COPY):
-        (registry.home(NAME) / name).unlink()
-    (registry.home(NAME) / "7").mkdir()
-    assert registry.versions(NAME) == [2, 1]
-    lost, stray = registry.complaints(NAME)
+        (versions.home(NAME) / name).unlink()
+    (versions.home(NAME) / "7").mkdir()
+    assert versions.versions(NAME) == [2, 1]
+    lost, stray = versions.complaints(NAME)
     assert "restore it from a backup" in lost
     assert "7 is not a version" in stray
 
@@ -283,10 +285,10 @@ HARMS = [
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_a_receipt_that_can_not_be_read_is_none(content: bytes) -> None:
     folder = publish("one")
-    (folder / registry.RECEIPT).write_bytes(content)
-    assert registry.receipt_of(NAME, 1) is None
-    assert registry.versions(NAME) == [1]
-    assert registry.profile_in_service(NAME, "other") is None
+    (folder / versions.RECEIPT).write_bytes(content)
+    assert versions.receipt_of(NAME, 1) is None
+    assert versions.versions(NAME) == [1]
+    assert versions.profile_in_service(NAME, "other") is None
 
 
 @pytest.mark.parametrize(("path", "value"), HARMS)
@@ -294,44 +296,44 @@ def test_a_receipt_with_a_key_that_is_missing_or_of_another_type_is_none(path: s
     folder = publish("one")
     receipt = receipt_in(folder)
     wrong(path, value)(receipt)
-    (folder / registry.RECEIPT).write_text(json.dumps(receipt))
-    assert registry.receipt_of(NAME, 1) is None
+    (folder / versions.RECEIPT).write_text(json.dumps(receipt))
+    assert versions.receipt_of(NAME, 1) is None
 
 
 def test_a_receipt_of_absurd_size_is_not_read() -> None:
     folder = publish("one")
-    with (folder / registry.RECEIPT).open("wb") as stream:
+    with (folder / versions.RECEIPT).open("wb") as stream:
         stream.truncate(2**30)  # sparse: takes no room
-    assert registry.receipt_of(NAME, 1) is None
+    assert versions.receipt_of(NAME, 1) is None
 
 
 def test_a_model_is_known_by_the_ledger_when_its_receipt_is_lost() -> None:
     publish("one")
-    bad = registry.identity(receipt_in(publish("two")))
-    (registry.home(NAME) / "2" / registry.RECEIPT).write_text("no receipt")
+    bad = versions.identity(receipt_in(publish("two")))
+    (versions.home(NAME) / "2" / versions.RECEIPT).write_text("no receipt")
     assert roll_back(NAME).restored == 1
-    assert registry.read_ledger(NAME).rolled_back == (bad,), "the next run must not publish it again"
+    assert versions.read_ledger(NAME).rolled_back == (bad,), "the next run must not publish it again"
 
 
 def test_a_model_that_nothing_identifies_is_not_rolled_back_silently() -> None:
     publish("one")
     publish("two")
     as_an_earlier_layerflow_left_it()
-    (registry.home(NAME) / "2" / registry.RECEIPT).write_text("no receipt")
+    (versions.home(NAME) / "2" / versions.RECEIPT).write_text("no receipt")
     with pytest.raises(RegistryError, match="would publish it again"):
         roll_back(NAME)
-    assert registry.versions(NAME) == [2, 1]
+    assert versions.versions(NAME) == [2, 1]
 
 
 def test_a_receipt_that_claims_to_be_of_another_model_does_not_hide_the_bad_one() -> None:
     publish("one")
     folder = publish("two")
-    bad = registry.identity(receipt_in(folder))
+    bad = versions.identity(receipt_in(folder))
     receipt = receipt_in(folder)
     receipt["trained"]["digest"] = "innocent"
     write_receipt(folder, receipt)
     roll_back(NAME)
-    assert registry.read_ledger(NAME).rolled_back == (bad,)
+    assert versions.read_ledger(NAME).rolled_back == (bad,)
 
 
 BROKEN = [b"", b"{", b"null", b"[]", b'{"highest": "x"}', b'{"highest": -1}', b"\xff", b"[" * 100_000]
@@ -344,32 +346,32 @@ def test_a_damaged_ledger_is_restored_from_its_copy(content: bytes) -> None:
     publish("one")
     publish("two")
     roll_back(NAME)
-    before = registry.read_ledger(NAME)
+    before = versions.read_ledger(NAME)
     assert before.rolled_back
-    (registry.home(NAME) / LEDGER).write_bytes(content)
-    assert "its copy is used" in registry.complaints(NAME)[0]
-    assert registry.read_ledger(NAME) == before
+    (versions.home(NAME) / LEDGER).write_bytes(content)
+    assert "its copy is used" in versions.complaints(NAME)[0]
+    assert versions.read_ledger(NAME) == before
     publish("three")
-    assert registry.complaints(NAME) == []
-    assert registry.read_ledger(NAME).rolled_back == before.rolled_back
+    assert versions.complaints(NAME) == []
+    assert versions.read_ledger(NAME).rolled_back == before.rolled_back
 
 
 def test_a_ledger_that_was_removed_is_restored_from_its_copy() -> None:
     publish("one")
-    before = registry.read_ledger(NAME)
-    (registry.home(NAME) / LEDGER).unlink()
-    assert registry.read_ledger(NAME) == before
+    before = versions.read_ledger(NAME)
+    (versions.home(NAME) / LEDGER).unlink()
+    assert versions.read_ledger(NAME) == before
 
 
 def test_a_flipped_letter_in_the_ledger_is_noticed() -> None:
     publish("one")
     publish("two")
     roll_back(NAME)
-    before = registry.read_ledger(NAME)
-    file = registry.home(NAME) / LEDGER
+    before = versions.read_ledger(NAME)
+    file = versions.home(NAME) / LEDGER
     (bad,) = before.rolled_back
     file.write_text(file.read_text().replace(f'"{bad}"', f'"{bad[::-1]}"', 1))
-    assert registry.read_ledger(NAME) == before
+    assert versions.read_ledger(NAME) == before
 
 
 def overwrite(file: Path) -> None:
@@ -383,27 +385,27 @@ def test_with_ledger_and_copy_damaged_or_gone_nothing_is_published_and_the_rest_
     publish("one")
     publish("two")
     for name in (LEDGER, COPY):
-        lose(registry.home(NAME) / name)
-    assert registry.versions(NAME) == [2, 1]
-    (told,) = registry.complaints(NAME)
+        lose(versions.home(NAME) / name)
+    assert versions.versions(NAME) == [2, 1]
+    (told,) = versions.complaints(NAME)
     assert "backup" in told
     assert "remove" not in told, "the list of rolled-back models must not be thrown away"
-    for change in (lambda: publish("three"), lambda: roll_back(NAME), lambda: registry.champion_of(NAME)):
+    for change in (lambda: publish("three"), lambda: roll_back(NAME), lambda: versions.champion_of(NAME)):
         with pytest.raises(DamagedError, match="backup"):
             change()
-    assert registry.versions(NAME) == [2, 1]
+    assert versions.versions(NAME) == [2, 1]
 
 
 def test_a_rebuilt_ledger_keeps_numbers_and_rolled_back_models_out() -> None:
     publish("one")
     publish("two")
     roll_back(NAME)
-    (bad,) = registry.read_ledger(NAME).rolled_back
-    (registry.home(NAME) / COPY).unlink()
-    (registry.home(NAME) / LEDGER).write_text(json.dumps({"highest": 12, "rolled_back": [bad]}))
-    assert registry.complaints(NAME) == []
+    (bad,) = versions.read_ledger(NAME).rolled_back
+    (versions.home(NAME) / COPY).unlink()
+    (versions.home(NAME) / LEDGER).write_text(json.dumps({"highest": 12, "rolled_back": [bad]}))
+    assert versions.complaints(NAME) == []
     assert publish("three").name == "13"
-    ledger = registry.read_ledger(NAME)
+    ledger = versions.read_ledger(NAME)
     assert ledger.rolled_back == (bad,)
     assert sorted(ledger.published or {}) == [1, 2, 3, 13]
 
@@ -424,9 +426,9 @@ def test_the_listing_shows_the_rest_and_verify_counts_all_that_is_wrong() -> Non
     publish("one")
     folder = publish("two")
     forge_the_receipt(publish("three"))
-    (folder / registry.RECEIPT).write_text('{"version": 2}')
-    (registry.home(NAME) / "99").mkdir()
-    (registry.home(NAME) / LEDGER).write_text("null")
+    (folder / versions.RECEIPT).write_text('{"version": 2}')
+    (versions.home(NAME) / "99").mkdir()
+    (versions.home(NAME) / LEDGER).write_text("null")
     listed = layerflow("models")
     assert listed.returncode == 0, listed.stderr
     assert [row for row in listed.stdout.splitlines() if "receipt can't be read" in row and NAME in row]
@@ -443,6 +445,6 @@ def test_the_listing_shows_the_rest_and_verify_counts_all_that_is_wrong() -> Non
     shown = layerflow("models", "show", "2")
     assert (shown.returncode, shown.stderr.count("\n")) == (2, 1)
     assert layerflow("models", "show", "1").returncode == 0, "a receipt that says little is shown as far as it goes"
-    verified = layerflow("verify", str(registry.home(NAME) / "3"))
+    verified = layerflow("verify", str(versions.home(NAME) / "3"))
     assert verified.returncode == 1
     assert "is not the list that was published" in verified.stderr

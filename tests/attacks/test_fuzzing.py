@@ -18,10 +18,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from cli import yaml_file
-from layerflow import folder, manifest, registry, store, verifier
+from layerflow import checksums, store
 from layerflow.config import RetrainConfig
+from layerflow.data import image_folder
 from layerflow.errors import LayerflowError, config_sentence
+from layerflow.export import verifier
 from layerflow.records import ModelRef, Retrained
+from layerflow.registry import versions
 
 CASES = int(os.environ.get("LAYERFLOW_FUZZ", "2000"))
 NAME = "mlp-digits"
@@ -225,15 +228,15 @@ def test_any_folder_of_images_is_read_or_refused_in_one_sentence(files: dict[str
             continue
 
     def read() -> list[tuple[int, ...]]:
-        listing = folder.scan(root)
-        shape = folder.shape_of(listing, (8, 8), 1)
+        listing = image_folder.scan(root)
+        shape = image_folder.shape_of(listing, (8, 8), 1)
         broken: list[tuple[str, str]] = []
         shapes = [
             images.shape
             for split in ("train", "test")
-            for images, _ in folder.read_batches(listing, split, shape, broken)
+            for images, _ in image_folder.read_batches(listing, split, shape, broken)
         ]
-        folder.require_few_broken(listing, broken, 0.5)
+        image_folder.require_few_broken(listing, broken, 0.5)
         return shapes
 
     for shape in refused(read) or ():
@@ -251,16 +254,16 @@ def published(first_run: Retrained, session_store: Path, empty_store: Path) -> P
 @fuzzed(0.15)
 @given(data=st.data())
 def test_a_damaged_receipt_or_ledger_never_stops_the_listing(data: st.DataObject, published: Path) -> None:
-    target = published / data.draw(st.sampled_from([".ledger.json", f"1/{registry.RECEIPT}"]))
+    target = published / data.draw(st.sampled_from([".ledger.json", f"1/{versions.RECEIPT}"]))
     whole = target.read_bytes()
     target.write_bytes(data.draw(damaged_json(whole)))
     try:
-        assert registry.names() == [NAME]
-        assert registry.versions(NAME) == [1]
-        registry.complaints(NAME)
-        registry.receipt_of(NAME, 1)
-        assert registry.predecessor(NAME) is None
-        assert refused(lambda: registry.next_version(NAME)) != 1, "a number is never given twice"
+        assert versions.names() == [NAME]
+        assert versions.versions(NAME) == [1]
+        versions.complaints(NAME)
+        versions.receipt_of(NAME, 1)
+        assert versions.predecessor(NAME) is None
+        assert refused(lambda: versions.next_version(NAME)) != 1, "a number is never given twice"
     finally:
         target.write_bytes(whole)
 
@@ -269,16 +272,16 @@ def test_a_damaged_receipt_or_ledger_never_stops_the_listing(data: st.DataObject
 @given(data=st.data())
 def test_no_byte_of_an_export_can_change_and_be_published(data: st.DataObject, published: Path) -> None:
     version = published / "1"
-    files = sorted(file for file in version.rglob("*") if file.is_file() and file != version / registry.RECEIPT)
+    files = sorted(file for file in version.rglob("*") if file.is_file() and file != version / versions.RECEIPT)
     target = data.draw(st.sampled_from(files))
     whole = target.read_bytes()
-    receipt = json.loads((version / registry.RECEIPT).read_text())
+    receipt = json.loads((version / versions.RECEIPT).read_text())
     target.write_bytes(data.draw(damaged_bytes(whole)))
     try:
-        assert manifest.damage(version)
+        assert checksums.damage(version)
         if target.name not in ("SHA256SUMS", "report.html"):  # these two are written anew
-            assert refused(lambda: registry.publish(NAME, 2, version, receipt)) is None
-            assert registry.versions(NAME) == [1]
+            assert refused(lambda: versions.publish(NAME, 2, version, receipt)) is None
+            assert versions.versions(NAME) == [1]
     finally:
         target.write_bytes(whole)
         shutil.rmtree(published / "2", ignore_errors=True)

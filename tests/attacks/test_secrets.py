@@ -10,10 +10,12 @@ import pytest
 
 from cli import doctor, main
 from cli.deploy import deploy
-from cli.embedded import ensure_answering
-from layerflow import promotion, report, sweep_card
+from cli.prefect_server import ensure_answering
+from layerflow.cards import report
+from layerflow.cards import sweep as sweep_card
 from layerflow.config import DataConfig, RetrainConfig
 from layerflow.errors import ConfigError, ServerError
+from layerflow.registry import promotion
 from tasks import policy
 
 SECRETS = ("Zq7secret", "Zq7token")

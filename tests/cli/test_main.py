@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 
 from cli.main import app, main
-from layerflow import registry
+from layerflow.registry import versions
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERFLOW = Path(sys.executable).with_name("layerflow")
@@ -261,8 +261,8 @@ def test_a_report_is_opened_unless_it_is_not_wanted(
     flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(registry, "the_name", lambda name: "m")
-    monkeypatch.setattr(registry, "report_of", lambda name, version: tmp_path)
+    monkeypatch.setattr(versions, "the_name", lambda name: "m")
+    monkeypatch.setattr(versions, "report_of", lambda name, version: tmp_path)
     monkeypatch.setattr(webbrowser, "open", opened.append)
     assert said(["report", "1", flag], monkeypatch, capsys) == (0, f"{tmp_path}\n")
     assert opened == ([tmp_path.as_uri()] if flag == "--open" else [])

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from layerflow import registry
 from layerflow.config import RetrainConfig
-from layerflow.promotion import Challenger, promote
 from layerflow.records import Retrained
+from layerflow.registry import versions
+from layerflow.registry.promotion import Challenger, promote
 
 LAYERFLOW = Path(sys.executable).with_name("layerflow")
 NAME = "mlp-digits"
@@ -30,10 +30,10 @@ def published(first_run: Retrained, session_store: Path, empty_store: Path) -> P
     model = empty_store / good.export.saved_model
     contract = model / "assets.extra" / "contract.json"
     contract.write_text(contract.read_text() + "\n")
-    from layerflow import manifest
+    from layerflow import checksums
 
-    files = manifest.write_digests(model)
-    digest = files[manifest.DIGESTS]
+    files = checksums.write_digests(model)
+    digest = files[checksums.DIGESTS]
     other = good._replace(
         trained=good.trained.model_copy(update={"digest": "another"}),
         export=good.export.model_copy(update={"digest": digest, "files": files}),
@@ -143,7 +143,7 @@ def test_what_does_not_exist_is_one_sentence_and_status_2(published: Path, comma
     assert done.returncode == 2
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
-    assert registry.versions(NAME) == [2, 1]
+    assert versions.versions(NAME) == [2, 1]
 
 
 @pytest.mark.usefixtures("on_the_server")
@@ -156,4 +156,4 @@ def test_where_a_server_is_configured_a_rollback_is_a_run_there_and_a_wrong_one_
     done = layerflow("rollback", store=published)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"version 3 of {NAME} is in service, with the model of version 1 in place of 2")
-    assert (registry.receipt_of(NAME, 3) or {})["flow_run"] == f"rollback-{NAME}"
+    assert (versions.receipt_of(NAME, 3) or {})["flow_run"] == f"rollback-{NAME}"

@@ -6,9 +6,9 @@ import pytest
 from prefect import flow
 
 from cli.run import _check_classes, _read_steps, _tasks_of
-from layerflow import registry
 from layerflow.config import RetrainConfig
 from layerflow.errors import DataError
+from layerflow.registry import versions
 from tasks.policy import as_task
 
 first = as_task(lambda: 1, "first", "first", ())
@@ -32,7 +32,7 @@ def test_the_states_of_a_flow_with_any_number_of_steps_are_read(server: None) ->
 
 def test_a_class_that_is_gone_is_refused_before_there_is_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = SimpleNamespace(classes=("cat", "dog"))
-    monkeypatch.setattr(registry, "profile_in_service", lambda name: before)
+    monkeypatch.setattr(versions, "profile_in_service", lambda name: before)
     now = SimpleNamespace(classes=("cat",))
     with pytest.raises(DataError, match=r"that are gone: dog; bring them back, .* or set checks"):
         _check_classes(RetrainConfig(), now)  # type: ignore[arg-type]

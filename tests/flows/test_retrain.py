@@ -16,12 +16,13 @@ import pytest
 import tasks
 from cli.run import _is_exported
 from flows.retrain import retrain
-from layerflow import store, training
+from layerflow import store
 from layerflow.config import RetrainConfig, TrainingConfig
 from layerflow.errors import ConfigError
 from layerflow.records import ModelRef, Retrained
+from layerflow.training import train
 from tasks import policy
-from tasks.run_trial import run_trial
+from tasks.trials.run_trial import run_trial
 
 STEPS = [
     "load_data",
@@ -78,7 +79,7 @@ def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monke
     def fail(*args: object) -> None:
         raise AssertionError("a training step ran")
 
-    monkeypatch.setattr(training, "Engine", fail)
+    monkeypatch.setattr(train, "Engine", fail)
     state = retrain(RetrainConfig(), return_state=True)
     again = state.result()
     (card,) = cards_of(state.state_details.flow_run_id).values()
@@ -218,7 +219,7 @@ def test_an_error_of_the_users_is_logged_without_a_traceback(server: None, caplo
 def test_a_training_killed_in_the_middle_is_resumed_by_the_next_run(tmp_path: Path) -> None:
     script = """
 import os, signal
-from layerflow.checkpoint import Checkpoint
+from layerflow.training.checkpoint import Checkpoint
 saved = 0
 original = Checkpoint.save
 def save(*args):
@@ -227,8 +228,8 @@ def save(*args):
     saved += 1
     if saved == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-from layerflow import training
-training._SAVING_SHARE = 1e6  # a checkpoint after each epoch, however short it is
+from layerflow.training import train
+train._SAVING_SHARE = 1e6  # a checkpoint after each epoch, however short it is
 if os.environ.get("DIE"):
     Checkpoint.save = save
 from cli.run import run_retrain

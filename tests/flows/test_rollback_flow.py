@@ -10,9 +10,9 @@ from prefect.utilities.callables import parameter_schema
 
 from cli.run import _by_hand
 from flows.rollback import rollback
-from layerflow import registry
 from layerflow.config import RegistryConfig
 from layerflow.errors import RegistryError
+from layerflow.registry import versions
 
 
 def read(flow_run_id: Any) -> tuple[Any, Any]:
@@ -33,7 +33,7 @@ def test_it_is_one_named_task_that_is_never_retried(server: None, empty_store: P
     assert task.name == "rollback-nothing"
     assert task.run_count == 1
     assert task.empirical_policy.retries == 0
-    assert registry.names() == []
+    assert versions.names() == []
 
 
 def test_a_run_by_hand_is_tagged_even_if_it_fails_and_its_tasks_are_not(server: None, empty_store: Path) -> None:

@@ -31,7 +31,7 @@ from prefect.settings import PREFECT_API_URL
 
 import tasks
 from flows.sweep import sweep
-from layerflow import distributed, store, training
+from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import (
     ClusterError,
@@ -45,12 +45,13 @@ from layerflow.errors import (
     WorkersLostError,
 )
 from layerflow.records import DatasetRef, StudyRef, Sweep, Trial
-from layerflow.search import configured, plan
-from layerflow.study import Study, study_of
+from layerflow.sweeps.space import configured, plan
+from layerflow.sweeps.study import Study, study_of
+from layerflow.training import ray_driver, train
 from tasks import choose_winner
 from tasks.policy import make
-from tasks.run_trial import _process, _runner, _stop_trials, _stopped, run_trials
-from tasks.trial_process import is_of_settings
+from tasks.trials.child import is_of_settings
+from tasks.trials.run_trial import _process, _runner, _stop_trials, _stopped, run_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = RetrainConfig.model_validate({"training": {"epochs": 3}, "registry": {"name": "swept"}})
@@ -64,7 +65,7 @@ SPACE: dict[str, Any] = {
 def swept(server: None) -> tuple[Sweep, Any]:
     """A sweep of two trials in the session's store, and its flow run; this process must train nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "Engine", None)
+        patch.setattr(train, "Engine", None)
         state = sweep(CONFIG, SPACE, trials=2, parallel=2, return_state=True)
     return state.result(), state.state_details.flow_run_id
 
@@ -93,7 +94,7 @@ def runs_of(name: str, flow_run_id: Any) -> int:
 def trial_processes() -> list[psutil.Process]:
     """The processes of trials that this one has started and that still run."""
     alive = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
-    return [each for each in alive if "tasks.trial_process" in each.cmdline()]
+    return [each for each in alive if "tasks.trials.child" in each.cmdline()]
 
 
 def figures(trials: tuple[Trial, ...] | list[Trial]) -> list[Any]:
@@ -172,8 +173,8 @@ import json, sys
 from prefect import flow
 from layerflow.config import RetrainConfig
 from layerflow.records import DatasetRef
-from layerflow.search import plan
-from tasks.run_trial import run_trials
+from layerflow.sweeps.space import plan
+from tasks.trials.run_trial import run_trials
 
 @flow(persist_result=False)
 def trials():
@@ -426,7 +427,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> Any:
         future = runners.PrefectRayFuture
         submit = lambda task, inputs: future(uuid.uuid4(), _Gone())  # noqa: E731
         runner = lambda config, study, parallel, ray: contextlib.nullcontext(submit)  # noqa: E731
-        monkeypatch.setattr(sys.modules["tasks.run_trial"], "_runner", runner)
+        monkeypatch.setattr(sys.modules["tasks.trials.run_trial"], "_runner", runner)
 
     return lose
 
@@ -463,7 +464,7 @@ def test_a_node_that_can_run_no_trial_ends_the_sweep_with_the_last_line_of_what_
 def test_a_trial_on_a_machine_without_the_sweep_makes_no_other_one_there(digits: DatasetRef, empty_store: Path) -> None:
     study = study_of(CONFIG, SPACE, digits)
     with pytest.raises(SweepError, match=rf"must see the store of the sweep, and \S+ finds no {empty_store}/sweeps"):
-        tasks.run_trial.fn(0, CONFIG, digits, study)
+        tasks.trials.run_trial.fn(0, CONFIG, digits, study)
     assert not empty_store.exists()
 
 
@@ -487,12 +488,12 @@ def test_the_nodes_are_asked_whether_they_can_take_part_before_a_trial_begins(
     pytest.importorskip("prefect_ray")
     asked: list[Any] = []
 
-    def refuse(place: distributed.Place, folder: Path) -> None:
+    def refuse(place: ray_driver.Place, folder: Path) -> None:
         asked.append((place.store, place.network, folder.is_relative_to(empty_store / "sweeps"), folder.is_dir()))
         raise ClusterError("node-7 can't")
 
-    monkeypatch.setattr(distributed, "connect", lambda address, **settings: None)  # stands for a cluster
-    monkeypatch.setattr(distributed, "check_nodes", refuse)
+    monkeypatch.setattr(ray_driver, "connect", lambda address, **settings: None)  # stands for a cluster
+    monkeypatch.setattr(ray_driver, "check_nodes", refuse)
     with pytest.raises(ClusterError, match="node-7"):
         run_trials(CONFIG, SPACE, digits, 2, 1, "10.0.0.1:6379")
     assert asked == [(empty_store, "mlp", True, True)]

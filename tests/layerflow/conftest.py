@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from layerflow import building, evaluation, export, store, training, verification
+from layerflow import store
 from layerflow.config import ModelConfig, RetrainConfig, TrainingConfig
-from layerflow.promotion import Challenger, promote
+from layerflow.evaluation.evaluate import evaluate
+from layerflow.export import saved_model, verification
+from layerflow.models.build import build
 from layerflow.records import (
     DataReport,
     DatasetRef,
@@ -20,6 +22,8 @@ from layerflow.records import (
     TrainedRef,
     Verification,
 )
+from layerflow.registry.promotion import Challenger, promote
+from layerflow.training.train import train
 
 Decide = Callable[..., Promotion]
 #: No floor: what a poor model is published with, where a test is about something else.
@@ -28,10 +32,10 @@ NO_FLOOR = {"baseline": "none", "min_class_recall": 0}
 
 def _made(key: str, data: DatasetRef, checked: DataReport, model: ModelConfig, settings: TrainingConfig) -> Challenger:
     """What the steps before the decision make of a config, for real."""
-    built = store.make("build_model", key, ModelRef, lambda folder: building.build(model, data, settings.seed, folder))
-    trained = store.make("train_model", key, TrainedRef, lambda folder: training.train(settings, built, data, folder))
-    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluation.evaluate(trained, data, folder))
-    exported = store.make("export_model", key, ExportRef, lambda folder: export.export(trained, data, folder))
+    built = store.make("build_model", key, ModelRef, lambda folder: build(model, data, settings.seed, folder))
+    trained = store.make("train_model", key, TrainedRef, lambda folder: train(settings, built, data, folder))
+    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, data, folder))
+    exported = store.make("export_model", key, ExportRef, lambda folder: saved_model.export(trained, data, folder))
     proved = store.make("verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data))
     return Challenger(data, checked, built, trained, scored, exported, proved)
 

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from penalised import Penalised
 
-from layerflow.engine import Engine
+from layerflow.training.engine import Engine
 
 #: Six batches of 16, of which each replica takes half, and one of 5: a replica has 3 of them, the other 2.
 EXAMPLES, BATCH, EPOCHS = 101, 16, 3

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path += sys.argv[2:]
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "layerflow"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "layerflow" / "export"))
 import verifier
 
 limits = ("RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_CORE")

@@ -1,6 +1,6 @@
 """The verifier with its list of operations taken out, so that a hostile graph runs: what is left to hold it?
 
-Usage: as ``layerflow/verifier.py``.
+Usage: as ``layerflow/export/verifier.py``.
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 sys.path += sys.argv[2:]
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "layerflow"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "layerflow" / "export"))
 import verifier
 
 sys.path.pop(0)

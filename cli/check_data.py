@@ -1,0 +1,60 @@
+"""The command on data."""
+
+import contextlib
+import sys
+
+from rich.table import Table
+from rich.text import Text
+
+from cli.output import console
+from cli.run import quiet_stderr
+from layerflow import store
+from layerflow.config import RetrainConfig
+from layerflow.records import DataReport, DatasetRef
+from layerflow.registry import versions
+
+_COLOURS = {"info": "blue", "warn": "yellow", "stop": "red"}
+
+
+def check_data(config: RetrainConfig, as_json: bool) -> None:
+    """Load and check the data as the flow's first two steps do, without Prefect; what they make is kept for the flow.
+
+    Raises:
+        DataError: After all was shown, if a finding stops a run.
+    """
+    store.ensure_writable()
+    with contextlib.redirect_stdout(sys.stderr):  # TFDS prints its progress; stdout is for the answer alone
+        with quiet_stderr():
+            import tasks
+            from layerflow.data.validation import require_no_stop
+            from layerflow.devices import set_up
+            from tasks.policy import make
+
+            set_up(config.devices)
+        data = make(tasks.load_data, config.data, config.devices)
+        baseline = versions.profile_in_service(config.registry_name, data.digest)
+        report = make(tasks.validate_data, config.checks, data, baseline)
+    if as_json:
+        print(report.model_dump_json(indent=2))
+    else:
+        _show(data, report)
+    require_no_stop(report)
+
+
+def _show(data: DatasetRef, report: DataReport) -> None:
+    terminal, profile = console(), report.profile
+    counts = Table("class", *data.counts, title=f"{data.name} {data.version}", title_justify="left")
+    for number, name in enumerate(data.classes):
+        counts.add_row(name, *(f"{profile.counts[split][number]:,}" for split in data.counts))
+    terminal.print(counts)
+    height, width, channels = data.image_shape
+    terminal.print(
+        f"{sum(data.counts.values()):,} images of {height} x {width} x {channels}, {profile.lowest} to "
+        f"{profile.highest}, mean {profile.mean:.1f}, standard deviation {profile.deviation:.1f}"
+    )
+    for finding in report.findings:
+        level = (finding.level, _COLOURS[finding.level])
+        terminal.print(Text.assemble(level, f"  {finding.check}: {finding.text}"))
+    if not report.findings:
+        terminal.print("nothing was found")
+    terminal.print(f"card  {store.path(report.card)}")

@@ -1,0 +1,170 @@
+"""What people see at the end: tables, or one JSON object."""
+
+import json
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cli.run import Outcome, Swept
+from layerflow import store
+from layerflow.cards.markdown import short
+from layerflow.masking import mask
+from layerflow.records import Evaluation
+from layerflow.registry.gate import p_text
+
+
+def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
+    """The object of ``--json``; paths are absolute."""
+    result, promotion = outcome.result, outcome.result.promotion
+    return {
+        "status": promotion.status,
+        "code": promotion.code,
+        "reason": promotion.reason,
+        "comparison": promotion.comparison.model_dump() if promotion.comparison else None,
+        "changes": [change.model_dump() for change in promotion.changes],
+        "version": promotion.version,
+        "accuracy": promotion.accuracy,
+        "baseline": result.evaluation.baseline,
+        "balanced_accuracy": result.evaluation.balanced_accuracy,
+        "worst_class": {"name": result.evaluation.worst.name, "recall": result.evaluation.worst.recall},
+        "test_examples": promotion.test_examples,
+        "export": str(store.path(result.export.saved_model)),
+        "keras": str(store.path(result.trained.keras)),
+        "receipt": str(store.path(promotion.receipt)),
+        "report": str(store.path(promotion.report)),
+        "flow_run": outcome.flow_run,
+        "steps": outcome.steps,
+    }
+
+
+def show_retrained(outcome: Outcome) -> None:
+    """The steps with their states and seconds; then accuracy, what was verified, and what was published where."""
+    result, terminal = outcome.result, console()
+    steps = Table("step", "state", title=outcome.flow_run, title_justify="left")
+    steps.add_column("seconds", justify="right")
+    for name, step in outcome.steps.items():
+        steps.add_row(name, step["state"], f"{step['seconds']:.2f}")
+    terminal.print(steps)
+    evaluation, verification, promotion = result.evaluation, result.verification, result.promotion
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row(
+        "accuracy",
+        f"{evaluation.accuracy:.4f} (95 % interval {evaluation.accuracy_low:.4f} to {evaluation.accuracy_high:.4f}, "
+        f"{evaluation.test_examples:,} test examples)",
+    )
+    facts.add_row("baseline", beside(evaluation))
+    for check in verification.checks:
+        facts.add_row("verified", check.detail)
+    facts.add_row(
+        "latency",
+        f"{verification.latency_p50_ms:.2f} ms an image, 99 % within {verification.latency_p99_ms:.2f} ms; "
+        f"loads in {verification.load_seconds:.2f} s",
+    )
+    facts.add_row(promotion.status, promotion.reason)
+    if promotion.published:
+        facts.add_row("in service", f"version {promotion.version}: {store.path(promotion.published)}")
+    facts.add_row("receipt", str(store.path(promotion.receipt)))
+    facts.add_row("report", str(store.path(promotion.report)))
+    if promotion.comparison:
+        terminal.print(comparison_table(promotion.comparison.model_dump()))
+        changes = [change.model_dump() for change in promotion.changes]
+        terminal.print(changes_table(changes, f"champion {promotion.champion_version}", "challenger"))
+    terminal.print(facts)
+
+
+def beside(evaluation: Evaluation) -> str:
+    """What an accuracy must be read beside."""
+    majority, worst = evaluation.majority, evaluation.worst
+    return (
+        f"{evaluation.baseline:.4f} by always answering {majority.name}; balanced accuracy "
+        f"{evaluation.balanced_accuracy:.4f}; worst class {worst.name}, recall {worst.recall:.4f}"
+    )
+
+
+def swept_as_json(done: Swept) -> dict[str, Any]:
+    """The object of ``--json``: the trials, the best of them, and what ``layerflow retrain`` prints of its settings."""
+    swept = done.result.swept
+    return {
+        "monitor": swept.monitor,
+        "trials": [json.loads(trial.model_dump_json()) for trial in swept.trials],  # what is no number is null
+        "winner": swept.winner.number,
+        "settings": mask(swept.config.model_dump(mode="json", exclude_defaults=True)),
+        "card": str(store.path(swept.card)),
+        **retrained_as_json(done.outcome),
+    }
+
+
+def show_swept(done: Swept) -> None:
+    """The trials, the best in bold, and what became of it."""
+    swept, terminal = done.result.swept, console()
+    table = Table("trial", "state", swept.monitor, "epochs", "seconds")
+    for name in swept.winner.settings:
+        table.add_column(name.partition(".")[2])
+    for trial in swept.trials:
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        cells = [str(trial.number), trial.state, value, str(len(trial.curve)), f"{trial.seconds:.1f}"]
+        style = "bold" if trial.number == swept.winner.number else None
+        table.add_row(*cells, *(short(trial.settings[name]) for name in swept.winner.settings), style=style)
+    terminal.print(table)
+    for trial in swept.trials:
+        if trial.reason:
+            terminal.print(f"trial {trial.number} failed: {trial.reason}")
+    terminal.print(f"best   trial {swept.winner.number}: layerflow retrain {swept.config.as_flags}")
+    terminal.print(f"card   {store.path(swept.card)}")
+    show_retrained(done.outcome)
+
+
+def show_verification(folder: Path, report: dict[str, Any]) -> None:
+    """Each check with what it found."""
+    facts = Table.grid(padding=(0, 2))
+    for name, detail in report["checks"].items():
+        facts.add_row(name.replace("_", " "), detail)
+    facts.add_row("latency", f"{report['latency_p50_ms']:.2f} ms an image, p99 {report['latency_p99_ms']:.2f} ms")
+    terminal = console()
+    terminal.print(facts)
+    terminal.print(f"{folder} is what was exported, and answers as it did.")
+
+
+def comparison_table(found: dict[str, Any]) -> Table:
+    """Champion against challenger, side by side, from the ``comparison`` of a decision."""
+    champion, challenger = found["champion"], found["challenger"]
+    table = Table("", f"champion {found['champion_version']}", "challenger")
+    table.add_row("accuracy", f"{champion['accuracy']:.4f}", f"{challenger['accuracy']:.4f}")
+    table.add_row(
+        "lowest recall", *(f"{side['lowest_recall']:.4f} ({side['lowest_class']})" for side in (champion, challenger))
+    )
+    table.add_row("right where the other is wrong", f"{found['only_champion']:,}", f"{found['only_challenger']:,}")
+    table.add_row("latency p99", *(f"{side['latency_p99_ms']:.2f} ms" for side in (champion, challenger)))
+    table.caption = (
+        f"difference in accuracy {found['difference']:+.4f}, 95 % interval {found['difference_low']:+.4f} to "
+        f"{found['difference_high']:+.4f}; exact McNemar {p_text(found['p_value'])}"
+    )
+    return table
+
+
+def changes_table(changes: Iterable[dict[str, Any]], before: str, after: str) -> Table:
+    """What differs between two receipts, a line each."""
+    table = Table("what differs", before, after)
+    for change in changes:
+        table.add_row(change["field"], *(short(change[side]) for side in ("before", "after")))
+    return table
+
+
+def local_time(moment: str) -> str:
+    """A receipt's time, which is UTC, as clocks show it here; as it is where it is no time."""
+    try:
+        return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    except (TypeError, ValueError):
+        return str(moment)
+
+
+def console() -> Console:
+    # No markup: a class or a reason may be called [/b] or :cat:. Paths must stay whole when the output is piped:
+    # wrapping is for terminals.
+    plain: dict[str, Any] = {"markup": False, "emoji": False}
+    return Console(**plain) if sys.stdout.isatty() else Console(**plain, width=200, soft_wrap=True)

@@ -1,0 +1,41 @@
+"""What decides the data that a config names, as far as it can be told without reading them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from layerflow import user_code
+from layerflow.config import DataConfig
+from layerflow.data import image_folder
+
+
+def identity(config: DataConfig, listing: image_folder.Listing | None = None) -> list[Any]:
+    """The settings, and what they name: a folder's content, a module's code, the files of a prepared dataset.
+
+    Where the raw files of a dataset come from does not change what they are, and where a folder lies neither.
+
+    Args:
+        listing: What is in the folder, where that is known.
+
+    Raises:
+        DatasetError: If the folder is not laid out as it must be.
+        ConfigError: If there is no such module.
+    """
+    settings = config.model_dump(mode="json", exclude={"mirror", "path", "data_dir"})
+    if config.path:
+        return [settings, config.title, (listing or image_folder.scan(config.path)).digest]
+    code = user_code.code_of(config.module, "data.module") if config.module else None
+    return [settings, code, _prepared(config) if config.data_dir else None]
+
+
+def _prepared(config: DataConfig) -> list[Any]:
+    """Path, size and time of each file of a prepared dataset: whoever prepares it may write it anew."""
+    from etils import epath  # knows the paths of buckets as TFDS does; only where it is needed, for it takes a while
+
+    home = epath.Path(config.data_dir).expanduser() / config.name.partition(":")[0]
+    found = sorted(_files_below(home)) if home.exists() else []
+    return [[str(file), (status := file.stat()).length, status.mtime] for file in found]
+
+
+def _files_below(folder: Any) -> Iterator[Any]:
+    for each in folder.iterdir():
+        yield from _files_below(each) if each.is_dir() else [each]

@@ -1,0 +1,222 @@
+"""Proving an exported model in a process that knows nothing of this code."""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import secrets
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerflow import store
+from layerflow.checksums import DIGESTS
+from layerflow.errors import NotAnExportError, VerificationError
+from layerflow.records import Check, DatasetRef, Evaluation, ExportRef, Verification
+
+if TYPE_CHECKING:  # never imported, run as a program: named here since the key of a step follows imports
+    import layerflow.export.verifier  # noqa: F401
+
+log = logging.getLogger(__name__)
+
+_VERIFIER = Path(__file__).with_name("verifier.py")
+#: What a model's own code lives in: the verifying process must be unable to import it.
+_OURS = ("layers", "layerflow")
+#: Seconds in which a model must be proved: to import TensorFlow and load on a busy machine; for each image; and for
+#: each image and MiB of the model, which is what a slow processor takes. Beside the test images there are those of the
+#: other checks.
+_SECONDS, _IMAGE_SECONDS, _MIB_SECONDS, _OTHER_IMAGES = 600, 0.02, 0.005, 10_000
+#: All that the verifying process gets of the environment: where libraries and devices are. No token, no password.
+_ENVIRONMENT = (
+    *("PATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "LC_ALL", "OMP_NUM_THREADS", "XLA_FLAGS"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
+    *("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "TF_XLA_FLAGS"),
+)
+#: Lines of the libraries about themselves, and how much of what else is printed goes to the log.
+_NOISE, _LINES, _LETTERS = re.compile(r"[IWE]\d{4} |WARNING"), 20, 200
+
+
+def verify(export: ExportRef, evaluation: Evaluation, data: DatasetRef) -> Verification:
+    """Reload the export in a fresh process, check it, and score the whole test split with what ships.
+
+    Raises:
+        VerificationError: With the first check that failed, and what was expected and received.
+    """
+    tests = store.path(data.folder)
+    report = inspect(
+        store.path(export.saved_model),
+        export_digest=export.digest,
+        test_images=str(tests / "test_images.npy"),
+        test_labels=str(tests / "test_labels.npy"),
+        predictions=str(store.path(evaluation.predictions)),
+    )
+    checks = tuple(Check(name=name, detail=detail) for name, detail in report.pop("checks").items())
+    return Verification(export_digest=export.digest, checks=checks, **report)
+
+
+def inspect(saved_model: Path, **request: str | int) -> dict[str, Any]:
+    """Verify any model that layerflow exported, from its own files, and return the verifier's report.
+
+    Args:
+        saved_model: The SavedModel's folder.
+        **request: What else the verifier may check against: ``export_digest``, ``test_images``, ``test_labels``,
+            ``predictions``; ``seed``, by which the batches are drawn again as another report's.
+
+    Raises:
+        NotAnExportError: If the folder is no model exported by layerflow.
+        VerificationError: With the first check that failed.
+    """
+    for needed in ("saved_model.pb", DIGESTS):
+        if not (saved_model / needed).is_file():
+            raise NotAnExportError(
+                f"{saved_model} must be the folder of a SavedModel that layerflow exported. It has no {needed}; "
+                "name a folder such as store/models/mlp-digits/1."
+            )
+    report = _ask({"saved_model": str(saved_model.absolute()), "digests": DIGESTS, **request}, fresh=True)
+    if "refused" in report:
+        raise VerificationError(f"The model in {saved_model} is refused: {report['refused']}.")
+    return report
+
+
+def score_both(challenger: Path, champion: Path, test_images: Path, test_labels: Path) -> dict[str, Any]:
+    """Score two exported models on the same test examples, in the process that verified the challenger.
+
+    Returns:
+        The verifier's report: for each side ``accuracy``, ``lowest_recall``, ``lowest_class`` and latencies, and the
+        numbers of examples that both, one or none of them got right; or ``not_comparable``, why the champion can't be
+        scored.
+
+    Raises:
+        VerificationError: If the challenger itself fails.
+    """
+    request = {"saved_model": challenger, "champion": champion, "test_images": test_images, "test_labels": test_labels}
+    report = _ask({name: str(path) for name, path in request.items()} | {"digests": DIGESTS}, fresh=False)
+    if "refused" in report:
+        raise VerificationError(f"The model in {challenger} is refused: {report['refused']}.")
+    return report
+
+
+class _Process:
+    """A fresh interpreter that sees the libraries and nothing of the project.
+
+    ``-I`` ignores the environment and the working folder, ``-S`` leaves ``.pth`` files unread, by which an editable
+    installation would bring the project in. It ends by itself when its stdin is closed, and so with this process.
+    """
+
+    def __init__(self) -> None:
+        libraries = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+        self.has_answered = False
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115  (closed by end)
+        answers, writes = os.pipe()
+        self._answers = os.fdopen(answers)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_VERIFIER), str(writes), *libraries],
+                stdin=subprocess.PIPE,
+                stdout=self._printed,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=tempfile.gettempdir(),
+                env={"TF_CPP_MIN_LOG_LEVEL": "2"} | {k: os.environ[k] for k in _ENVIRONMENT if k in os.environ},
+                pass_fds=[writes],
+            )
+        finally:
+            os.close(writes)
+        assert self._process.stdin
+        self._requests = self._process.stdin
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and wait for its answer, which comes on a pipe of its own and carries the request's nonce."""
+        self.has_answered = True
+        nonce, seconds = secrets.token_hex(16), _timeout(request)
+        before = os.fstat(self._printed.fileno()).st_size
+        killer = threading.Timer(seconds, self._process.kill)
+        killer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                asked = {"seed": secrets.randbelow(2**32), **request, "must_not_import": _OURS, "nonce": nonce}
+                self._requests.write(json.dumps(asked) + "\n")
+                self._requests.flush()
+            line = self._answers.readline()
+        finally:
+            late = not killer.is_alive()
+            killer.cancel()
+        printed = self._lines(before)
+        for each in printed[:_LINES]:
+            log.info("the verifying process printed: %s", each[:_LETTERS])
+        if line:
+            with contextlib.suppress(ValueError, AttributeError):  # not JSON, no object: nothing of the verifier's
+                answer = json.loads(line)
+                if answer.pop("nonce", None) == nonce:
+                    return answer
+            self._process.kill()
+            raise VerificationError(
+                "The verifying process must answer with the nonce of its request. Something else wrote into its "
+                "answers, which only the model can have done; it is refused."
+            )
+        status = self._process.wait()
+        if late:
+            raise VerificationError(
+                f"The model must load and answer within {seconds:,.0f} seconds. It did not; it is refused."
+            )
+        last = (self._lines(0) or ["no message"])[-1][:_LETTERS]
+        raise VerificationError(f"The verifying process ended with status {status}: {last}.")
+
+    def _lines(self, start: int) -> list[str]:
+        """What was printed from byte ``start`` on, without what the libraries say about themselves."""
+        # Read without moving the position, at which the other process writes.
+        content = os.pread(self._printed.fileno(), 2**20, start).decode(errors="replace")
+        lines = (line.strip() for line in content.splitlines())
+        return [line for line in lines if line and not _NOISE.match(line)]
+
+    def end(self) -> None:
+        """Close its stdin, and wait until it has gone."""
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.close()
+        self._process.wait()
+        self._answers.close()
+        self._printed.close()
+
+
+def _timeout(request: dict[str, Any]) -> float:
+    """Seconds that proving a model may take, by its bytes and the images that it has to answer."""
+    images = _OTHER_IMAGES
+    if "test_labels" in request:
+        images += Path(request["test_labels"]).stat().st_size // 4  # int32
+    models = [Path(request[name]) for name in ("saved_model", "champion") if name in request]
+    size = sum(file.stat().st_size for model in models for file in model.rglob("*") if file.is_file())
+    return _SECONDS + images * (_IMAGE_SECONDS * len(models) + _MIB_SECONDS * size / 2**20)
+
+
+_process: _Process | None = None
+_asking = threading.Lock()
+
+
+def start_early() -> None:
+    """Start a verifying process now: it imports TensorFlow while this one trains, and waits for its request."""
+    with _asking:
+        _ready(fresh=True)
+
+
+def _ask(request: dict[str, Any], fresh: bool) -> dict[str, Any]:
+    with _asking:
+        return _ready(fresh).answer(request)
+
+
+def _ready(fresh: bool) -> _Process:
+    """The waiting process, or a new one; ``fresh``: one that has answered nothing yet."""
+    global _process
+    if _process and (not _process.is_alive or (fresh and _process.has_answered)):
+        _process.end()
+        _process = None
+    _process = _process or _Process()
+    return _process

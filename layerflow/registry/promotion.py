@@ -1,0 +1,307 @@
+"""The decision whether a proved model is published, and the receipt of how it came about."""
+
+import importlib.metadata
+import json
+import logging
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layerflow import store
+from layerflow.cards import decision as decision_card
+from layerflow.cards import report
+from layerflow.code_digest import code_digest
+from layerflow.config import GateConfig, RetrainConfig
+from layerflow.errors import VerificationError
+from layerflow.export import verification
+from layerflow.masking import mask
+from layerflow.records import (
+    Change,
+    Comparison,
+    DataReport,
+    DatasetRef,
+    Evaluation,
+    ExportRef,
+    ModelRef,
+    Promotion,
+    Record,
+    TrainedRef,
+    Verification,
+)
+from layerflow.registry import gate, versions
+from layerflow.registry.gate import Verdict, below_floor, judge
+
+log = logging.getLogger(__name__)
+
+#: Where a model comes from: what of a receipt is told when two differ.
+_ORIGIN = ("data", "config", "code", "versions")
+_PLACES = ("data.folder", "config.data.mirror")
+_FIGURES = (
+    ("model", "parameters"),
+    ("trained", "epochs"),
+    ("evaluation", "accuracy"),
+    ("evaluation", "loss"),
+    ("verification", "latency_p99_ms"),
+)
+_LIBRARIES = ("layerflow", "tensorflow", "keras", "numpy", "tensorflow-datasets", "prefect")
+
+
+_TAKEN_BACK = Verdict("kept_rolled_back", "this very model was in service and was rolled back from")
+
+
+class Challenger(NamedTuple):
+    """All that is known of the model that asks to be published."""
+
+    data: DatasetRef
+    checked: DataReport
+    model: ModelRef
+    trained: TrainedRef
+    evaluation: Evaluation
+    export: ExportRef
+    verification: Verification
+
+
+def promote(
+    config: RetrainConfig, challenger: Challenger, flow_run: str, show: Callable[[str], None] = lambda card: None
+) -> Promotion:
+    """Publish the challenger as the next version if the gate lets it, or keep the champion; leave a receipt either way.
+
+    The champion is the highest published version. Both are scored as they ship, on the same test examples, in the
+    verifying process.
+
+    Args:
+        show: Called with the decision's card, Markdown, once all is done; before a refusal is raised, too.
+
+    Raises:
+        VerificationError: If the verification is not of this export, or disagrees with the evaluation.
+        DamagedError: If the export, the test examples or the registry's ledger are not as they were written.
+    """
+    name, export = config.registry_name, challenger.export
+    with store.locked(f"models-{name}"):
+        champion = versions.champion_of(name)
+        theirs = versions.receipt_of(name, champion) if champion else None
+        receipt = _receipt(config, challenger, flow_run)
+        model = versions.identity(receipt)
+        damage = versions.damage(name, champion) if champion else None
+        verdict, comparison = _decide(config, challenger, model, champion, theirs, damage)
+        verdict = verdict._replace(reason=mask(verdict.reason))  # a forced one repeats what its user wrote
+        published = verdict.code.startswith("promoted")
+        version = versions.next_version(name) if published else champion
+        differing = changes(theirs, receipt) if theirs else ()
+        receipt |= {
+            "version": version if published else None,
+            "decision": {
+                "status": verdict.code.partition("_")[0],
+                **verdict._asdict(),
+                "version": version,
+                "champion": champion,
+                "comparison": comparison.model_dump() if comparison else None,
+                "changes": [change.model_dump() for change in differing],
+            },
+        }
+        in_service = versions.home(name) / str(version)
+        if published or verdict.code == "unchanged":
+            receipt_file, report_file = in_service / versions.RECEIPT, in_service / versions.REPORT
+        else:
+            receipt_file = store.root() / "receipts" / name / f"{export.digest[:16]}-against-{champion}.json"
+            report_file = receipt_file.with_suffix(".html")
+        made = Promotion(
+            code=verdict.code,
+            reason=verdict.reason,
+            name=name,
+            version=version,
+            published=_relative(in_service) if version else None,
+            accuracy=challenger.verification.test_accuracy,
+            test_examples=challenger.evaluation.test_examples,
+            champion_version=champion,
+            comparison=comparison,
+            changes=differing,
+            receipt=_relative(receipt_file),
+            report=_relative(report_file),
+        )
+        card, page = _told(config, challenger, made)
+        if published and version:
+            _publish(config, version, export, model, receipt, page)
+        elif verdict.code != "unchanged":
+            _file(receipt_file, receipt, report_file, page)
+    show(card)
+    if verdict.code == "refused_unverified":
+        raise VerificationError(verdict.reason)
+    log.info("%s: %s", verdict.code, verdict.reason)
+    return made
+
+
+def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = False) -> tuple[Change, ...]:
+    """What two receipts say differently about where their models come from, and with ``figures`` how good they are."""
+    old, new = (_flat({key: receipt.get(key) for key in _ORIGIN}) for receipt in (before, after))
+    if figures:
+        for flat, receipt in ((old, before), (new, after)):
+            flat |= {f"{part}.{figure}": receipt.get(part, {}).get(figure) for part, figure in _FIGURES}
+    fields = [*old, *(field for field in new if field not in old)]
+    return tuple(
+        Change(field=field, before=mask(old.get(field)), after=mask(new.get(field)))
+        for field in fields
+        if old.get(field) != new.get(field) and field not in _PLACES
+    )
+
+
+def _decide(
+    config: RetrainConfig,
+    challenger: Challenger,
+    model: str,
+    champion: int | None,
+    theirs: dict[str, Any] | None,
+    damage: str | None,
+) -> tuple[Verdict, Comparison | None]:
+    """The gate: first what holds whatever is preferred, then the preference, which alone ``gate.force`` overrules."""
+    rules, (evaluation, verified) = config.gate, (challenger.evaluation, challenger.verification)
+    if verified.export_digest != challenger.export.digest:
+        return Verdict(
+            "refused_unverified",
+            "The verification must be of the model that is to be published; it is of another.",
+        ), None
+    if differs := gate.disagreement(evaluation, verified):
+        return Verdict(
+            "refused_unverified",
+            f"Evaluation and verification must agree on the model that is to be published; {differs}. Delete "
+            f"{store.path(evaluation.folder)} and re-run the command.",
+        ), None
+    if champion and theirs and not damage and versions.identity(theirs) == model:
+        return Verdict("unchanged", f"version {champion} is this very model"), None
+    if floor := below_floor(rules, evaluation, verified):
+        return Verdict("kept_below_floor", floor), None
+    taken_back = model in versions.read_ledger(config.registry_name).rolled_back
+    if taken_back and not rules.force:  # nothing that a comparison finds would change it
+        return _TAKEN_BACK, None
+    found = _compare(challenger, config.registry_name, champion, theirs, damage) if champion else None
+    comparison = found if isinstance(found, Comparison) else None
+    if comparison and (slow := gate.too_slow(rules, comparison)):
+        return Verdict("kept_too_slow", slow), comparison
+    if isinstance(found, str) and rules.max_latency_ratio is not None:
+        unknown = f"{found}, so that gate.max_latency_ratio {rules.max_latency_ratio} can't be checked"
+        return Verdict("kept_not_comparable", unknown), None
+    verdict = _TAKEN_BACK if taken_back else _preferred(rules, found, verified.test_accuracy)
+    if rules.force and verdict.code.startswith("kept"):
+        verdict = Verdict("promoted_forced", f"forced ({rules.force}), against {verdict.code}: {verdict.reason}")
+    return verdict, comparison
+
+
+def _preferred(rules: GateConfig, found: Comparison | str | None, accuracy: float) -> Verdict:
+    """Which of the two models is preferred, the challenger where there is no champion."""
+    if found is None:
+        return Verdict("promoted_first", f"accuracy {accuracy:.4f}, and there was no champion")
+    if isinstance(found, Comparison):
+        return judge(rules, found)
+    if rules.not_comparable == "floors_only":
+        return Verdict("promoted_not_comparable", f"the floors are met, and {found}")
+    return Verdict("kept_not_comparable", found)
+
+
+def _compare(
+    challenger: Challenger, name: str, champion: int, theirs: dict[str, Any] | None, damage: str | None
+) -> Comparison | str:
+    """Score both on the challenger's test examples, or say why they can't be compared."""
+    if theirs is None:
+        return f"champion {champion} carries no receipt to be compared by"
+    if damage:
+        return f"champion {champion} is not as it was published: {damage}"
+    if theirs["evaluation"]["test_digest"] != challenger.evaluation.test_digest:
+        return f"champion {champion} was scored on other test examples"
+    store.check_record(challenger.data)
+    tests = store.path(challenger.data.folder)
+    report = verification.score_both(
+        store.path(challenger.export.saved_model),
+        versions.home(name) / str(champion),
+        tests / "test_images.npy",
+        tests / "test_labels.npy",
+    )
+    if "not_comparable" in report:
+        return f"champion {champion} can't be scored: {report['not_comparable']}"
+    return gate.compare(champion, report)
+
+
+def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tuple[str, str]:
+    """The decision's card, Markdown, and the page of all cards, HTML."""
+    try:
+        card = decision_card.draw(config.gate, made, challenger.evaluation, challenger.data)
+        # The version of an unchanged model has its page.
+        return card, "" if made.code == "unchanged" else report.render(config, _cards(challenger, card), made.status)
+    except Exception as error:  # whatever it is: what people look at must not keep a model from service
+        log.warning("the report can't be drawn: %s", error)
+        return ("The report could not be drawn; the receipt tells all.",) * 2
+
+
+def _cards(challenger: Challenger, decision: str) -> dict[str, str]:
+    """The cards of a run by their names, the answer first."""
+    return {
+        "decision": decision,
+        "evaluation": _card(challenger.evaluation),
+        "training": _card(challenger.trained),
+        "export": _card(challenger.verification),
+        "data": _card(challenger.checked),
+    }
+
+
+def _card(record: Record) -> str:
+    """A step's card, or a sentence in its place."""
+    try:
+        return store.path(record.card).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return f"The card {record.card} can't be read."
+
+
+def _publish(
+    config: RetrainConfig, version: int, export: ExportRef, model: str, receipt: dict[str, Any], page: str
+) -> None:
+    name = config.registry_name
+    ledger = versions.read_ledger(name)
+    if model in ledger.rolled_back:  # forced: it is wanted again
+        kept = tuple(digest for digest in ledger.rolled_back if digest != model)
+        versions.write_ledger(name, ledger.model_copy(update={"rolled_back": kept}))
+    versions.publish(name, version, store.path(export.saved_model), receipt, page)
+    try:
+        versions.prune(name, config.registry.keep)
+    except OSError as error:  # it is in service: a second try would find it `unchanged`, and tell nobody
+        log.warning("old versions of %s could not be removed; the next promotion tries again: %s", name, error)
+
+
+def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str) -> dict[str, Any]:
+    """Everything needed to know, years later, how this model came about."""
+    records = {name: record.model_dump(mode="json") for name, record in challenger._asdict().items()}
+    receipt = {
+        "name": config.registry_name,
+        "version": None,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "flow_run": flow_run,
+        "config": {**config.model_dump(mode="json"), "model": {"name": config.model.name, **config.model.settings}},
+        "seed": config.training.seed,
+        "code": code_digest(Path(__file__).resolve().parent.parent / "training" / "train.py"),
+        "versions": {
+            "python": platform.python_version(),
+            **{library: importlib.metadata.version(library) for library in _LIBRARIES},
+        },
+        "history": records["trained"].pop("history"),
+        **records,
+    }
+    return mask(json.loads(json.dumps(receipt)))  # as it will be read: a tuple of the settings is no change of a list
+
+
+def _file(receipt_file: Path, receipt: dict[str, Any], report_file: Path, page: str) -> None:
+    """Keep the receipt and the report of a model that was not published, among those of its name."""
+    receipt_file.parent.mkdir(parents=True, exist_ok=True)
+    store.write_atomically(report_file, page.encode())
+    store.write_atomically(receipt_file, json.dumps(receipt, indent=2).encode())
+
+
+def _flat(content: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return flat
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(store.root()).as_posix()

@@ -1,0 +1,43 @@
+"""What the tables show."""
+
+import time
+
+import pytest
+
+from cli.output import beside, changes_table, comparison_table, console, local_time
+from layerflow.records import ClassScore, Evaluation
+
+
+def test_names_and_reasons_that_look_like_markup_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    side = {"accuracy": 0.9, "lowest_recall": 0.5, "lowest_class": "[cat]", "latency_p99_ms": 1.0}
+    differences = dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"), 0.0)
+    found = {"champion": side, "challenger": side, "champion_version": 1, "only_champion": 0, "only_challenger": 0}
+    console().print(comparison_table(found | differences))
+    change = {"field": "config.gate.force", "before": "[b]", "after": "see [/wiki] :cat:"}
+    console().print(changes_table([change], "champion 1", "challenger"))
+    console().print("forced (see [/wiki])")
+    text = capsys.readouterr().out
+    assert text.count("([cat])") == 2
+    for said in ("│ [b] ", "see [/wiki] :cat:", "forced (see [/wiki])"):
+        assert said in text
+
+
+def test_times_are_those_of_the_clock_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert local_time("2026-11-24T22:30:00+00:00") == "2026-11-25 07:30 JST"
+        assert local_time("yesterday") == "yesterday"
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
+def test_an_accuracy_is_shown_beside_what_it_is_worth() -> None:
+    counts = {"bowl": (62, 31), "cup": (142, 142), "fork": (10, 0), "spare": (0, 0)}
+    per_class = tuple(
+        ClassScore(name=name, precision=0, recall=right / examples if examples else 0, f1=0, examples=examples)
+        for name, (examples, right) in counts.items()
+    )
+    said = beside(Evaluation.model_construct(None, test_examples=214, per_class=per_class))
+    assert said == "0.6636 by always answering cup; balanced accuracy 0.5000; worst class fork, recall 0.0000"

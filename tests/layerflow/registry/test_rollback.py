@@ -1,0 +1,98 @@
+"""Rollback: an earlier version's bytes under the next number."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from layerflow import store
+from layerflow.checksums import DIGESTS
+from layerflow.errors import RegistryError, VerificationError
+from layerflow.records import Promotion
+from layerflow.registry import versions
+from layerflow.registry.promotion import Challenger
+from layerflow.registry.rollback import roll_back
+
+NAME = "mlp-digits"
+Decide = Callable[..., Promotion]
+
+
+def model_bytes(version: int) -> dict[str, str]:
+    """Digests of a version's files, without what is the version's own."""
+    files = store.digests(versions.home(NAME) / str(version))
+    return {name: digest for name, digest in files.items() if name not in (DIGESTS, versions.RECEIPT)}
+
+
+def test_a_name_that_is_a_path_makes_no_folder(empty_store: Path) -> None:
+    with pytest.raises(RegistryError, match="There is none"):
+        roll_back("../../x")
+    assert not empty_store.exists()
+
+
+def test_the_version_before_is_restored_byte_for_byte_as_the_next_one(decide: Decide) -> None:
+    decide("poor")
+    decide("good")
+    done = roll_back(NAME)
+    assert (done.version, done.restored, done.instead_of) == (3, 1, 2)
+    assert versions.versions(NAME) == [3, 2, 1]
+    assert model_bytes(3) == model_bytes(1) != model_bytes(2)
+    assert versions.model_digest(NAME, 3) == versions.model_digest(NAME, 1) == done.digest
+    receipt = json.loads((store.path(done.published) / versions.RECEIPT).read_text())
+    assert receipt["version"] == 3
+    assert receipt["decision"]["code"] == "rolled_back"
+    assert receipt["decision"]["reason"] == "version 1 restored in place of 2"
+    assert versions.read_ledger(NAME).rolled_back == (versions.model_digest(NAME, 2),)
+
+
+def test_again_and_again_goes_further_back_and_never_to_what_was_taken_back(decide: Decide) -> None:
+    for who in ("poor", "similar", "good"):
+        decide(who, force="a test")
+    assert [roll_back(NAME).restored for _ in range(2)] == [2, 1]
+    with pytest.raises(RegistryError, match="It has none; --to takes any version"):
+        roll_back(NAME)
+    back = roll_back(NAME, to=3)
+    assert (back.version, back.restored) == (6, 3)
+    assert versions.model_digest(NAME, 3) not in versions.read_ledger(NAME).rolled_back
+
+
+def test_what_was_taken_back_stays_out_when_it_is_made_again_with_other_bytes(
+    decide: Decide, contenders: dict[str, Challenger], remade: Callable[[Challenger], Challenger]
+) -> None:
+    decide("poor")
+    decide("good")
+    again = remade(contenders["good"])
+    assert again.export.digest != contenders["good"].export.digest, "it was saved at another time"
+    assert decide(again).code == "unchanged"
+    roll_back(NAME)
+    assert decide(again).code == "kept_rolled_back"
+    other_code = again.export.model_copy(update={"code": "a layer that was mended"})
+    assert decide(again._replace(export=other_code)).code not in ("unchanged", "kept_rolled_back")
+    receipt = versions.receipt_of(NAME, 1) or {}
+    renamed = {**receipt, "data": {"classes": ["zero", *receipt["data"]["classes"][1:]]}}
+    assert versions.identity(renamed) != versions.identity(receipt), "a model of other classes is another"
+
+
+def test_what_can_not_be_restored_is_one_sentence_and_changes_nothing(decide: Decide) -> None:
+    with pytest.raises(RegistryError, match="There is none"):
+        roll_back(NAME)
+    decide("poor")
+    with pytest.raises(RegistryError, match="an earlier version with another model"):
+        roll_back(NAME)
+    with pytest.raises(RegistryError, match=r"another model than the one in service\. Received: 1"):
+        roll_back(NAME, to=1)
+    with pytest.raises(RegistryError, match=r"must be one that is published \(1\). Received: 4"):
+        roll_back(NAME, to=4)
+    decide("good")
+    (versions.home(NAME) / "1" / "saved_model.pb").write_bytes(b"another")
+    with pytest.raises(VerificationError, match=r"saved_model\.pb was changed"):
+        roll_back(NAME)
+    assert versions.versions(NAME) == [2, 1]
+    assert versions.read_ledger(NAME).rolled_back == ()
+
+
+def test_a_version_that_lost_its_receipt_can_be_rolled_back_from(decide: Decide) -> None:
+    decide("poor")
+    decide("good")
+    (versions.home(NAME) / "2" / versions.RECEIPT).write_text("no receipt")
+    assert roll_back(NAME).restored == 1

@@ -1,0 +1,300 @@
+"""The registry: whole versions, numbers that are given once, retention, and what dead processes leave."""
+
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from filelock import FileLock
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+from layerflow import checksums, store
+from layerflow.checksums import EXTRA
+from layerflow.errors import DamagedError, RegistryError
+from layerflow.records import Promotion
+from layerflow.registry import versions
+from layerflow.registry.promotion import Challenger
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
+
+from publish_drill import drill
+
+NAME = "mlp-digits"
+Decide = Callable[..., Promotion]
+
+
+def receipt_of(label: str, files: dict[str, str], version: int) -> dict[str, object]:
+    """What a receipt must hold at least."""
+    return {
+        "version": version,
+        "export": {"digest": label, "files": files},
+        "created": "2026-01-01",
+        "data": {"name": "digits", "digest": "d", "classes": ["0", "1"]},
+        "trained": {"digest": label},
+        "evaluation": {"accuracy": 1.0, "test_digest": "t"},
+        "decision": {},
+    }
+
+
+def publish(challenger: Challenger, label: str, name: str = NAME) -> int:
+    """Publish a contender's files under the next number, as a model of its own."""
+    with store.locked(f"models-{name}"):
+        version = versions.next_version(name)
+        receipt = receipt_of(label, challenger.export.files, version)
+        versions.publish(name, version, store.path(challenger.export.saved_model), receipt)
+    return version
+
+
+def test_foreign_folders_are_no_versions_and_take_no_number(decide: Decide) -> None:
+    decide("poor")
+    for name in ("abc", "7.bak", ".staging-9", "007", "0", "-3", "²"):
+        (versions.home(NAME) / name).mkdir()
+    (versions.home(NAME) / "8").write_text("a file, and no version")
+    assert versions.versions(NAME) == [1]
+    assert decide("good").version == 9
+    assert (versions.home(NAME) / "7.bak").is_dir()
+
+
+def test_a_number_is_never_given_again_even_if_its_folder_was_deleted(decide: Decide) -> None:
+    decide("poor")
+    assert decide("good").version == 2
+    shutil.rmtree(versions.home(NAME) / "2")
+    assert versions.versions(NAME) == [1]
+    assert decide("good").version == 3
+
+
+def test_a_version_is_whole_or_absent(decide: Decide, monkeypatch: pytest.MonkeyPatch) -> None:
+    def disk_full(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versions.store, "sync", disk_full)
+        with pytest.raises(OSError, match="No space left"):
+            decide("good")
+    assert sorted(entry.name for entry in versions.home(NAME).iterdir()) == [".ledger.json", ".ledger.json.bak"]
+    assert decide("good").version == 2
+
+
+def test_a_disk_that_fills_up_in_the_middle_is_one_sentence_and_loses_nothing(
+    decide: Decide, contenders: dict[str, Challenger], shelf: Path
+) -> None:
+    decide("poor")
+    script = """
+import resource, signal, sys
+from layerflow import store
+from layerflow.registry import versions
+from layerflow.records import ExportRef
+import json
+export = ExportRef.model_validate_json(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+with store.locked("models-mlp-digits"):
+    versions.publish("mlp-digits", 2, store.path(export.saved_model), json.loads(sys.argv[2]))
+"""
+    export = contenders["good"].export
+    receipt = json.dumps(receipt_of(export.digest, export.files, 2))
+    done = subprocess.run(
+        [sys.executable, "-c", script, export.model_dump_json(), receipt],
+        env={**os.environ, "LAYERFLOW_STORE": str(shelf)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "File too large" in done.stderr
+    assert versions.versions(NAME) == [1]
+    assert checksums.damage(versions.home(NAME) / "1") is None
+    assert not list(versions.home(NAME).glob(".staging*"))
+    assert decide("good").version == 3
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_old_versions_are_removed_but_never_the_champion_nor_the_one_before(
+    shelf: Path, contenders: dict[str, Challenger]
+) -> None:
+    for label in ("a", "b", "b", "b"):
+        publish(contenders["good"], label)
+    with store.locked(f"models-{NAME}"):
+        versions.prune(NAME, keep=10)
+        assert versions.versions(NAME) == [4, 3, 2, 1]
+        versions.prune(NAME, keep=1)
+    assert versions.versions(NAME) == [4, 1], "1 is what a rollback would restore"
+    assert versions.predecessor(NAME) == 1
+    assert not list(versions.home(NAME).glob(".removing*"))
+
+
+def test_retention_works_in_a_run_and_is_named_in_the_log(
+    decide: Decide, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="layerflow")
+    for who in ("poor", "good", "similar", "poor", "good"):
+        decide(who, registry={"keep": 2}, force="a test")
+    assert versions.versions(NAME) == [5, 4]
+    assert "removed version 3 of mlp-digits: registry.keep is 2" in caplog.text
+
+
+def test_what_a_dead_process_left_is_swept_and_what_a_living_one_makes_is_not(decide: Decide) -> None:
+    decide("good")
+    staging, removing = (versions.home(NAME) / name for name in (".staging-2", ".removing-1"))
+    for folder in (staging, removing):
+        (folder / "variables").mkdir(parents=True)
+    held = FileLock(store.root() / ".locks" / f"models-{NAME}.lock", thread_local=False)
+    with held:
+        code = "import sys; from layerflow.registry import versions; versions.sweep(sys.argv[1])"
+        subprocess.run([sys.executable, "-c", code, NAME], check=True, timeout=60)
+        assert staging.is_dir()
+    versions.sweep(NAME)
+    assert not staging.exists()
+    assert not removing.exists()
+    assert versions.versions(NAME) == [1]
+
+
+def test_work_that_died_and_checkpoints_that_nobody_came_back_to_are_swept(empty_store: Path) -> None:
+    dead, alive = (empty_store / "train_model" / f".{key}.working" for key in ("dead", "alive"))
+    old, new = (empty_store / "checkpoints" / name for name in ("old", "new"))
+    for folder in (dead, alive, old, new):
+        folder.mkdir(parents=True)
+    month_ago = time.time() - 31 * 24 * 3600
+    os.utime(old, (month_ago, month_ago))
+    code = "from layerflow import store; store.sweep()"
+    with store.locked("train_model-alive"):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert [folder.exists() for folder in (dead, alive, old, new)] == [False, True, False, True]
+
+
+def test_a_ledger_that_can_not_be_read_publishes_nothing(decide: Decide) -> None:
+    decide("good")
+    for name in (".ledger.json", ".ledger.json.bak"):
+        (versions.home(NAME) / name).write_text("{")
+    with pytest.raises(DamagedError, match="restore it from a backup of the store, or rebuild it"):
+        decide("similar", margin=1.0)
+    assert versions.versions(NAME) == [1]
+
+
+def test_names_and_versions_that_do_not_exist_are_one_sentence(decide: Decide) -> None:
+    with pytest.raises(RegistryError, match="There is none; run layerflow retrain"):
+        versions.the_name(None)
+    decide("good")
+    assert versions.the_name(None) == NAME
+    with pytest.raises(RegistryError, match=r"Received: mlp-digit \(did you mean mlp-digits\?\)"):
+        versions.the_name("mlp-digit")
+    with pytest.raises(RegistryError, match=r"must be one that is published \(1\). Received: 7"):
+        versions.folder_of(NAME, 7)
+    decide("poor", registry={"name": "another"})
+    with pytest.raises(RegistryError, match="say which with --name: one of another, mlp-digits"):
+        versions.the_name(None)
+
+
+@pytest.mark.parametrize(
+    ("harm", "damage"),
+    [
+        (lambda folder: (folder / "saved_model.pb").write_bytes(b"?"), "saved_model.pb was changed"),
+        (lambda folder: (folder / "saved_model.pb").unlink(), "saved_model.pb is missing"),
+        (lambda folder: (folder / "more").write_bytes(b"?"), "more does not belong to the model"),
+        (lambda folder: (folder / checksums.DIGESTS).unlink(), "SHA256SUMS can't be read"),
+        (lambda folder: (folder / versions.RECEIPT).write_text("{}"), "receipt.json was changed"),
+    ],
+)
+def test_damage_to_a_version_is_named(decide: Decide, harm: Callable[[Path], None], damage: str) -> None:
+    decide("good")
+    folder = versions.home(NAME) / "1"
+    assert checksums.damage(folder) is None
+    harm(folder)
+    assert damage in (checksums.damage(folder) or "")
+
+
+def test_a_published_version_carries_warm_up_requests_that_it_can_answer(decide: Decide) -> None:
+    decide("good")
+    folder = versions.home(NAME) / "1"
+    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    records = list(tf.data.TFRecordDataset(str(folder / EXTRA / "tf_serving_warmup_requests")).as_numpy_iterator())
+    sizes = []
+    for record in records:
+        request = PredictionLog.FromString(record).predict_log.request
+        assert request.model_spec.signature_name == "serving_default"
+        images = tf.constant(tf.make_ndarray(request.inputs["images"]))
+        sizes.append(len(signature(images=images)["class_id"]))
+    assert sizes == [1, 32]
+
+
+def test_two_processes_that_publish_at_once_get_two_numbers(shelf: Path, contenders: dict[str, Challenger]) -> None:
+    script = """
+import json, sys
+from layerflow import store
+from layerflow.registry import versions
+from layerflow.records import ExportRef
+export = ExportRef.model_validate_json(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(20):
+    with store.locked("models-busy"):
+        version = versions.next_version("busy")
+        receipt = {**json.loads(sys.argv[2]), "version": version}
+        versions.publish("busy", version, store.path(export.saved_model), receipt)
+    print(version, flush=True)
+"""
+    environment = {**os.environ, "LAYERFLOW_STORE": str(shelf)}
+    export = contenders["good"].export
+    both = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                script,
+                export.model_dump_json(),
+                json.dumps(receipt_of(who, export.files, 1)),
+            ],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for who in ("one", "other")
+    ]
+    for process in both:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    given = [[int(line) for line in process.communicate(timeout=120)[0].split()] for process in both]
+    assert sorted(given[0] + given[1]) == list(range(1, 41)), "no number twice, none lost"
+    for version in versions.versions("busy"):
+        assert checksums.damage(versions.home("busy") / str(version)) is None
+        receipt = json.loads((versions.home("busy") / str(version) / versions.RECEIPT).read_text())
+        assert version in given[["one", "other"].index(receipt["export"]["digest"])]
+
+
+def test_a_publisher_that_was_killed_leaves_the_lock_free(shelf: Path, contenders: dict[str, Challenger]) -> None:
+    script = """
+import time
+from layerflow import store
+from layerflow.registry import versions
+with store.locked("models-mlp-digits"):
+    (versions.home("mlp-digits") / ".staging-1").mkdir(parents=True)
+    print("publishing", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "publishing\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert publish(contenders["good"], "next") == 1
+
+
+def test_three_kills_leave_no_torn_version_and_lose_no_champion(monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = time.time_ns() % 1_000_000
+    monkeypatch.setenv("LAYERFLOW_STORE", "set by the drill")
+    assert drill(3, seed) == 0, f"seed {seed}"

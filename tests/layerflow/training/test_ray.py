@@ -1,0 +1,380 @@
+"""Training by two real workers on a real Ray: the laws, a worker that is killed, and clusters that won't do."""
+
+import contextlib
+import logging
+import os
+import queue
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+
+from layerflow import store
+from layerflow.config import ModelConfig, TrainingConfig
+from layerflow.data.load import images_and_labels
+from layerflow.errors import ClusterError, NonFiniteLossError, UnreachableError
+from layerflow.models.build import build
+from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.training import ray_driver
+from layerflow.training import train as training
+from layerflow.training.epoch_windows import Windows
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
+
+#: 1,354 images make 33 batches of 41 and a last one of a single image: one of two workers has none then.
+BATCH, EPOCHS = 41, 3
+STEPS = 34
+#: Clips at nearly each step: it must be the gradient of the whole batch that is clipped.
+CLIPPING = {"class_name": "Adam", "config": {"global_clipnorm": 0.5}}
+#: A network that writes down what each process sees. Its losses are those of a linear model: what is normalised and
+#: dropped is multiplied with zero, so that two workers must have the losses of one although each has its own
+#: statistics and masks.
+SPIES = """
+import os, signal
+from pathlib import Path
+import keras, numpy as np, tensorflow as tf
+from layers import BatchNormalization, Dense, Dropout, Flatten, Rescale
+
+@keras.saving.register_keras_serializable(package="spies")
+class Spy(keras.Model):
+    def __init__(self, classes, folder, death="", dies_at=0, **kwargs):
+        super().__init__(**kwargs)
+        self.classes, self.folder, self.calls = classes, folder, 0
+        self.death, self.dies_at = death, dies_at
+        self.rescale, self.flatten, self.logits = Rescale(), Flatten(), Dense(classes)
+        self.normal, self.dropout = BatchNormalization(), Dropout(0.5, seed=7)
+
+    def build(self, shape):
+        pixels = (None, int(np.prod(shape[1:])))
+        for layer in (self.logits, self.normal, self.dropout):
+            layer.build(pixels)
+
+    def call(self, images, training=False):
+        x = self.flatten(self.rescale(images))
+        kept = self.dropout(tf.ones_like(x), training=training)
+        if training:
+            tf.numpy_function(self.note, [images, kept], [])
+        else:
+            tf.numpy_function(self.note_weights, [tf.convert_to_tensor(each) for each in self.weights], [])
+        return self.logits(x) + 0.0 * tf.reduce_sum(self.normal(x, training=training) * kept)
+
+    def note(self, images, kept):
+        for name, array in (("images", images), ("masks", kept > 0)):
+            with open(f"{self.folder}/{os.getpid()}.{name}", "ab") as file:
+                file.write(array.tobytes())
+        self.calls += 1
+        if self.calls == self.dies_at and Path(self.death).exists():
+            Path(self.death).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def note_weights(self, *weights):
+        np.savez(f"{self.folder}/{os.getpid()}.npz", *weights)
+
+    def get_config(self):
+        mine = {"classes": self.classes, "folder": self.folder, "death": self.death, "dies_at": self.dies_at}
+        return {**super().get_config(), **mine}
+"""
+
+
+class Recorder(keras.callbacks.Callback):
+    """What a callback is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[int] = []
+        self.losses: list[float] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.epochs.append(epoch)
+        self.losses.append((logs or {})["loss"])
+
+
+class Run(NamedTuple):
+    """A training, and where its network wrote what each process saw."""
+
+    made: TrainedRef
+    folder: Path
+    notes: Path
+    told: Recorder
+
+    def by_worker(self, name: str) -> list[bytes]:
+        return [file.read_bytes() for file in sorted(self.notes.glob(f"*.{name}"))]
+
+    @property
+    def weights(self) -> list[np.ndarray]:
+        return keras.models.load_model(self.folder / "model.keras").get_weights()
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the network's module, to work in, and a Ray of two CPUs to which ``RAY_ADDRESS`` leads."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "spies.py").write_text(SPIES)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    options = [f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--object-store-memory=100000000"]
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "disabled",  # whether or not there is a token on this machine
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a dead worker is noticed so soon
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process less to start
+    }
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*start, *options], env=environment, **quiet) as head:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+            _wait_until_it_answers(f"127.0.0.1:{port}")
+            yield folder
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:  # by itself: 30 s
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _wait_until_it_answers(address: str) -> None:
+    for _ in range(12):
+        with contextlib.suppress(UnreachableError):
+            return ray_driver._knock(address)
+    raise AssertionError("no Ray within a minute")
+
+
+def train(data: DatasetRef, notes: Path, model: dict[str, object] | None = None, **settings: object) -> Run:
+    """Build a network that notes into the new folder ``notes``, and train it."""
+    notes.mkdir()
+    options = {"folder": str(notes), **(model or {})}
+    built = store.make(
+        "build_model",
+        f"spy-{notes.name}",
+        ModelRef,
+        lambda folder: build(ModelConfig(name="spies:Spy", options=options), data, 0, folder),
+    )
+    told, folder = Recorder(), store.root() / f"trained-{notes.name}"
+    folder.mkdir()
+    usual = {
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "learning_rate": 1e-2,
+        "workers": 2,
+        "compile": "graph",
+        "optimizer": CLIPPING,
+    }
+    return Run(training.train(TrainingConfig(**usual | settings), built, data, folder, [told]), folder, notes, told)
+
+
+@pytest.fixture(scope="module")
+def two(workplace: Path, digits: DatasetRef) -> Run:
+    """A training by two workers, to its end."""
+    return train(digits, workplace / "two")
+
+
+def shares(digits: DatasetRef) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What each of two workers should train on in each step: ``uint8`` images."""
+    images, labels = training.images_and_labels(digits, "train")
+    windows = Windows(images, labels, BATCH, seed=0, streamed=False)
+    for epoch in range(1, EPOCHS + 1):
+        for start in range(0, len(labels), BATCH):
+            batch = images[windows.order(epoch)[start : start + BATCH]]
+            yield batch[::2], batch[1::2] if len(batch) > 1 else batch[-1:]
+
+
+def test_every_image_counts_once_an_epoch_and_each_worker_sees_its_share(two: Run, digits: DatasetRef) -> None:
+    """The last batch has one image: the worker that has none sees it too, and it must count once."""
+    expected = [b"".join(share[worker].tobytes() for share in shares(digits)) for worker in (0, 1)]
+    assert Counter(two.by_worker("images")) == Counter(expected)
+    assert two.made.steps == EPOCHS * STEPS
+    assert two.made.replicas == 2
+    # Accuracies are whole numbers of images: the one that both saw was counted once.
+    for epoch in two.made.history:
+        right = epoch.accuracy * digits.counts["train"]
+        assert right == pytest.approx(round(right), abs=1e-6)
+
+
+def test_both_workers_end_with_the_same_bits_which_are_the_models(two: Run) -> None:
+    workers = [file.with_suffix(".npz") for file in two.notes.glob("*.images")]
+    assert len(workers) == 2
+    assert two.made.best_epoch == EPOCHS, "the last weights are what is shipped"
+    for file in workers:
+        with np.load(file, allow_pickle=False) as seen:
+            for name, shipped in zip(seen, two.weights, strict=True):
+                np.testing.assert_array_equal(seen[name], shipped)
+
+
+def test_two_workers_have_the_losses_of_one(two: Run, digits: DatasetRef, workplace: Path) -> None:
+    one = train(digits, workplace / "one", workers=1)
+    assert one.made.replicas == 1
+    for mine, reference in zip(two.made.history, one.made.history, strict=True):
+        # The gradients of half batches are summed in another order: float32 rounding, grown over 102 steps of Adam.
+        assert mine.loss == pytest.approx(reference.loss, rel=1e-5)
+        assert mine.val_loss == pytest.approx(reference.val_loss, rel=1e-5)
+        assert mine.accuracy == pytest.approx(reference.accuracy, abs=2 / digits.counts["train"])
+    assert two.made.history[-1].loss < two.made.history[0].loss / 2
+
+
+def test_moving_averages_are_the_mean_of_those_of_each_workers_share(two: Run, digits: DatasetRef) -> None:
+    mean, variance = np.zeros(64), np.ones(64)
+    for step in shares(digits):
+        pixels = [share.reshape(len(share), 64) / 255 for share in step]
+        mean = 0.99 * mean + 0.01 * np.mean([each.mean(axis=0) for each in pixels], axis=0)
+        variance = 0.99 * variance + 0.01 * np.mean([each.var(axis=0) for each in pixels], axis=0)
+    network = keras.models.load_model(two.folder / "model.keras")
+    # Float32 against float64, over 102 averages.
+    np.testing.assert_allclose(network.normal.moving_mean, mean, atol=1e-5)
+    np.testing.assert_allclose(network.normal.moving_variance, variance, atol=1e-5)
+
+
+def test_each_worker_drops_with_masks_of_its_own(two: Run) -> None:
+    # Of the first step, in which one worker has an image more.
+    pixels = BATCH // 2 * 64
+    first, second = (np.frombuffer(each[:pixels], bool) for each in two.by_worker("masks"))
+    # Independent fair coins agree half of the time; six standard deviations of that share.
+    assert (first == second).mean() == pytest.approx(0.5, abs=3 / np.sqrt(pixels))
+
+
+def test_callbacks_hear_of_every_epoch(two: Run) -> None:
+    assert two.told.epochs == list(range(EPOCHS))
+    assert two.told.losses == [epoch.loss for epoch in two.made.history]
+
+
+def test_a_killed_worker_is_replaced_and_the_model_has_the_same_bits(
+    two: Run, digits: DatasetRef, workplace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="layerflow")
+    in_the_last_epoch = (EPOCHS - 1) * STEPS + 5
+    (workplace / "death").touch()
+    killed = train(digits, workplace / "killed", {"death": str(workplace / "death"), "dies_at": in_the_last_epoch})
+    assert not (workplace / "death").exists()
+    assert len(killed.by_worker("images")) == 4, "two workers, and the two that replaced them"
+    # Where the last epoch began, or the one before: on a busy machine not every short epoch ends with a checkpoint.
+    assert re.search(rf"resuming at epoch [2{EPOCHS}] of {EPOCHS}", caplog.text)
+    for mine, reference in zip(killed.weights, two.weights, strict=True):
+        np.testing.assert_array_equal(mine, reference)
+    figures = [[epoch.model_dump(exclude={"seconds"}) for epoch in run.made.history] for run in (killed, two)]
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NonFiniteLossError("The loss must stay finite."), NonFiniteLossError),  # it would come again
+        (ValueError("a network's own"), RuntimeError),
+        (tf.errors.UnavailableError(None, None, "the other worker is gone"), None),
+        (UnreachableError("the store is away"), None),
+    ],
+)
+def test_what_would_come_again_is_told_and_for_the_rest_the_workers_are_started_again(
+    error: Exception, told: type | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: object, news: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray_driver, "_train", fail)
+    news: queue.Queue[tuple[str, Exception]] = queue.Queue()
+    settings = {"job": SimpleNamespace(place=ray_driver.Place(store.root(), os.getcwd(), "mlp")), "news": news}
+    if told is None:
+        with pytest.raises(type(error)):  # Ray hears it
+            ray_driver.work(settings)
+        assert news.empty()
+        return
+    ray_driver.work(settings)
+    kind, answer = news.get_nowait()
+    assert (kind, type(answer)) == ("failed", told)
+    assert str(error) in str(answer)
+
+
+def test_a_file_that_a_worker_does_not_find_is_told_in_one_sentence_and_no_worker_is_started_again(
+    digits: DatasetRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = digits.model_copy(update={"folder": "no-such-data"})
+    monkeypatch.setattr(ray_driver, "_train", lambda job, news: images_and_labels(gone, "train"))
+    told: queue.Queue[tuple[str, Exception]] = queue.Queue()
+    job = SimpleNamespace(place=ray_driver.Place(store.root(), os.getcwd(), "mlp"))
+    ray_driver.work({"job": job, "news": told})  # what it raises, Ray would try again
+    kind, error = told.get_nowait()
+    assert (kind, type(error)) == ("failed", ClusterError)
+    assert re.search(r"and \S+ finds no \S+/no-such-data/\S+; see that it is in the store\.$", str(error))
+
+
+def test_what_a_lost_group_says_is_the_last_line_below_its_traceback() -> None:
+    import ray
+
+    path = "/a/long/" + "path/" * 80 + "images.npy"
+    said = f"Traceback (most recent call last):\n  File 'x.py', line 1\nFileNotFoundError: no such file: {path}"
+    error = ray.exceptions.RayTaskError("fit", said, FileNotFoundError(path), pid=1, ip="10.0.0.2")
+    assert ray_driver.said(error) == f"FileNotFoundError: no such file: {path}"
+
+
+def test_more_workers_than_the_cluster_has_cpus_is_one_sentence(digits: DatasetRef, workplace: Path) -> None:
+    sentence = (
+        "workers 3 needs as many times 1 CPU on one node, and the cluster has room for 2; ask for at most 2 workers"
+    )
+    with pytest.raises(ClusterError, match=sentence):
+        train(digits, workplace / "many", workers=3)
+
+
+def test_a_head_that_is_gone_is_one_sentence_within_seconds(
+    digits: DatasetRef, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.raises(UnreachableError, match=r"must answer within 5 seconds. 127.0.0.1:\d+ does not; start its"):
+            train(digits, workplace / "alone")
+        assert time.monotonic() - began < 10
+
+
+HERE = {"python": "3.11.9", "keras": "3.15.0", "layerflow's code": "ab" * 32, "probe": "token"}
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        ({"probe": ""}, r"must see the store .* and node-7 does not; mount it there"),
+        ({"python": "3.12.1"}, "must have python 3.11.9, as this machine has. node-7 has 3.12.1; install there"),
+        ({"keras": "3.14.0"}, "must have keras 3.15.0, as this machine has. node-7 has 3.14.0"),
+        ({"layerflow's code": "cd" * 32}, "must have layerflow's code abababababab, .* node-7 has cdcdcdcdcdcd"),
+    ],
+)
+def test_a_node_that_cannot_take_part_is_named_with_the_reason(found: dict[str, str], sentence: str) -> None:
+    ray_driver.compare("node-7", HERE, HERE, "token")
+    with pytest.raises(ClusterError, match=sentence) as caught:
+        ray_driver.compare("node-7", HERE | found, HERE, "token")
+    assert "\n" not in str(caught.value)
+
+
+def test_more_workers_than_images_in_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one image a worker"):
+        TrainingConfig(batch_size=2, workers=3)
+
+
+def test_without_ray_one_sentence_says_how_to_install_it_before_anything_is_loaded(tmp_path: Path) -> None:
+    script = """
+import sys
+sys.modules["ray"] = None  # what the import system takes for a module that is not there
+sys.argv = ["layerflow", "retrain", "--training.workers", "2"]
+from cli.main import main
+main()
+"""
+    environment = {**os.environ, "LAYERFLOW_STORE": str(tmp_path / "store")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    sentence = (
+        "training.workers 2 needs Ray, which is not installed; pip install 'layerflow[ray]', or in a clone: make ray"
+    )
+    assert done.stderr.splitlines() == [f"layerflow: {sentence}."]
+    assert not (tmp_path / "store").exists()
