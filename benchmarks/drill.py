@@ -17,7 +17,8 @@ from pathlib import Path
 SCRIPT = """
 import sys
 from pathlib import Path
-from layerflow import devices, store
+from layerflow import devices
+from layerflow import store
 from layerflow.models.build import build
 from layerflow.training import engine, train
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig, TrainingConfig

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 PLAIN = """
-from layerflow import store, devices
+from layerflow import devices
+from layerflow import store
 from layerflow.models.build import build
 from layerflow.training.train import train
 from layerflow.evaluation.evaluate import evaluate

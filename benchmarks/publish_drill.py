@@ -21,7 +21,7 @@ NAME = "drill"
 SCRIPT = """
 import time
 import keras, numpy as np
-from layerflow import store
+from layerflow import checksums, store
 from layerflow.models.build import build
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
@@ -49,7 +49,7 @@ def vary(folder):
     random = np.random.default_rng(time.time_ns())
     network.set_weights([weight + random.normal(0, 0.01, weight.shape) for weight in network.get_weights()])
     network.save(folder / "model.keras")
-    digest = store.sha256(folder / "model.keras")
+    digest = checksums.sha256(folder / "model.keras")
     counts = {"epochs": 1, "best_epoch": 1, "steps": 1, "threads": 1, "replicas": 1}
     return TrainedRef(model="mlp", digest=digest, compiled="xla", feed="resident", history=(), **counts)
 

@@ -1,8 +1,7 @@
 """The list of SHA-256 digests that a model carries: what its bytes must be, wherever it is copied to."""
 
+import hashlib
 from pathlib import Path
-
-from layerflow import store
 
 #: Where TF Serving looks for nothing but warm-up requests, and what it copies along with a model.
 EXTRA = "assets.extra"
@@ -13,9 +12,9 @@ DIGESTS = f"{EXTRA}/SHA256SUMS"
 def write_digests(saved_model: Path) -> dict[str, str]:
     """Write the SHA-256 of every file of a SavedModel into it, and return them with that of the list itself."""
     (saved_model / DIGESTS).unlink(missing_ok=True)
-    files = store.digests(saved_model)
+    files = digests(saved_model)
     (saved_model / DIGESTS).write_text(listing(files))
-    return {**files, DIGESTS: store.sha256(saved_model / DIGESTS)}
+    return {**files, DIGESTS: sha256(saved_model / DIGESTS)}
 
 
 def listing(files: dict[str, str]) -> str:
@@ -45,10 +44,22 @@ def damage(saved_model: Path) -> str | None:
         expected = listed(saved_model)
     except (OSError, ValueError):
         return f"{DIGESTS} can't be read"
-    present = store.digests(saved_model)
+    present = digests(saved_model)
     present.pop(DIGESTS, None)
     if (name := first_difference(expected, present)) is None:
         return None
     if name not in present:
         return f"{name} is missing"
     return f"{name} was changed" if name in expected else f"{name} does not belong to the model"
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file below ``folder``, by POSIX path relative to it, in order of path."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): sha256(file) for file in files}

@@ -22,12 +22,12 @@ from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from layerflow.checksums import digests, sha256
 from layerflow.errors import DamagedError, StoreError, printed
 from layerflow.records import Record
 
 R = TypeVar("R", bound=Record)
 log = logging.getLogger(__name__)
-
 #: Written beside a step's files, and not part of them.
 _RECORD, _RESULT = "record.json", "result.json"
 #: How Prefect writes ``result.json``. It would import what another serializer names, and unpickle with it.
@@ -105,18 +105,6 @@ def ensure_writable() -> None:
             f"The store {root()} must be a folder that can be written; the system says: {error.strerror}. "
             "Set LAYERFLOW_STORE to one that can."
         ) from error
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file below ``folder``, by POSIX path relative to it, in order of path."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): sha256(file) for file in files}
 
 
 def sync(folder: Path) -> None:

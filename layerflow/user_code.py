@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from layerflow import store
+from layerflow import checksums
 from layerflow.errors import ConfigError, did_you_mean, printed
 
 #: The user's packages that were imported, with the setting that names each.
@@ -59,9 +59,9 @@ def code_of(name: str, setting: str = "model.name") -> str:
     digest = hashlib.sha256()
     for folder in spec.submodule_search_locations or []:
         for file in sorted(Path(folder).rglob("*.py")):
-            digest.update(f"{file.relative_to(folder).as_posix()} {store.sha256(file)}\n".encode())
+            digest.update(f"{file.relative_to(folder).as_posix()} {checksums.sha256(file)}\n".encode())
     if not spec.submodule_search_locations and spec.origin:
-        digest.update(store.sha256(Path(spec.origin)).encode())
+        digest.update(checksums.sha256(Path(spec.origin)).encode())
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from layerflow import store
+from layerflow import checksums, store
 from layerflow.config import DataConfig
 from layerflow.data import decode, image_folder, tfds_source
 from layerflow.data.image_folder_builder import ImageTree
@@ -274,7 +274,7 @@ def _split_rule(config: DataConfig, test_is_given: bool) -> str:
 def _describe(
     config: DataConfig, builder: tfds.core.DatasetBuilder, shape: Shape, target: Path, test_is_given: bool
 ) -> DatasetRef:
-    files = {file.name: store.sha256(file) for file in sorted(target.glob("*.npy"))}
+    files = {file.name: checksums.sha256(file) for file in sorted(target.glob("*.npy"))}
     classes = tuple(builder.info.features[_image_and_label(builder)[1]].names)
     counts = {split: len(np.load(target / f"{split}_labels.npy", allow_pickle=False)) for split in _SPLITS}
     digest, test_digest = DatasetRef.digests_of(files, classes)

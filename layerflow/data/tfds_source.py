@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from filelock import FileLock
 
 import layerflow.data.digits  # noqa: F401  (registers the builder `digits`)
-from layerflow import store, user_code
+from layerflow import checksums, store, user_code
 from layerflow.config import DataConfig
 from layerflow.errors import DatasetError, MirrorError, UnreachableError, did_you_mean, heals, printed
 
@@ -70,7 +70,7 @@ def refuse_damaged(builder: tfds.core.DatasetBuilder, error: Exception) -> NoRet
     """
     prepared = Path(builder.data_dir)
     digests = _digests_of(prepared)
-    if digests.exists() and _read_digests(digests) == store.digests(prepared):
+    if digests.exists() and _read_digests(digests) == checksums.digests(prepared):
         raise DatasetError(
             f"{builder.info.full_name} must make records that can be decoded. It made others ({_reason(error)}); "
             "correct its builder, or choose another dataset."
@@ -130,7 +130,7 @@ def prepare(builder: tfds.core.DatasetBuilder, config: DataConfig, scratch: Path
                     extract_dir=scratch / "extracted",
                 ),
             )
-        store.write_atomically(digests, json.dumps(store.digests(prepared)).encode())
+        store.write_atomically(digests, json.dumps(checksums.digests(prepared)).encode())
         for folder in ("downloads", "extracted"):
             shutil.rmtree(scratch / folder, ignore_errors=True)
 
@@ -139,7 +139,7 @@ def _is_whole(prepared: Path, digests: Path) -> bool:
     """Whether what was prepared is as it was then; of what others prepared, nothing is known."""
     if not digests.exists():
         return True
-    expected, found = _read_digests(digests), store.digests(prepared)
+    expected, found = _read_digests(digests), checksums.digests(prepared)
     if expected == found:
         return True
     names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
@@ -204,7 +204,7 @@ def _check_mirror(folder: Path, files: dict[str, tfds.download.checksums.UrlInfo
             if complete:
                 raise MirrorError(f"The mirror must hold {file}, which is not there; add it under that name.")
             continue
-        if (received := store.sha256(file)) != expected.checksum:
+        if (received := checksums.sha256(file)) != expected.checksum:
             raise MirrorError(
                 f"{file} in the mirror is damaged: expected SHA-256 {expected.checksum}, received {received}; "
                 "copy it again."

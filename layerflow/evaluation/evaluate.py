@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from layerflow import store
+from layerflow import checksums, store
 from layerflow.data.load import images_and_labels
 from layerflow.models.networks import load_model
 from layerflow.models.predict import cross_entropy, make_predictor, softmax
@@ -55,7 +55,7 @@ def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
             for name, (precision, recall, f1, examples) in zip(data.classes, scores, strict=True)
         ),
         confusion=tuple(map(tuple, confusion.tolist())) if small else (),
-        predictions_digest=store.sha256(folder / "predictions.npy"),
+        predictions_digest=checksums.sha256(folder / "predictions.npy"),
     )
     log.info(
         "accuracy %.4f (%.4f to %.4f) on %d test examples",

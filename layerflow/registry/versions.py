@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from layerflow import store
+from layerflow import checksums, store
 from layerflow.checksums import DIGESTS, write_digests
 from layerflow.errors import DamagedError, RegistryError, VerificationError, did_you_mean
 from layerflow.records import Profile
@@ -189,7 +189,7 @@ def _damage(folder: Path, entry: Published | None) -> str | None:
         return f"{folder.name} is not a version that layerflow published"
     if not (folder / DIGESTS).is_file():
         return f"{DIGESTS} is missing"
-    if store.sha256(folder / DIGESTS) != entry.sums:
+    if checksums.sha256(folder / DIGESTS) != entry.sums:
         return f"{DIGESTS} is not the list that was published"
     return receipts.damage(folder)
 
@@ -365,7 +365,9 @@ def _with_digests(name: str, ledger: Ledger) -> dict[int, Published]:
     found = {}
     for version in versions(name):
         sums = home(name) / str(version) / DIGESTS
-        found[version] = Published(sums=store.sha256(sums) if sums.is_file() else "", model=model_digest(name, version))
+        found[version] = Published(
+            sums=checksums.sha256(sums) if sums.is_file() else "", model=model_digest(name, version)
+        )
     return found
 
 

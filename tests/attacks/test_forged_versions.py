@@ -144,7 +144,7 @@ def test_the_ledger_has_the_digests_before_the_version_appears(monkeypatch: pyte
 
     def rename(folder: Path, target: Path) -> Path:
         if folder.name.startswith(".staging-"):
-            seen[target.name] = versions.read_ledger(NAME).published, store.sha256(folder / checksums.DIGESTS)
+            seen[target.name] = versions.read_ledger(NAME).published, checksums.sha256(folder / checksums.DIGESTS)
         os.rename(folder, target)
         return target
 
@@ -222,8 +222,8 @@ def test_of_a_ledger_without_digests_both_commands_say_the_same(capsys: pytest.C
 def test_a_version_is_read_once_to_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     publish("one")
     read: list[Path] = []
-    digest = store.sha256
-    monkeypatch.setattr(store, "sha256", lambda file: (read.append(file), digest(file))[1])
+    digest = checksums.sha256
+    monkeypatch.setattr(checksums, "sha256", lambda file: (read.append(file), digest(file))[1])
     assert versions.damage(NAME, 1) is None
     assert [file.name for file in read].count("saved_model.pb") == 1
 

@@ -16,7 +16,7 @@ import pytest
 import tasks
 from cli.run import _is_exported
 from flows.retrain import retrain
-from layerflow import store
+from layerflow import checksums, store
 from layerflow.config import RetrainConfig, TrainingConfig
 from layerflow.errors import ConfigError
 from layerflow.records import ModelRef, Retrained
@@ -156,7 +156,7 @@ def test_a_damaged_artifact_is_made_again_in_the_same_run(first_run: Retrained) 
     predictions.write_bytes(content)
     state = retrain(RetrainConfig(), return_state=True)
     assert task_runs(state.state_details.flow_run_id)["evaluate_model"].state_name == "Completed"
-    assert store.sha256(predictions) == first_run.evaluation.predictions_digest
+    assert checksums.sha256(predictions) == first_run.evaluation.predictions_digest
 
 
 def test_results_are_json_beside_the_artifact(first_run: Retrained) -> None:

@@ -31,7 +31,7 @@ from prefect.settings import PREFECT_API_URL
 
 import tasks
 from flows.sweep import sweep
-from layerflow import store
+from layerflow import checksums, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import (
     ClusterError,
@@ -155,7 +155,7 @@ def without_test_images(digits: DatasetRef, empty_store: Path, session_store: Pa
                 np.save(folder / file.name, np.zeros_like(np.load(file)))
             else:
                 shutil.copy(file, folder)
-        digest, test_digest = DatasetRef.digests_of(store.digests(folder), digits.classes)
+        digest, test_digest = DatasetRef.digests_of(checksums.digests(folder), digits.classes)
         assert test_digest != digits.test_digest
         return digits.model_copy(update={"digest": digest, "test_digest": test_digest})
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prefect.serializers import JSONSerializer
 
-from layerflow import store
+from layerflow import checksums, store
 from layerflow.errors import DamagedError, StoreError
 from layerflow.records import DatasetRef, ModelRef, Record
 
@@ -146,7 +146,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
 def test_the_record_lists_the_digest_of_every_file(empty_store: Path) -> None:
     folder = store.path(make("first").folder)
     content = json.loads((folder / "record.json").read_text())
-    assert content["files"] == {"file": store.sha256(folder / "file")}
+    assert content["files"] == {"file": checksums.sha256(folder / "file")}
 
 
 def stored(folder: Path) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def name_a_folder_outside(content: dict[str, Any]) -> None:
 def name_a_file_outside(content: dict[str, Any]) -> None:
     outside = store.root().parent / "outside"
     outside.write_text("")
-    content["files"]["../../../outside"] = store.sha256(outside)
+    content["files"]["../../../outside"] = checksums.sha256(outside)
     seal(content)
 
 
@@ -364,7 +364,7 @@ def test_classes_and_contents_are_bound_by_the_digest_of_the_data(empty_store: P
     def build(folder: Path) -> DatasetRef:
         for name in ("test_images.npy", "test_labels.npy"):
             (folder / name).write_text(name)
-        digest, test_digest = DatasetRef.digests_of(store.digests(folder), ("cat", "dog"))
+        digest, test_digest = DatasetRef.digests_of(checksums.digests(folder), ("cat", "dog"))
         facts = {"name": "d", "version": "1", "image_shape": (1, 1, 1), "counts": {}, "broken": 0}
         rules = {"image_rule": "", "split_rule": ""}
         return DatasetRef(digest=digest, test_digest=test_digest, classes=("cat", "dog"), **facts, **rules)

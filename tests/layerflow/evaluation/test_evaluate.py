@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from layerflow import store
+from layerflow import checksums, store
 from layerflow.cards import evaluation as evaluation_card
 from layerflow.data.load import images_and_labels
 from layerflow.evaluation import evaluate
@@ -46,7 +46,7 @@ def test_predictions_stay_on_disk(first_run: Retrained) -> None:
     predictions = np.load(store.path(first_run.evaluation.predictions), allow_pickle=False)
     assert predictions.shape == (360, 10)
     assert predictions.dtype == np.float32
-    assert store.sha256(store.path(first_run.evaluation.predictions)) == first_run.evaluation.predictions_digest
+    assert checksums.sha256(store.path(first_run.evaluation.predictions)) == first_run.evaluation.predictions_digest
 
 
 def test_the_matrix_of_very_many_classes_is_beside_the_predictions_and_on_the_card(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from layerflow import store
+from layerflow import checksums, store
 from layerflow.checksums import DIGESTS
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.records import Promotion
@@ -20,7 +20,7 @@ Decide = Callable[..., Promotion]
 
 def model_bytes(version: int) -> dict[str, str]:
     """Digests of a version's files, without what is the version's own."""
-    files = store.digests(versions.home(NAME) / str(version))
+    files = checksums.digests(versions.home(NAME) / str(version))
     return {name: digest for name, digest in files.items() if name not in (DIGESTS, versions.RECEIPT)}
 
 

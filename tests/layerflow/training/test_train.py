@@ -169,7 +169,8 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import numpy as np
-from layerflow import devices, store
+from layerflow import devices
+from layerflow import store
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
 from layerflow.training import train as training
