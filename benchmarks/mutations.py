@@ -120,7 +120,7 @@ MUTATIONS = (
     ),
     Mutation(
         "secrets of addresses are masked",
-        "layerflow/masking.py",
+        "layerflow/errors.py",
         "if isinstance(content, str):",
         "if False:",
         ("tests/layerflow/test_masking.py",),

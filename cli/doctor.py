@@ -20,8 +20,7 @@ from cli.prefect_server import configured_url, ensure_answering
 from cli.run import quiet_stderr
 from layerflow import store
 from layerflow.config import DataConfig
-from layerflow.errors import LayerflowError, UnreachableError, UserError
-from layerflow.masking import mask
+from layerflow.errors import LayerflowError, UnreachableError, UserError, mask
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 _PACKAGES = ("python", "tensorflow", "keras", "prefect", "tensorflow-datasets", "numpy")

@@ -13,7 +13,7 @@ from rich.table import Table
 from cli.run import Outcome, Swept
 from layerflow import store
 from layerflow.cards.markdown import short
-from layerflow.masking import mask
+from layerflow.errors import mask
 from layerflow.records import Evaluation
 from layerflow.registry.gate import p_text
 

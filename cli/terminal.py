@@ -14,8 +14,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from layerflow.errors import FolderChangedError, LayerflowError, UnreachableError
-from layerflow.masking import mask
+from layerflow.errors import FolderChangedError, LayerflowError, UnreachableError, mask
 
 
 @Parameter(name="*")

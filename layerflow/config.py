@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
-from layerflow.errors import did_you_mean, printed, shown
-from layerflow.masking import mask
+from layerflow.errors import did_you_mean, mask, printed, shown
 
 _AUGMENTATION: dict[str, Any] = {"shift": 0, "flip": False}
 #: The networks, and the settings that each takes, with their defaults.

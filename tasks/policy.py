@@ -36,8 +36,7 @@ from layerflow.cards.markdown import code
 from layerflow.code_digest import code_digest
 from layerflow.config import DataConfig, DevicesConfig, ModelConfig, RetrainConfig
 from layerflow.data import image_folder, source_key
-from layerflow.errors import LayerflowError, heals
-from layerflow.masking import mask
+from layerflow.errors import LayerflowError, heals, mask
 from layerflow.records import DatasetRef, Profile, Record
 from layerflow.registry import versions
 

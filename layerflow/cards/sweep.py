@@ -10,7 +10,7 @@ import yaml
 
 from layerflow.cards.markdown import COLOURS, INK, code, new_figure, picture, plain, short, table
 from layerflow.config import RetrainConfig
-from layerflow.masking import mask
+from layerflow.errors import mask
 from layerflow.records import Trial
 from layerflow.sweeps.space import Space, configured
 

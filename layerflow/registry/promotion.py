@@ -14,9 +14,8 @@ from layerflow.cards import decision as decision_card
 from layerflow.cards import report
 from layerflow.code_digest import code_digest
 from layerflow.config import GateConfig, RetrainConfig
-from layerflow.errors import VerificationError
+from layerflow.errors import VerificationError, mask
 from layerflow.export import verification
-from layerflow.masking import mask
 from layerflow.records import (
     Change,
     Comparison,

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerflow.errors import ConfigError, FolderChangedError, UnreachableError
-from layerflow.masking import mask
+from layerflow.errors import ConfigError, FolderChangedError, UnreachableError, mask
 
 
 @pytest.mark.parametrize(
