@@ -14,7 +14,8 @@ from cli.run import run_rollback
 from layerflow import store
 from layerflow.cards.markdown import short
 from layerflow.errors import DamagedError, RegistryError
-from layerflow.records import Change, Comparison, Evaluation
+from layerflow.outcomes import Comparison
+from layerflow.records import Change, Evaluation
 from layerflow.registry import versions
 from layerflow.registry.promotion import changes
 from layerflow.registry.receipt import Receipt

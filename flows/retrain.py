@@ -3,7 +3,7 @@
 from prefect import flow
 
 from layerflow.config import RetrainConfig
-from layerflow.records import Retrained
+from layerflow.outcomes import Retrained
 from tasks import (
     build_model,
     evaluate_model,

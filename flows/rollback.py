@@ -5,7 +5,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from layerflow.records import RolledBack
+from layerflow.outcomes import RolledBack
 from tasks import rollback_model
 
 

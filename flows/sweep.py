@@ -7,7 +7,7 @@ from pydantic import Field
 
 from flows.retrain import retrain
 from layerflow.config import RetrainConfig
-from layerflow.records import Sweep
+from layerflow.outcomes import Sweep
 from layerflow.sweeps.space import plan
 from tasks import choose_winner, load_data, validate_data
 from tasks.policy import data_in_service, forget_failure, result_storage

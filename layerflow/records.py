@@ -11,25 +11,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from layerflow.config import RetrainConfig
-
-#: What was decided about a model; the part before the first underscore is its status.
-Code = Literal[
-    "promoted_first",  # there was no champion, and the floors are met
-    "promoted_better",  # significantly better
-    "promoted_not_worse",  # within noise and margin
-    "promoted_not_comparable",  # gate.not_comparable says that the floors decide
-    "promoted_forced",  # gate.force, against the comparison
-    "kept_worse",  # significantly worse, or below the margin
-    "kept_within_noise",  # gate.rule better, and it is not significantly so
-    "kept_below_floor",  # a floor is not met, the baseline is not beaten, or a figure is missing
-    "kept_too_slow",  # above gate.max_latency_ratio
-    "kept_not_comparable",  # the champion can't be scored on these test examples
-    "kept_rolled_back",  # this very model was in service and was taken back
-    "unchanged",  # this very model is in service
-    "refused_unverified",  # the verification is of another export, or disagrees with the evaluation
-]
-
 
 class Record(BaseModel):
     """A step's result. ``folder`` is the step's own folder in the store, and is set by the store."""
@@ -272,36 +253,6 @@ class Verification(Record):
     seed: int  # by which the batches were drawn
 
 
-class Side(BaseModel):
-    """One of two compared models, as it ships, on the test examples."""
-
-    model_config = ConfigDict(frozen=True)
-
-    accuracy: float
-    lowest_recall: float
-    lowest_class: str
-    latency_p50_ms: float
-    latency_p99_ms: float
-
-
-class Comparison(BaseModel):
-    """Challenger and champion on the same test examples, in one process."""
-
-    model_config = ConfigDict(frozen=True)
-
-    champion_version: int
-    champion: Side
-    challenger: Side
-    both_right: int
-    only_challenger: int
-    only_champion: int
-    both_wrong: int
-    p_value: float
-    difference: float
-    difference_low: float
-    difference_high: float
-
-
 class Change(BaseModel):
     """Something that two receipts say differently, such as ``config.training.epochs``."""
 
@@ -310,101 +261,6 @@ class Change(BaseModel):
     field: str
     before: object
     after: object
-
-
-class Promotion(Record):
-    """The decision, and where the model is. ``version`` is the one in service after it, if any."""
-
-    code: Code
-    reason: str
-    name: str
-    version: int | None
-    published: str | None
-    accuracy: float
-    test_examples: int
-    champion_version: int | None
-    comparison: Comparison | None
-    changes: tuple[Change, ...]
-    receipt: str
-    report: str
-
-    @property
-    def status(self) -> str:
-        """``promoted``, ``kept``, ``unchanged`` or ``refused``."""
-        return self.code.partition("_")[0]
-
-
-class RolledBack(BaseModel):
-    """A version that was restored: ``version`` is in service now, with the model of ``restored``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    version: int
-    restored: int
-    instead_of: int
-    digest: str
-    published: str
-
-
-class Retrained(BaseModel):
-    """All that one run of the flow `retrain` made."""
-
-    model_config = ConfigDict(frozen=True)
-
-    data: DatasetRef
-    checked: DataReport
-    model: ModelRef
-    trained: TrainedRef
-    evaluation: Evaluation
-    export: ExportRef
-    verification: Verification
-    promotion: Promotion
-
-
-class StudyRef(BaseModel):
-    """Where the trials of a sweep lie in the store, and what they are compared by and pruned after."""
-
-    model_config = ConfigDict(frozen=True)
-
-    folder: str
-    monitor: str
-    warm_up: int
-
-
-class Trial(BaseModel):
-    """One training of a sweep: its settings by field, the validation's figure of each epoch, and of the best one."""
-
-    model_config = ConfigDict(frozen=True)
-
-    number: int
-    state: Literal["complete", "pruned", "failed", "running"]
-    value: float | None
-    settings: dict[str, object]
-    curve: tuple[float, ...]
-    seconds: float
-    reason: str
-
-
-class Swept(BaseModel):
-    """The trials of a sweep, the best of them and its config; ``card`` is the Markdown file for people."""
-
-    model_config = ConfigDict(frozen=True)
-
-    monitor: str
-    trials: tuple[Trial, ...]
-    winner: Trial
-    config: RetrainConfig
-    card: str
-
-
-class Sweep(BaseModel):
-    """All that one run of the flow `sweep` made: the trials, and what became of the best."""
-
-    model_config = ConfigDict(frozen=True)
-
-    swept: Swept
-    retrained: Retrained
 
 
 def _digest(content: object) -> str:

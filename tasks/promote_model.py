@@ -7,16 +7,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from layerflow.config import RetrainConfig
-from layerflow.records import (
-    DataReport,
-    DatasetRef,
-    Evaluation,
-    ExportRef,
-    ModelRef,
-    Promotion,
-    TrainedRef,
-    Verification,
-)
+from layerflow.outcomes import Promotion
+from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from tasks.policy import as_task, show_card, tell
 
 

@@ -2,7 +2,7 @@
 
 from prefect.runtime import flow_run
 
-from layerflow.records import RolledBack
+from layerflow.outcomes import RolledBack
 from tasks.policy import as_task, tell
 
 

@@ -21,7 +21,8 @@ from prefect.testing.utilities import prefect_test_harness  # noqa: E402
 
 from layerflow import store  # noqa: E402
 from layerflow.config import DataConfig, RetrainConfig  # noqa: E402
-from layerflow.records import DatasetRef, Retrained  # noqa: E402
+from layerflow.outcomes import Retrained  # noqa: E402
+from layerflow.records import DatasetRef  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 

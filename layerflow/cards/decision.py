@@ -2,7 +2,8 @@
 
 from layerflow.cards.markdown import COLOURS, INK, new_figure, picture, plain, short, table
 from layerflow.config import GateConfig
-from layerflow.records import Code, Comparison, DatasetRef, Evaluation, Promotion
+from layerflow.outcomes import Code, Comparison, Promotion
+from layerflow.records import DatasetRef, Evaluation
 from layerflow.registry.gate import p_text
 
 _WORDS: dict[Code, str] = {

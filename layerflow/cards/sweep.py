@@ -11,7 +11,7 @@ import yaml
 from layerflow.cards.markdown import COLOURS, INK, code, new_figure, picture, plain, short, table
 from layerflow.config import RetrainConfig
 from layerflow.errors import mask
-from layerflow.records import Trial
+from layerflow.outcomes import Trial
 from layerflow.sweeps.space import Space, configured
 
 #: Rows of the table beyond which only the best are shown: a card must load.

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from layerflow.config import GateConfig
-from layerflow.records import Code, Comparison, Evaluation, Side, Verification
+from layerflow.outcomes import Code, Comparison, Side
+from layerflow.records import Evaluation, Verification
 
 #: Level of the paired test, and of what lies outside the interval.
 LEVEL = 0.05

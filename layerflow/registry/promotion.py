@@ -16,15 +16,14 @@ from layerflow.code_digest import code_digest
 from layerflow.config import GateConfig, RetrainConfig
 from layerflow.errors import VerificationError, mask
 from layerflow.export import verification
+from layerflow.outcomes import Comparison, Promotion
 from layerflow.records import (
     Change,
-    Comparison,
     DataReport,
     DatasetRef,
     Evaluation,
     ExportRef,
     ModelRef,
-    Promotion,
     Record,
     TrainedRef,
     Verification,

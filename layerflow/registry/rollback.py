@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from layerflow import store
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.export import verification
-from layerflow.records import RolledBack
+from layerflow.outcomes import RolledBack
 from layerflow.registry import versions
 
 log = logging.getLogger(__name__)

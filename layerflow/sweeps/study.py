@@ -20,7 +20,8 @@ from filelock import FileLock
 from layerflow import store, user_code
 from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
-from layerflow.records import DatasetRef, StudyRef, Trial
+from layerflow.outcomes import StudyRef, Trial
+from layerflow.records import DatasetRef
 from layerflow.sweeps.space import Space, as_text, comparable
 
 if TYPE_CHECKING:

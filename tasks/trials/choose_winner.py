@@ -3,7 +3,7 @@
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import TrialError
-from layerflow.records import StudyRef, Swept, Trial
+from layerflow.outcomes import StudyRef, Swept, Trial
 from layerflow.sweeps.space import Space, configured
 from layerflow.sweeps.study import Study
 from tasks.policy import as_task, show_card

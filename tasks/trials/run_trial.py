@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import SweepError, TrialError, UnreachableError, config_sentence
-from layerflow.records import DatasetRef, Epoch, StudyRef, TrainedRef
+from layerflow.outcomes import StudyRef
+from layerflow.records import DatasetRef, Epoch, TrainedRef
 from layerflow.sweeps.space import Space, configured
 from layerflow.sweeps.study import Study, study_of
 from tasks.policy import as_task, show_card

@@ -13,7 +13,8 @@ import pytest
 from flows.retrain import retrain
 from layerflow import store
 from layerflow.config import RetrainConfig
-from layerflow.records import Record, Retrained
+from layerflow.outcomes import Retrained
+from layerflow.records import Record
 
 Edit = Callable[[dict[str, Any]], None]
 

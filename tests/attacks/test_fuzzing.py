@@ -23,7 +23,8 @@ from layerflow.config import RetrainConfig
 from layerflow.data import image_folder
 from layerflow.errors import LayerflowError, config_sentence
 from layerflow.export import verifier
-from layerflow.records import ModelRef, Retrained
+from layerflow.outcomes import Retrained
+from layerflow.records import ModelRef
 from layerflow.registry import versions
 
 CASES = int(os.environ.get("LAYERFLOW_FUZZ", "2000"))

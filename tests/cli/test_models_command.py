@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from layerflow.config import RetrainConfig
-from layerflow.records import Retrained
+from layerflow.outcomes import Retrained
 from layerflow.registry import versions
 from layerflow.registry.promotion import Challenger, promote
 

@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from flows.retrain import retrain
 from layerflow.config import RetrainConfig
-from layerflow.records import Retrained
+from layerflow.outcomes import Retrained
 from tasks import progress
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,7 +19,8 @@ from flows.retrain import retrain
 from layerflow import checksums, store
 from layerflow.config import RetrainConfig, TrainingConfig
 from layerflow.errors import ConfigError
-from layerflow.records import ModelRef, Retrained
+from layerflow.outcomes import Retrained
+from layerflow.records import ModelRef
 from layerflow.training import train
 from tasks import policy
 from tasks.trials.run_trial import run_trial

@@ -44,7 +44,8 @@ from layerflow.errors import (
     UnreachableError,
     WorkersLostError,
 )
-from layerflow.records import DatasetRef, StudyRef, Sweep, Trial
+from layerflow.outcomes import StudyRef, Sweep, Trial
+from layerflow.records import DatasetRef
 from layerflow.sweeps.space import configured, plan
 from layerflow.sweeps.study import Study, study_of
 from layerflow.training import ray_driver, train

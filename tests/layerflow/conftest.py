@@ -11,17 +11,8 @@ from layerflow.config import ModelConfig, RetrainConfig, TrainingConfig
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
 from layerflow.models.build import build
-from layerflow.records import (
-    DataReport,
-    DatasetRef,
-    Evaluation,
-    ExportRef,
-    ModelRef,
-    Promotion,
-    Retrained,
-    TrainedRef,
-    Verification,
-)
+from layerflow.outcomes import Promotion, Retrained
+from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from layerflow.registry.promotion import Challenger, promote
 from layerflow.training.train import train
 

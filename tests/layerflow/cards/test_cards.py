@@ -24,7 +24,8 @@ from layerflow.cards import report
 from layerflow.config import GateConfig, RetrainConfig
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.evaluation.calibration import calibration
-from layerflow.records import ClassScore, Code, Comparison, DatasetRef, Evaluation, Promotion, Record, Retrained
+from layerflow.outcomes import Code, Comparison, Promotion, Retrained
+from layerflow.records import ClassScore, DatasetRef, Evaluation, Record
 from layerflow.registry import versions
 from layerflow.registry.promotion import Challenger, promote
 from layerflow.registry.rollback import roll_back

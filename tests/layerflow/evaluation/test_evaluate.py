@@ -11,7 +11,7 @@ from layerflow.cards import evaluation as evaluation_card
 from layerflow.data.load import images_and_labels
 from layerflow.evaluation import evaluate
 from layerflow.models.predict import cross_entropy, softmax
-from layerflow.records import Retrained
+from layerflow.outcomes import Retrained
 
 
 def test_figures_equal_those_counted_from_the_models_own_answers(first_run: Retrained) -> None:

@@ -16,7 +16,7 @@ from layerflow import checksums, store
 from layerflow.checksums import DIGESTS, EXTRA
 from layerflow.errors import NotAnExportError, VerificationError
 from layerflow.export import verification
-from layerflow.records import Retrained
+from layerflow.outcomes import Retrained
 
 
 @pytest.fixture

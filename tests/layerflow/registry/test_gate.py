@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import binomtest
 
 from layerflow.config import GateConfig
-from layerflow.records import ClassScore, Comparison, Evaluation, Verification
+from layerflow.outcomes import Comparison
+from layerflow.records import ClassScore, Evaluation, Verification
 from layerflow.registry.gate import (
     above_majority,
     below_floor,

@@ -12,7 +12,7 @@ from layerflow import checksums, store
 from layerflow.checksums import EXTRA
 from layerflow.config import RetrainConfig
 from layerflow.errors import DamagedError, VerificationError
-from layerflow.records import Promotion
+from layerflow.outcomes import Promotion
 from layerflow.registry import versions
 from layerflow.registry.promotion import Challenger, changes, promote
 from layerflow.registry.rollback import roll_back

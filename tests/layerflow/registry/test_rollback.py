@@ -9,7 +9,7 @@ import pytest
 from layerflow import checksums, store
 from layerflow.checksums import DIGESTS
 from layerflow.errors import RegistryError, VerificationError
-from layerflow.records import Promotion
+from layerflow.outcomes import Promotion
 from layerflow.registry import versions
 from layerflow.registry.promotion import Challenger
 from layerflow.registry.rollback import roll_back

@@ -20,7 +20,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from layerflow import checksums, store
 from layerflow.checksums import EXTRA
 from layerflow.errors import DamagedError, RegistryError
-from layerflow.records import Promotion
+from layerflow.outcomes import Promotion
 from layerflow.registry import versions
 from layerflow.registry.promotion import Challenger
 
