@@ -44,10 +44,12 @@ def ours(task: str, batch: int, images: np.ndarray, labels: np.ndarray) -> tuple
     import tensorflow as tf
 
     from layerflow import devices
-    from layerflow.config import DevicesConfig, RetrainConfig, TrainingConfig
+    from layerflow.config import RetrainConfig
     from layerflow.models.classifier import Classifier
     from layerflow.models.networks import Mlp
     from layerflow.models.predict import make_predictor
+    from layerflow.settings.devices import DevicesConfig
+    from layerflow.settings.training import TrainingConfig
     from layerflow.training.checkpoint import Checkpoint
     from layerflow.training.engine import Engine, uses_xla
     from layers import Conv2D, Dense, Flatten, ReLU

@@ -21,7 +21,10 @@ from layerflow import devices
 from layerflow import store
 from layerflow.models.build import build
 from layerflow.training import engine, train
-from layerflow.config import DataConfig, DevicesConfig, ModelConfig, TrainingConfig
+from layerflow.settings.data import DataConfig
+from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.model import ModelConfig
+from layerflow.settings.training import TrainingConfig
 from layerflow.data.load import load
 from layerflow.records import DatasetRef, ModelRef
 devices.set_up(DevicesConfig(threads=1))

@@ -26,7 +26,9 @@ from layerflow.models.build import build
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
 from layerflow.registry import versions
-from layerflow.config import DataConfig, ModelConfig, RetrainConfig
+from layerflow.settings.data import DataConfig
+from layerflow.settings.model import ModelConfig
+from layerflow.config import RetrainConfig
 from layerflow.data.load import load
 from layerflow.registry.promotion import Challenger, promote
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification

@@ -74,9 +74,9 @@ print(json.dumps(figures))
 def mnist() -> Any:
     """MNIST through layerflow: images and labels of train and test."""
     from layerflow import store
-    from layerflow.config import DataConfig
     from layerflow.data.load import images_and_labels, load
     from layerflow.records import DatasetRef
+    from layerflow.settings.data import DataConfig
 
     data = store.make("load_data", "mnist", DatasetRef, lambda made: load(DataConfig(name="mnist"), made))
     parts = {split: [np.array(each) for each in images_and_labels(data, split)] for split in data.counts}

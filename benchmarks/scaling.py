@@ -41,8 +41,8 @@ def seconds_a_step(name: str, batch: int, strategy: Any) -> tuple[float, int, in
     """Least seconds of a step over ``batch`` images of MNIST's shape, its all-reduces, and its gradients' bytes."""
     import keras
 
-    from layerflow.config import ModelConfig
     from layerflow.models.networks import make_model
+    from layerflow.settings.model import ModelConfig
     from layerflow.training.engine import Engine
 
     random = np.random.default_rng(0)

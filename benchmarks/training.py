@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from layerflow import store
-from layerflow.config import DataConfig
 from layerflow.data.load import images_and_labels, load
 from layerflow.records import DatasetRef
+from layerflow.settings.data import DataConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {

@@ -19,8 +19,8 @@ from cli.output import console
 from cli.prefect_server import configured_url, ensure_answering
 from cli.run import quiet_stderr
 from layerflow import store
-from layerflow.config import DataConfig
 from layerflow.errors import LayerflowError, UnreachableError, UserError, mask
+from layerflow.settings.data import DataConfig
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 _PACKAGES = ("python", "tensorflow", "keras", "prefect", "tensorflow-datasets", "numpy")

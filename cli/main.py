@@ -23,8 +23,9 @@ from pydantic import BaseModel, ValidationError
 
 from cli import yaml_file
 from cli.terminal import Output, explain, interrupted, print_traceback
-from layerflow.config import DataConfig, RetrainConfig
+from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, config_sentence, mask
+from layerflow.settings.data import DataConfig
 
 # Flags keep the names of the config's fields, underscores and all; dashes work too.
 _settings = Parameter(name_transform=lambda name: name, negative=())

@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from layerflow.config import DevicesConfig
 from layerflow.errors import DeviceError
+from layerflow.settings.devices import DevicesConfig
 
 log = logging.getLogger(__name__)
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from layerflow.config import DevicesConfig, ModelConfig
 from layerflow.records import DatasetRef, ModelRef
+from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.model import ModelConfig
 from tasks.policy import step
 
 

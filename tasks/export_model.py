@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from layerflow.config import DevicesConfig
 from layerflow.records import DatasetRef, ExportRef, TrainedRef
+from layerflow.settings.devices import DevicesConfig
 from tasks.policy import step
 
 

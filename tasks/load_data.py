@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from layerflow.config import DataConfig, DevicesConfig
 from layerflow.records import DatasetRef
+from layerflow.settings.data import DataConfig
+from layerflow.settings.devices import DevicesConfig
 from tasks.policy import step
 
 

@@ -34,11 +34,14 @@ from prefect.runtime import flow_run
 from layerflow import store, user_code
 from layerflow.cards.markdown import code
 from layerflow.code_digest import code_digest
-from layerflow.config import DataConfig, DevicesConfig, ModelConfig, RetrainConfig
+from layerflow.config import RetrainConfig
 from layerflow.data import image_folder, source_key
 from layerflow.errors import LayerflowError, heals, mask
 from layerflow.records import DatasetRef, Profile, Record
 from layerflow.registry import versions
+from layerflow.settings.data import DataConfig
+from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.model import ModelConfig
 
 P = ParamSpec("P")
 T = TypeVar("T")

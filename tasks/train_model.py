@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from layerflow.config import DevicesConfig, TrainingConfig
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.training import TrainingConfig
 from tasks import progress
 from tasks.policy import card_shown, step
 

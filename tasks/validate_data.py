@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from layerflow import store
-from layerflow.config import ChecksConfig
 from layerflow.records import DataReport, DatasetRef, Profile
+from layerflow.settings.checks import ChecksConfig
 from tasks.policy import show_card, step
 
 

@@ -20,9 +20,10 @@ from prefect.settings import PREFECT_API_URL  # noqa: E402
 from prefect.testing.utilities import prefect_test_harness  # noqa: E402
 
 from layerflow import store  # noqa: E402
-from layerflow.config import DataConfig, RetrainConfig  # noqa: E402
+from layerflow.config import RetrainConfig  # noqa: E402
 from layerflow.outcomes import Retrained  # noqa: E402
 from layerflow.records import DatasetRef  # noqa: E402
+from layerflow.settings.data import DataConfig  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 

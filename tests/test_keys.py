@@ -2,8 +2,11 @@
 
 import pytest
 
-from layerflow.config import DataConfig, DevicesConfig, ModelConfig, TrainingConfig
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.data import DataConfig
+from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.model import ModelConfig
+from layerflow.settings.training import TrainingConfig
 from tasks import build_model, evaluate_model, export_model, load_data, train_model
 from tasks.policy import key_of
 

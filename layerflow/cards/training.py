@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from layerflow.cards.markdown import COLOURS, INK, new_figure, picture, plain, table, write
-from layerflow.config import TrainingConfig
 from layerflow.records import DatasetRef, Epoch, TrainedRef
+from layerflow.settings.training import TrainingConfig
 
 
 def write_card(config: TrainingConfig, trained: TrainedRef, data: DatasetRef, folder: Path) -> None:

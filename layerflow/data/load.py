@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from layerflow import checksums, store
-from layerflow.config import DataConfig
 from layerflow.data import decode, image_folder, tfds_source
 from layerflow.data.image_folder_builder import ImageTree
 from layerflow.errors import DatasetError
 from layerflow.memory import give_back
 from layerflow.records import DatasetRef
+from layerflow.settings.data import DataConfig
 
 log = logging.getLogger(__name__)
 

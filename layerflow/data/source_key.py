@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from layerflow import user_code
-from layerflow.config import DataConfig
 from layerflow.data import image_folder
+from layerflow.settings.data import DataConfig
 
 
 def identity(config: DataConfig, listing: image_folder.Listing | None = None) -> list[Any]:

@@ -18,8 +18,8 @@ from filelock import FileLock
 
 import layerflow.data.digits  # noqa: F401  (registers the builder `digits`)
 from layerflow import checksums, store, user_code
-from layerflow.config import DataConfig
 from layerflow.errors import DatasetError, MirrorError, UnreachableError, did_you_mean, heals, printed
+from layerflow.settings.data import DataConfig
 
 log = logging.getLogger(__name__)
 

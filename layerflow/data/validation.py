@@ -10,11 +10,12 @@ import numpy as np
 from scipy.spatial.distance import jensenshannon
 
 from layerflow.cards.data import write_card
-from layerflow.config import ChecksConfig, Level, RetrainConfig
+from layerflow.config import RetrainConfig
 from layerflow.data.load import images_and_labels
 from layerflow.errors import DataError
 from layerflow.memory import give_back
 from layerflow.records import DataReport, DatasetRef, Finding, Profile
+from layerflow.settings.checks import ChecksConfig, Level
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import keras
 
 from layerflow import user_code
-from layerflow.config import ModelConfig
 from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import make_model
 from layerflow.records import DatasetRef, ModelRef
+from layerflow.settings.model import ModelConfig
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import keras
 
 from layerflow import user_code
-from layerflow.config import ModelConfig
 from layerflow.errors import ConfigError
 from layerflow.models.cnn import Cnn
 from layerflow.models.mlp import Mlp
 from layerflow.models.resnet import Resnet
 from layerflow.models.vit import Vit
+from layerflow.settings.model import ModelConfig
 
 __all__ = ["Cnn", "Mlp", "Resnet", "Vit", "load_model", "make_model"]
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from layerflow.config import GateConfig
 from layerflow.outcomes import Code, Comparison, Side
 from layerflow.records import Evaluation, Verification
+from layerflow.settings.gate import GateConfig
 
 #: Level of the paired test, and of what lies outside the interval.
 LEVEL = 0.05

@@ -13,7 +13,7 @@ from layerflow import store
 from layerflow.cards import decision as decision_card
 from layerflow.cards import report
 from layerflow.code_digest import code_digest
-from layerflow.config import GateConfig, RetrainConfig
+from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError, mask
 from layerflow.export import verification
 from layerflow.outcomes import Comparison, Promotion
@@ -30,6 +30,7 @@ from layerflow.records import (
 )
 from layerflow.registry import gate, versions
 from layerflow.registry.gate import Verdict, below_floor, judge
+from layerflow.settings.gate import GateConfig
 
 log = logging.getLogger(__name__)
 

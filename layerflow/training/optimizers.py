@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from layerflow.config import TrainingConfig
 from layerflow.errors import ConfigError
+from layerflow.settings.training import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, steps_an_epoch: int) -> keras.optimizers.Optimizer:

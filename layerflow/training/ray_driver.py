@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 from layerflow import store, user_code
 from layerflow.code_digest import code_digest
-from layerflow.config import DevicesConfig, TrainingConfig
 from layerflow.errors import ClusterError, ConfigError, LayerflowError, UnreachableError, WorkersLostError, heals
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.training import TrainingConfig
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ import keras
 import tensorflow as tf
 
 from layerflow import store
-from layerflow.config import DevicesConfig, TrainingConfig
 from layerflow.records import DatasetRef, ModelRef
+from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.training import TrainingConfig
 from layerflow.training.train import fingerprint_of
 
 log = logging.getLogger(__name__)

@@ -16,13 +16,14 @@ import tensorflow as tf
 
 from layerflow import devices, memory, store
 from layerflow.code_digest import code_digest
-from layerflow.config import DevicesConfig, TrainingConfig
 from layerflow.data.load import images_and_labels
 from layerflow.errors import ConfigError, NonFiniteLossError, OutOfMemoryError, UnreachableError
 from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import load_model
 from layerflow.models.predict import make_predictor, total_cross_entropy, with_added_loss
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
+from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.training import TrainingConfig
 from layerflow.training.checkpoint import Checkpoint
 from layerflow.training.engine import Engine, uses_xla
 from layerflow.training.epoch_windows import resident_bytes

@@ -17,9 +17,11 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from layerflow.config import DevicesConfig, RetrainConfig, TrainingConfig
+from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, LayerflowError, NonFiniteLossError, OutOfMemoryError, heals
 from layerflow.records import DatasetRef, ModelRef
+from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.training import TrainingConfig
 from tasks import build_model, progress, train_model
 from tasks.policy import make
 

@@ -9,11 +9,13 @@ from PIL import Image
 
 from cli.main import _over_file
 from layerflow import store
-from layerflow.config import ChecksConfig, DataConfig, RetrainConfig
+from layerflow.config import RetrainConfig
 from layerflow.data import image_folder, validation
 from layerflow.data import load as data
 from layerflow.errors import ConfigError, DatasetError
 from layerflow.records import DataReport, DatasetRef
+from layerflow.settings.checks import ChecksConfig
+from layerflow.settings.data import DataConfig
 
 
 def photograph(number: int) -> bytes:

@@ -13,9 +13,10 @@ from cli.deploy import deploy
 from cli.prefect_server import ensure_answering
 from layerflow.cards import report
 from layerflow.cards import sweep as sweep_card
-from layerflow.config import DataConfig, RetrainConfig
+from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, ServerError
 from layerflow.registry import promotion
+from layerflow.settings.data import DataConfig
 from tasks import policy
 
 SECRETS = ("Zq7secret", "Zq7token")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cli import doctor
-from layerflow.config import DataConfig
 from layerflow.errors import ServerError
+from layerflow.settings.data import DataConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 THINGS = ["versions", "devices", "store", "dataset", "prefect", "locks"]

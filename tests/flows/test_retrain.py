@@ -17,10 +17,11 @@ import tasks
 from cli.run import _is_exported
 from flows.retrain import retrain
 from layerflow import checksums, store
-from layerflow.config import RetrainConfig, TrainingConfig
+from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
 from layerflow.outcomes import Retrained
 from layerflow.records import ModelRef
+from layerflow.settings.training import TrainingConfig
 from layerflow.training import train
 from tasks import policy
 from tasks.trials.run_trial import run_trial
@@ -235,7 +236,8 @@ if os.environ.get("DIE"):
     Checkpoint.save = save
 from cli.run import run_retrain
 from cli.terminal import Output
-from layerflow.config import RetrainConfig, TrainingConfig
+from layerflow.config import RetrainConfig
+from layerflow.settings.training import TrainingConfig
 print("EPOCHS", run_retrain(RetrainConfig(training=TrainingConfig(epochs=8)), Output()).result.trained.epochs)
 """
     environment = {**os.environ, "LAYERFLOW_STORE": str(tmp_path / "store"), "PREFECT_HOME": str(tmp_path / "prefect")}

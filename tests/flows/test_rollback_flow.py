@@ -10,9 +10,9 @@ from prefect.utilities.callables import parameter_schema
 
 from cli.run import _by_hand
 from flows.rollback import rollback
-from layerflow.config import RegistryConfig
 from layerflow.errors import RegistryError
 from layerflow.registry import versions
+from layerflow.settings.gate import RegistryConfig
 
 
 def read(flow_run_id: Any) -> tuple[Any, Any]:

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from layerflow import store
-from layerflow.config import ModelConfig, RetrainConfig, TrainingConfig
+from layerflow.config import RetrainConfig
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
 from layerflow.models.build import build
 from layerflow.outcomes import Promotion, Retrained
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from layerflow.registry.promotion import Challenger, promote
+from layerflow.settings.model import ModelConfig
+from layerflow.settings.training import TrainingConfig
 from layerflow.training.train import train
 
 Decide = Callable[..., Promotion]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from layerflow.config import DataConfig, RetrainConfig
+from layerflow.config import RetrainConfig
 from layerflow.errors import config_sentence
+from layerflow.settings.data import DataConfig
 
 
 @pytest.mark.parametrize(

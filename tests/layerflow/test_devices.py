@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from layerflow.config import DevicesConfig
 from layerflow.devices import enable_memory_growth, set_up
 from layerflow.errors import DeviceError
+from layerflow.settings.devices import DevicesConfig
 
 
 class FakeGpus:
@@ -71,7 +71,7 @@ def test_a_memory_limit_is_set_on_every_gpu_instead_of_growth(monkeypatch: pytes
 
 def test_determinism_is_switched_on_when_asked_for() -> None:
     script = """
-from layerflow.config import DevicesConfig
+from layerflow.settings.devices import DevicesConfig
 from layerflow.devices import set_up
 import tensorflow as tf
 set_up(DevicesConfig())

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from layerflow import user_code
-from layerflow.config import ModelConfig, RetrainConfig
+from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
 from layerflow.models import build as building
 from layerflow.models.network_digest import digest_of
 from layerflow.records import DatasetRef
+from layerflow.settings.model import ModelConfig
 
 LAYERFLOW = Path(sys.executable).with_name("layerflow")
 NETS = '''

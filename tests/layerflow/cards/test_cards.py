@@ -21,7 +21,7 @@ from layerflow.cards import decision as decision_card
 from layerflow.cards import evaluation as evaluation_card
 from layerflow.cards import markdown as cards
 from layerflow.cards import report
-from layerflow.config import GateConfig, RetrainConfig
+from layerflow.config import RetrainConfig
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.evaluation.calibration import calibration
 from layerflow.outcomes import Code, Comparison, Promotion, Retrained
@@ -29,6 +29,7 @@ from layerflow.records import ClassScore, DatasetRef, Evaluation, Record
 from layerflow.registry import versions
 from layerflow.registry.promotion import Challenger, promote
 from layerflow.registry.rollback import roll_back
+from layerflow.settings.gate import GateConfig
 
 NAME = "mlp-digits"
 Decide = Callable[..., Promotion]

@@ -16,11 +16,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from layerflow import store
-from layerflow.config import DataConfig
 from layerflow.data import decode, image_folder, source_key
 from layerflow.data import load as data
 from layerflow.errors import DatasetError, FolderChangedError, heals
 from layerflow.records import DatasetRef
+from layerflow.settings.data import DataConfig
 
 
 def encoded(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options: object) -> bytes:

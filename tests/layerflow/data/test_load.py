@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from layerflow.config import DataConfig
 from layerflow.data import decode, load, source_key, tfds_source
 from layerflow.errors import ConfigError, DatasetError, MirrorError, UnreachableError
 from layerflow.records import DatasetRef
+from layerflow.settings.data import DataConfig
 
 
 def test_every_digit_is_in_exactly_one_split_with_its_own_label(digits: DatasetRef) -> None:
@@ -188,7 +188,7 @@ def test_two_processes_prepare_a_dataset_once_and_leftovers_are_swept(empty_stor
     leftover.mkdir(parents=True)
     script = """
 from layerflow import store
-from layerflow.config import DataConfig
+from layerflow.settings.data import DataConfig
 from layerflow.data.load import load
 from layerflow.records import DatasetRef
 import sys

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from layerflow import store
-from layerflow.config import ChecksConfig
 from layerflow.data import validation
 from layerflow.errors import DataError
 from layerflow.records import DataReport, DatasetRef, Profile
+from layerflow.settings.checks import ChecksConfig
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 _number = itertools.count()

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import pytest
 
-from layerflow.config import ModelConfig
 from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import make_model
+from layerflow.settings.model import ModelConfig
 
 
 def digest(folder: Path, network: keras.Model) -> str:

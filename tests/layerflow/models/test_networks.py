@@ -11,13 +11,14 @@ import pytest
 import tensorflow as tf
 
 from layerflow import store
-from layerflow.config import MODELS, ModelConfig, TrainingConfig
 from layerflow.errors import ConfigError
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
 from layerflow.models.build import build
 from layerflow.models.networks import Mlp, make_model
 from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef
+from layerflow.settings.model import MODELS, ModelConfig
+from layerflow.settings.training import TrainingConfig
 from layerflow.training import engine, train
 
 #: A small one of each.

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from layerflow.config import GateConfig
 from layerflow.outcomes import Comparison
 from layerflow.records import ClassScore, Evaluation, Verification
 from layerflow.registry.gate import (
@@ -20,6 +19,7 @@ from layerflow.registry.gate import (
     too_slow,
 )
 from layerflow.registry.promotion import Challenger
+from layerflow.settings.gate import GateConfig
 
 
 def counted(both: int, challenger: int, champion: int, neither: int, slower: float = 1.0) -> Comparison:

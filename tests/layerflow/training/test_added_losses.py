@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from layerflow import store
-from layerflow.config import ModelConfig, TrainingConfig
 from layerflow.data.load import images_and_labels
 from layerflow.models.build import build
 from layerflow.records import DatasetRef, ModelRef
+from layerflow.settings.model import ModelConfig
+from layerflow.settings.training import TrainingConfig
 from layerflow.training import engine as engine_module
 from layerflow.training import train as training
 from layerflow.training.checkpoint import Checkpoint

@@ -22,11 +22,12 @@ import pytest
 import tensorflow as tf
 
 from layerflow import store
-from layerflow.config import ModelConfig, TrainingConfig
 from layerflow.data.load import images_and_labels
 from layerflow.errors import ClusterError, NonFiniteLossError, UnreachableError
 from layerflow.models.build import build
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.model import ModelConfig
+from layerflow.settings.training import TrainingConfig
 from layerflow.training import ray_driver
 from layerflow.training import train as training
 from layerflow.training.epoch_windows import Windows

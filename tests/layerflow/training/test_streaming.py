@@ -14,12 +14,13 @@ import pytest
 import tensorflow as tf
 
 from layerflow import memory, store
-from layerflow.config import ModelConfig, TrainingConfig
 from layerflow.data.load import images_and_labels
 from layerflow.models import build as building
 from layerflow.models.networks import Mlp
 from layerflow.models.predict import make_predictor
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.model import ModelConfig
+from layerflow.settings.training import TrainingConfig
 from layerflow.training import epoch_windows
 from layerflow.training import train as training
 from layerflow.training.engine import Engine

@@ -9,9 +9,10 @@ from tensorboard.backend.event_processing.event_accumulator import HISTOGRAMS, E
 from tensorboard.util.tensor_util import make_ndarray
 
 from layerflow import store
-from layerflow.config import ModelConfig, TrainingConfig
 from layerflow.models.build import build
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.model import ModelConfig
+from layerflow.settings.training import TrainingConfig
 from layerflow.training import tensorboard
 from layerflow.training import train as training
 from layerflow.training.tensorboard import RunLog, folder_of

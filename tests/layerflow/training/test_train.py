@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 
 from layerflow import devices, store
-from layerflow.config import OPTIMIZERS, SCHEDULES, DevicesConfig, ModelConfig, TrainingConfig
 from layerflow.errors import ConfigError, NonFiniteLossError
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model
@@ -23,6 +22,9 @@ from layerflow.models.build import build
 from layerflow.models.networks import Mlp
 from layerflow.models.predict import cross_entropy
 from layerflow.records import DatasetRef, Epoch, Evaluation, ExportRef, ModelRef, TrainedRef
+from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.model import ModelConfig
+from layerflow.settings.training import OPTIMIZERS, SCHEDULES, TrainingConfig
 from layerflow.training import engine as engine_module
 from layerflow.training import train as training
 from layerflow.training.checkpoint import Checkpoint
@@ -174,7 +176,7 @@ from layerflow import store
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
 from layerflow.training import train as training
-from layerflow.config import TrainingConfig
+from layerflow.settings.training import TrainingConfig
 from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef
 data, model = DatasetRef.model_validate_json(sys.argv[1]), ModelRef.model_validate_json(sys.argv[2])
 def train(epochs, seed):

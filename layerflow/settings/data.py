@@ -1,0 +1,127 @@
+"""The group ``data``: which images, and how they are divided."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from layerflow.errors import printed
+from layerflow.settings.fields import Group, own_module
+
+#: As many as an image that is read may have.
+_MOST_PIXELS = 100_000_000
+
+
+def _require_nameable(path: str) -> None:
+    try:
+        path.encode()
+        Path(path).expanduser()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"a folder whose path is text in UTF-8, as records and the server keep it, not {printed(path)}; "
+            "rename it, or set a link to it"
+        ) from error
+    except RuntimeError as error:
+        raise ValueError(f"a folder; {printed(path)} names the home of nobody") from error
+    if "\0" in path:
+        raise ValueError("a folder whose path has no null character")
+
+
+class DataConfig(Group):
+    """Which images, and how they are divided."""
+
+    model_config = ConfigDict(title="Data")
+
+    name: str = Field(
+        "digits",
+        max_length=100,
+        # Letters, digits and underscores, as TFDS names are: no path can hide in a name.
+        pattern=r"^[A-Za-z]\w*(/[A-Za-z0-9][\w.+-]*)?(:\d+\.\d+\.\d+)?$",
+        description="`digits` (built in), `folder` (your own images, in `path`), or any TensorFlow Datasets name of "
+        "labelled images: `mnist`, `mnist:3.0.1`.",
+    )
+    path: Path | None = Field(
+        None, description="`folder`: where `train/<class>/` lies, and `test/<class>/` where there is one."
+    )
+    module: Annotated[str, AfterValidator(own_module)] | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*$",
+        max_length=200,
+        description="A module of yours that registers a TensorFlow Datasets builder: `mypackage.mydataset`.",
+    )
+    data_dir: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder, or bucket that TensorFlow Datasets can read, in which the dataset is prepared already.",
+    )
+    mirror: Path | None = Field(
+        None,
+        description="Folder of raw files, one sub-folder a dataset, used instead of the network. "
+        "Default: the environment variable LAYERFLOW_MIRROR.",
+    )
+    image_size: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$",
+        description="Height and width that images get: `32x32`. Default: their own, if all have the same.",
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 for grey images, 3 for colour. Default: their own; of a folder, 1 if all are grey."
+    )
+    test_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the images held back for the test where the data have no split for it; decided as "
+        "`validation_fraction` is.",
+    )
+    validation_fraction: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Share of the training split held back for validation; the bytes of an image decide, "
+        "so that an image stays on its side when others are added.",
+    )
+    max_broken: float = Field(
+        0.0, ge=0, lt=1, description="`folder`: share of the files that may be left out because they can't be read."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for place in filter(None, (self.path, self.mirror, self.data_dir)):
+            _require_nameable(str(place))
+        if self.size and self.size[0] * self.size[1] > _MOST_PIXELS:
+            raise ValueError(f"an image_size of at most {_MOST_PIXELS:,} pixels")
+        if self.name == "folder" and self.path is None:
+            raise ValueError("--data.path is missing; it names the folder of images that data.name folder reads")
+        if self.name != "folder" and self.path is not None:
+            raise ValueError("data.path goes with data.name folder; add --data.name folder, or leave data.path out")
+        if self.name == "folder" and (self.module or self.data_dir):
+            raise ValueError("data.module and data.data_dir with a dataset of TensorFlow Datasets, not with a folder")
+        return self
+
+    @property
+    def mirror_folder(self) -> Path | None:
+        """The mirror in force: this field, or the environment's."""
+        default = os.environ.get("LAYERFLOW_MIRROR")
+        return self.mirror or (Path(default) if default else None)
+
+    @property
+    def title(self) -> str:
+        """What the data are called: the dataset's name, or that of the folder."""
+        if self.path is None:
+            return self.name.partition(":")[0].replace("/", "-")
+        name = self.path.expanduser().absolute().name
+        title = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "folder"
+        # Two folders whose names differ in other letters only are two.
+        return title if name.isascii() else f"{title}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:6]}"
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of ``image_size``."""
+        if self.image_size is None:
+            return None
+        height, width = self.image_size.split("x")
+        return int(height), int(width)

@@ -1,0 +1,80 @@
+"""The groups ``gate`` and ``registry``: what a model must reach before it is published, and where."""
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from layerflow.settings.fields import Group
+
+
+class GateConfig(Group):
+    """What a model must reach before it is published."""
+
+    model_config = ConfigDict(title="Gate")
+
+    rule: Literal["not_worse", "better"] = Field(
+        "not_worse",
+        description="`not_worse`: not significantly worse than the champion, and not less accurate by more than "
+        "`margin`; `better`: significantly better.",
+    )
+    margin: float = Field(
+        0.005, ge=0, le=1, description="How much less accurate than the champion a model may be under `not_worse`."
+    )
+    min_accuracy: float = Field(
+        0.0, ge=0, le=1, description="Lowest accuracy on the test images that may be published."
+    )
+    baseline: Literal["majority", "none"] = Field(
+        "majority",
+        description="What a model must be significantly better than: always answering the test images' most frequent "
+        "class, or nothing.",
+    )
+    min_class_recall: float = Field(
+        0.01,  # any above zero: of up to 100 images of a class, one must be recognized
+        ge=0,
+        le=1,
+        description="Lowest recall of any class that may be published; of those with at least `min_class_examples`.",
+    )
+    min_class_examples: int = Field(
+        10,  # a model with a recall of 0.4 misses all of ten images in 0.6 % of cases
+        ge=1,
+        description="Fewest test images by which the recall of a class is judged.",
+    )
+    min_test_examples: int = Field(
+        100, ge=1, description="Fewest test images that prove anything; with fewer, nothing is published."
+    )
+    max_latency_ratio: float | None = Field(
+        None, gt=0, description="Highest 99th percentile of the latency, as a multiple of the champion's."
+    )
+    not_comparable: Literal["keep", "floors_only"] = Field(
+        "keep",
+        description="What happens where the champion can't be compared (other test images or classes, damaged): it "
+        "stays, or the floors alone decide.",
+    )
+    force: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="A reason to publish what the comparison would keep; it stands in the receipt. The floors hold.",
+    )
+
+
+#: A published name is a folder's, and part of others' names, which file systems limit to 255 bytes.
+PUBLISHED, MOST_PUBLISHED = r"^[A-Za-z0-9][A-Za-z0-9._-]*$", 100
+
+
+class RegistryConfig(Group):
+    """Where a model is published."""
+
+    model_config = ConfigDict(title="Registry (advanced)")
+
+    name: str | None = Field(
+        None,
+        pattern=PUBLISHED,
+        max_length=MOST_PUBLISHED,
+        description="Name of the published model; default: model and dataset, such as `mlp-digits`.",
+    )
+    keep: int = Field(
+        10,
+        ge=1,
+        description="Versions that are kept; the champion and the one it can be rolled back to always are.",
+    )
