@@ -74,7 +74,8 @@ print(json.dumps(figures))
 def mnist() -> Any:
     """MNIST through layerflow: images and labels of train and test."""
     from layerflow import store
-    from layerflow.data.load import images_and_labels, load
+    from layerflow.data.arrays import images_and_labels
+    from layerflow.data.load import load
     from layerflow.records import DatasetRef
     from layerflow.settings.data import DataConfig
 

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from layerflow import store
-from layerflow.data.load import images_and_labels, load
+from layerflow.data.arrays import images_and_labels
+from layerflow.data.load import load
 from layerflow.records import DatasetRef
 from layerflow.settings.data import DataConfig
 

@@ -19,7 +19,7 @@ from layerflow.cards.markdown import (
     table,
     write,
 )
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.records import DataReport, DatasetRef
 
 #: Classes and images of each that are shown: what fits on a page, and of photographs into 300 kB.

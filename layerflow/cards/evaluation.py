@@ -21,7 +21,7 @@ from layerflow.cards.markdown import (
     table,
     write,
 )
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.evaluation.calibration import Calibration, calibration
 from layerflow.records import DatasetRef, Evaluation, TrainedRef
 

@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from layerflow import checksums, store
+from layerflow import checksums
 from layerflow.data import decode, image_folder, tfds_source
 from layerflow.data.image_folder_builder import ImageTree
 from layerflow.errors import DatasetError
@@ -25,7 +25,6 @@ from layerflow.records import DatasetRef
 from layerflow.settings.data import DataConfig
 
 log = logging.getLogger(__name__)
-
 T = TypeVar("T")
 Shape = tuple[int, int, int]
 #: Bytes of images that are handled at once: so many that the work costs more than the calls, few for any memory.
@@ -85,13 +84,6 @@ def check(config: DataConfig) -> str:
     if isinstance(builder, ImageTree):
         return f"{len(builder.listing.files):,} files in {builder.listing.root}"
     return tfds_source.require_sources(builder, config)
-
-
-def images_and_labels(data: DatasetRef, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The memory-mapped images and labels of a split, as ``load`` describes them."""
-    folder = store.path(data.folder)
-    images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
-    return images, np.load(folder / f"{split}_labels.npy", mmap_mode="r", allow_pickle=False)
 
 
 def _open(config: DataConfig) -> tuple[tfds.core.DatasetBuilder, Shape]:

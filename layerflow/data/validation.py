@@ -11,7 +11,7 @@ from scipy.spatial.distance import jensenshannon
 
 from layerflow.cards.data import write_card
 from layerflow.config import RetrainConfig
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.errors import DataError
 from layerflow.memory import give_back
 from layerflow.records import DataReport, DatasetRef, Finding, Profile

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from layerflow import checksums, store
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.models.networks import load_model
 from layerflow.models.predict import cross_entropy, make_predictor, softmax
 from layerflow.records import ClassScore, DatasetRef, Evaluation, TrainedRef

@@ -13,7 +13,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from layerflow import store
 from layerflow.checksums import DIGESTS, EXTRA, write_digests
 from layerflow.code_digest import code_digest
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.models.networks import load_model
 from layerflow.models.predict import make_predictor, softmax
 from layerflow.records import DatasetRef, ExportRef, TrainedRef

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.records import DatasetRef, TrainedRef
 
 log = logging.getLogger(__name__)

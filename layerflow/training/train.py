@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from layerflow import devices, memory, store
 from layerflow.code_digest import code_digest
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.errors import ConfigError, NonFiniteLossError, OutOfMemoryError, UnreachableError
 from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import load_model

@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 from layerflow import store
 from layerflow.data import decode, image_folder, source_key
 from layerflow.data import load as data
+from layerflow.data.arrays import images_and_labels
 from layerflow.errors import DatasetError, FolderChangedError, heals
 from layerflow.records import DatasetRef
 from layerflow.settings.data import DataConfig
@@ -55,7 +56,7 @@ def load(root: Path, **settings: object) -> DatasetRef:
 
 
 def arrays(made: DatasetRef, split: str) -> tuple[np.ndarray, np.ndarray]:
-    return data.images_and_labels(made, split)
+    return images_and_labels(made, split)
 
 
 def test_the_digits_as_a_folder_of_pictures_are_the_digits(empty_store: Path, tmp_path: Path) -> None:

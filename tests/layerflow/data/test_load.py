@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from layerflow.data import decode, load, source_key, tfds_source
+from layerflow.data import arrays, decode, load, source_key, tfds_source
 from layerflow.errors import ConfigError, DatasetError, MirrorError, UnreachableError
 from layerflow.records import DatasetRef
 from layerflow.settings.data import DataConfig
@@ -29,7 +29,7 @@ def test_every_digit_is_in_exactly_one_split_with_its_own_label(digits: DatasetR
     )
     received = []
     for split in digits.counts:
-        images, labels = load.images_and_labels(digits, split)
+        images, labels = arrays.images_and_labels(digits, split)
         assert images.dtype == np.uint8
         assert labels.dtype == np.int32
         assert images.shape == (digits.counts[split], *digits.image_shape)
@@ -38,7 +38,7 @@ def test_every_digit_is_in_exactly_one_split_with_its_own_label(digits: DatasetR
 
 
 def test_arrays_are_memory_mapped(digits: DatasetRef) -> None:
-    assert isinstance(load.images_and_labels(digits, "train")[0], np.memmap)
+    assert isinstance(arrays.images_and_labels(digits, "train")[0], np.memmap)
 
 
 def test_loading_again_gives_the_same_bytes(digits: DatasetRef, empty_store: Path, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_validation_does_not_touch_test_and_keeps_its_images_when_it_grows(digit
     folder.mkdir()
     more = load.load(DataConfig(validation_fraction=0.3), folder)
     assert more.test_digest == digits.test_digest
-    before = {image.tobytes() for image in load.images_and_labels(digits, "validation")[0]}
+    before = {image.tobytes() for image in arrays.images_and_labels(digits, "validation")[0]}
     after = {image.tobytes() for image in np.load(folder / "validation_images.npy")}
     assert before < after
     # 1,437 draws at 0.3: three standard deviations are 52.

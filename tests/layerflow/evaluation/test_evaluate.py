@@ -8,7 +8,7 @@ import pytest
 
 from layerflow import checksums, store
 from layerflow.cards import evaluation as evaluation_card
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.evaluation import evaluate
 from layerflow.models.predict import cross_entropy, softmax
 from layerflow.outcomes import Retrained

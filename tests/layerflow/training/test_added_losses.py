@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from layerflow import store
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.models.build import build
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.model import ModelConfig

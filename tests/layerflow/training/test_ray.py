@@ -22,7 +22,7 @@ import pytest
 import tensorflow as tf
 
 from layerflow import store
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.errors import ClusterError, NonFiniteLossError, UnreachableError
 from layerflow.models.build import build
 from layerflow.records import DatasetRef, ModelRef, TrainedRef

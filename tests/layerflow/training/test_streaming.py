@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from layerflow import memory, store
-from layerflow.data.load import images_and_labels
+from layerflow.data.arrays import images_and_labels
 from layerflow.models import build as building
 from layerflow.models.networks import Mlp
 from layerflow.models.predict import make_predictor
