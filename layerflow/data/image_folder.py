@@ -4,7 +4,6 @@ What is in the folder is known by the content of its files. An index in the stor
 size, times and inode, so that only files that changed are read again.
 """
 
-import errno
 import hashlib
 import itertools
 import json
@@ -12,7 +11,6 @@ import logging
 import os
 import stat
 import time
-import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,15 +22,12 @@ import numpy as np
 from layerflow import store
 from layerflow.code_digest import code_digest
 from layerflow.data import decode
-from layerflow.errors import DatasetError, FolderChangedError, heals
+from layerflow.data.image_folder_layout import MOST_NAMED, FoundFile, ImageFile, brief, class_names, find_files
+from layerflow.errors import DatasetError, FolderChangedError
 
 T = TypeVar("T")
 S = TypeVar("S")
 log = logging.getLogger(__name__)
-
-SPLITS = ("train", "test")
-#: Files that are looked into; others in the folder of a class are left out, and named.
-_NAMES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 #: A file that changed so shortly before it was looked at may change again without another time: git's rule.
 _RACY_NS = 2_000_000_000
 #: Threads that read, and parts of the files that are handed to each of them ahead of the use of their results.
@@ -41,27 +36,9 @@ _THREADS, _AHEAD = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinit
 _PART, _PART_BYTES = 32, 2**22
 #: Largest file that is read: larger ones are no photographs.
 _MOST_BYTES = 2**28
-#: Folders in each other below that of a class: more are a mistake, and end where the system takes no longer path.
-_MOST_LEVELS = 50
 #: Seconds between two lines that say how far reading is.
 _PROGRESS_SECONDS = 10.0
-#: Names that a sentence names; the rest stands in the log.
-_NAMED = 20
-#: Characters of a path that a sentence shows: its beginning and, most of them, its end.
-_MOST_SHOWN = 200
-
 _listings: dict[Path, "Listing"] = {}
-
-
-class ImageFile(NamedTuple):
-    """A file of the tree. ``shape`` is (height, width, channels), or ``reason`` says why it is no image."""
-
-    path: str
-    split: str
-    label: str
-    digest: str
-    shape: tuple[int, int, int] | None
-    reason: str
 
 
 class Listing(NamedTuple):
@@ -82,32 +59,15 @@ def scan(root: Path) -> Listing:
     root = root.expanduser().absolute()
     began = time.time_ns()
     files = sorted(
-        _learn(root, _found_in(root), began), key=lambda file: (file.split, file.digest, file.label, file.path)
+        _learn(root, find_files(root), began), key=lambda file: (file.split, file.digest, file.label, file.path)
     )
-    classes = _classes(root, files)
+    classes = class_names(root, files)
     numbers = {name: number for number, name in enumerate(classes)}
     content = hashlib.sha256(json.dumps(classes).encode())
     for file in files:
         content.update(f"{file.split}/{numbers[file.label]}/{file.digest}\n".encode())
     _listings[root] = Listing(root, tuple(files), classes, content.hexdigest())
     return _listings[root]
-
-
-def _found_in(root: Path) -> list["_Found"]:
-    try:
-        return list(_walk(root))
-    except FileNotFoundError as error:
-        raise FolderChangedError(
-            f"{_shown(root)} must be at rest while it is read. {_shown(error.filename)} is gone meanwhile; run again "
-            "when nothing writes there."
-        ) from error
-    except OSError as error:
-        if heals(error) and error.errno != errno.ENAMETOOLONG:
-            raise
-        raise DatasetError(
-            f"{_shown(error.filename)} must be a folder that can be listed. The system says: {error.strerror}; change "
-            "its permissions or shorten its path, or move it away."
-        ) from error
 
 
 def listed(root: Path) -> Listing:
@@ -129,13 +89,14 @@ def require_few_broken(listing: Listing, broken: list[tuple[str, str]], allowed:
     if not broken:
         return
     total = len(listing.files)
-    named = [f"{_shown(path)} ({reason})" for path, reason in sorted(broken)]
-    rest = f" and {len(named) - _NAMED:,} more, which the log names" if len(named) > _NAMED else ""
+    named = [f"{brief(path)} ({reason})" for path, reason in sorted(broken)]
+    rest = f" and {len(named) - MOST_NAMED:,} more, which the log names" if len(named) > MOST_NAMED else ""
     sentence = (
-        f"{len(named):,} of {total:,} files in {_shown(listing.root)} can't be read: {', '.join(named[:_NAMED])}{rest}"
+        f"{len(named):,} of {total:,} files in {brief(listing.root)} can't be read: "
+        f"{', '.join(named[:MOST_NAMED])}{rest}"
     )
     if len(broken) > allowed * total:
-        for line in named[_NAMED:]:
+        for line in named[MOST_NAMED:]:
             log.error("can't be read: %s", line)
         raise DatasetError(
             f"The images must be whole, but for a share of data.max_broken ({allowed:g}). {sentence}; mend or remove "
@@ -160,7 +121,7 @@ def shape_of(listing: Listing, image_size: tuple[int, int] | None, channels: int
     if image_size is None and len(sizes) > 1:
         common = ", ".join(f"{height}x{width} ({count:,})" for (height, width), count in sizes.most_common(3))
         raise DatasetError(
-            f"The images must be of one size, or data.image_size must say which they get. {_shown(listing.root)} holds "
+            f"The images must be of one size, or data.image_size must say which they get. {brief(listing.root)} holds "
             f"{len(sizes):,} sizes: {common}{', …' if len(sizes) > 3 else ''}; set --data.image_size, to 32x32 say."
         )
     height, width = image_size or next(iter(sizes))
@@ -188,7 +149,7 @@ def read_batches(
         if content is None or hashlib.sha256(content).hexdigest() != file.digest:
             _unlearn(listing.root, file.path)
             raise FolderChangedError(
-                f"{_shown(listing.root)} must be at rest while it is read. {_shown(file.path)} changed meanwhile; run "
+                f"{brief(listing.root)} must be at rest while it is read. {brief(file.path)} changed meanwhile; run "
                 "again when nothing writes there."
             )
         try:
@@ -207,82 +168,7 @@ def read_batches(
             yield np.stack([image for image, _ in whole]), np.array([label for _, label in whole])
 
 
-class _Found(NamedTuple):
-    """A file as the system knows it; ``path`` is relative to the folder."""
-
-    split: str
-    label: str
-    path: str
-    mode: int
-    #: Size, times of content and of attributes, inode: a file of which none has changed was not changed.
-    status: list[int]
-
-
-def _walk(root: Path) -> Iterator[_Found]:
-    """Each file that is named as an image."""
-    if not root.is_dir():
-        raise DatasetError(
-            f"data.path must be a folder with train/<class>/ and, where you have one, test/<class>/. {_shown(root)} "
-            f"{'is no folder' if root.exists() else 'does not exist'}."
-        )
-    found = {entry.name for entry in os.scandir(root) if _is_folder(entry) and not entry.name.startswith(".")}
-    if "train" not in found or found - set(SPLITS):
-        raise DatasetError(
-            f"data.path must hold train/<class>/ and, where you have one, test/<class>/. {_shown(root)} holds "
-            f"{', '.join(map(_shown, sorted(found))) or 'no folder'}; rename or move what is there."
-        )
-    others: list[str] = []
-    for split in sorted(found):
-        for entry in sorted(os.scandir(root / split), key=lambda entry: entry.name):
-            if entry.name.startswith("."):
-                continue
-            if not _is_folder(entry):
-                raise DatasetError(
-                    f"{_shown(root / split)} must hold a folder for each class and nothing else. It holds the file "
-                    f"{_shown(entry.name)}; move it into its class's folder, or away."
-                )
-            for path, status in _files(root / split / entry.name, ()):
-                relative = os.path.relpath(path, root)
-                if os.path.splitext(path)[1].lower() in _NAMES:
-                    known = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-                    yield _Found(split, entry.name, relative, stat.S_IFMT(status.st_mode), known)
-                else:
-                    others.append(relative)
-    if others:
-        shown = ", ".join(map(_shown, others[:_NAMED]))
-        log.warning("%d files that are not named as images are left out: %s%s", len(others), shown, _more(others))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.stat_result]]:
-    here = folder.stat()
-    if len(above) == _MOST_LEVELS:
-        raise DatasetError(
-            f"The folder of a class must be at most {_MOST_LEVELS} folders deep. {_shown(folder)} is deeper; move its "
-            "images up."
-        )
-    if (here.st_dev, here.st_ino) in above:
-        raise DatasetError(f"{_shown(folder)} must not lead back to a folder above it, as that link does; remove it.")
-    for entry in os.scandir(folder):
-        if entry.name.startswith("."):
-            continue
-        try:
-            status = entry.stat()
-        except OSError:  # a link to nothing, or to itself
-            status = entry.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            yield from _files(Path(entry.path), (*above, (here.st_dev, here.st_ino)))
-        else:
-            yield entry.path, status
-
-
-def _learn(root: Path, found: list[_Found], began: int) -> Iterable[ImageFile]:
+def _learn(root: Path, found: list[FoundFile], began: int) -> Iterable[ImageFile]:
     """Digest and shape of each file: from the index where the system says it is as it was, else from its content."""
     index = _index_of(root)
     with store.locked(f"folder-{index.stem}"):
@@ -293,7 +179,7 @@ def _learn(root: Path, found: list[_Found], began: int) -> Iterable[ImageFile]:
         for part, looks in _in_threads(lambda file: _look(root, file), new, _PART):
             seen |= {each.path: look for each, look in zip(part, looks, strict=True)}
             if time.monotonic() - told > _PROGRESS_SECONDS:
-                log.info("%s: %s of %s new files read", _shown(root), f"{len(seen):,}", f"{len(new):,}")
+                log.info("%s: %s of %s new files read", brief(root), f"{len(seen):,}", f"{len(new):,}")
                 told = time.monotonic()
         _say_what_is_new(root, known, seen, {each.path for each in found})
         index_now = {each.path: seen.get(each.path) or known[each.path] for each in found}
@@ -314,10 +200,10 @@ def _say_what_is_new(root: Path, known: dict[str, Any], seen: dict[str, Any], no
     added, gone = len(now - known.keys()), len(known.keys() - now)
     changed = sum(look[1] != known[path][1] for path, look in seen.items() if path in known)
     if known and (added or changed or gone):
-        log.info("%s: %d files added, %d written anew, %d gone", _shown(root), added, changed, gone)
+        log.info("%s: %d files added, %d written anew, %d gone", brief(root), added, changed, gone)
 
 
-def _look(root: Path, file: _Found) -> list[Any]:
+def _look(root: Path, file: FoundFile) -> list[Any]:
     """``[status, digest or nothing, shape or nothing, reason or nothing]``, as the index holds them."""
     status = list(file.status)
     if not stat.S_ISREG(file.mode):
@@ -371,50 +257,6 @@ def _digest_of(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest().encode()
 
 
-def _classes(root: Path, files: list[ImageFile]) -> tuple[str, ...]:
-    """The names of the classes, in order.
-
-    Raises:
-        DatasetError: If there are fewer than two, two that a file system may hold for one, one without images, one that
-            only test has, or one whose name can't be printed.
-    """
-    folders = {
-        split: {entry.name for entry in os.scandir(root / split) if not entry.name.startswith(".")}
-        for split in SPLITS
-        if (root / split).is_dir()
-    }
-    names = tuple(sorted(folders["train"]))
-    if odd := [name for name in (*names, *folders.get("test", ())) if not name.isprintable()]:
-        raise DatasetError(
-            f"The name of a class must be printable text. Received: {_shown(odd[0])}; rename its folder."
-        )
-    alike: dict[str, str] = {}
-    for name in names:
-        other = alike.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if other != name:
-            raise DatasetError(
-                f"Classes must differ by more than upper and lower case. {root / 'train'} holds {_shown(other)} and "
-                f"{_shown(name)}; put them together, or rename one."
-            )
-    if only := sorted(folders.get("test", set()) - folders["train"]):
-        raise DatasetError(
-            f"Each class of test/ must be in train/ too. {_shown(only[0])} is not; rename or remove its folder."
-        )
-    filled = {(file.split, file.label) for file in files}
-    for split, labels in folders.items():
-        if empty := [label for label in sorted(labels) if (split, label) not in filled]:
-            raise DatasetError(
-                f"Each class must have images ({', '.join(sorted(_NAMES))}). {_shown(root / split / empty[0])} has "
-                "none; add some, or remove the folder."
-            )
-    if len(names) < 2:
-        raise DatasetError(
-            f"{root / 'train'} must hold at least two folders, one for each class. It holds "
-            f"{_shown(names[0]) if names else 'none'}; add the others."
-        )
-    return names
-
-
 def _in_threads(work: Callable[[S], T], items: Iterable[S], size: int) -> Iterator[tuple[list[S], list[T]]]:
     """Parts of ``size`` items with their results, in order; Pillow and hashlib let the other threads run meanwhile.
 
@@ -431,14 +273,3 @@ def _in_threads(work: Callable[[S], T], items: Iterable[S], size: int) -> Iterat
         while ahead:
             yield ahead.popleft().result()
             ahead.extend(threads.submit(work_through, part) for part in itertools.islice(parts, 1))
-
-
-def _shown(name: object) -> str:
-    """A name as one line, whatever bytes it is made of."""
-    text = str(name)
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:50]}…{text[51 - _MOST_SHOWN :]}"
-
-
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
