@@ -47,11 +47,11 @@ def ours(task: str, batch: int, images: np.ndarray, labels: np.ndarray) -> tuple
     from layerflow.config import RetrainConfig
     from layerflow.models.classifier import Classifier
     from layerflow.models.networks import Mlp
-    from layerflow.models.predict import make_predictor
+    from layerflow.models.predict import make_predictor, uses_xla
     from layerflow.settings.devices import DevicesConfig
     from layerflow.settings.training import TrainingConfig
     from layerflow.training.checkpoint import Checkpoint
-    from layerflow.training.engine import Engine, uses_xla
+    from layerflow.training.engine import Engine
     from layers import Conv2D, Dense, Flatten, ReLU
 
     config = RetrainConfig(training=TrainingConfig(batch_size=batch))

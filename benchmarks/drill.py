@@ -20,7 +20,8 @@ from pathlib import Path
 from layerflow import devices
 from layerflow import store
 from layerflow.models.build import build
-from layerflow.training import engine, train
+from layerflow.training import train
+from layerflow.training import engine
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig

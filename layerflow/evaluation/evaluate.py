@@ -10,9 +10,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from layerflow import checksums, store
 from layerflow.data.arrays import images_and_labels
 from layerflow.models.networks import load_model
-from layerflow.models.predict import cross_entropy, make_predictor, softmax
+from layerflow.models.predict import cross_entropy, make_predictor, softmax, uses_xla
 from layerflow.records import ClassScore, DatasetRef, Evaluation, TrainedRef
-from layerflow.training.engine import uses_xla
 
 log = logging.getLogger(__name__)
 

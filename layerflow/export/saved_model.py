@@ -15,9 +15,8 @@ from layerflow.checksums import DIGESTS, EXTRA, write_digests
 from layerflow.code_digest import code_digest
 from layerflow.data.arrays import images_and_labels
 from layerflow.models.networks import load_model
-from layerflow.models.predict import make_predictor, softmax
+from layerflow.models.predict import make_predictor, softmax, uses_xla
 from layerflow.records import DatasetRef, ExportRef, TrainedRef
-from layerflow.training.engine import uses_xla
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import tensorflow as tf
 from layerflow.memory import give_back
 
 log = logging.getLogger(__name__)
-
 #: What TensorFlow raises where XLA has no kernel for an operation, or needs to know a shape that depends on the data.
 XLA_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 #: Most images in one call: enough that the call costs nothing beside the arithmetic.
@@ -51,27 +50,6 @@ def make_predictor(network: Any, xla: bool) -> Callable[[np.ndarray], np.ndarray
     return predict
 
 
-def added_loss(network: Any) -> tf.Tensor | None:
-    """What the last call of ``network`` adds to the loss of its batch, by regularizers and ``add_loss``, if anything.
-
-    ``float32``, and as large as Keras' ``fit`` has it.
-    """
-    losses = [tf.reduce_sum(tf.cast(each, tf.float32)) for each in network.losses]
-    return tf.add_n(losses) if losses else None
-
-
-def with_added_loss(network: Any) -> Callable[..., tf.Tensor]:
-    """A network that answers like ``network`` with one more column: what is added to the loss of an image's batch."""
-
-    def answer(images: tf.Tensor, training: bool) -> tf.Tensor:
-        logits = tf.cast(network(images, training=training), tf.float32)
-        added = added_loss(network)
-        column = tf.zeros_like(logits[:, :1]) + (0.0 if added is None else added)
-        return tf.concat([logits, column], axis=-1)
-
-    return answer
-
-
 def say_graph(error: tf.errors.OpError) -> None:
     """Say in the log that XLA can't compile a network, and because of which operation."""
     unsupported = re.search(r"No registered '(\w+)'", error.message)
@@ -102,3 +80,18 @@ def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     shifted = wide - wide.max(axis=-1, keepdims=True)
     log_sums = np.log(np.exp(shifted).sum(axis=-1))
     return log_sums - shifted[np.arange(len(labels)), labels]
+
+
+def uses_xla(network: Any, image_shape: tuple[int, ...], choice: str) -> bool:
+    """Whether the network's functions are compiled by XLA: as ``choice`` says, or by this rule for ``auto``.
+
+    On a GPU, always. On a CPU, unless the network has convolutions: inside a compiled loop XLA runs them about
+    fifteen times slower there than TensorFlow's own kernels, while it makes small matrix products several times faster.
+    """
+    if choice != "auto":
+        return choice == "xla"
+    if tf.config.list_logical_devices("GPU"):
+        return True
+    images = tf.TensorSpec((1, *image_shape), tf.uint8)
+    graph = tf.function(lambda x: network(x, training=False)).get_concrete_function(images).graph
+    return not any("Conv" in operation.type for operation in graph.get_operations())

@@ -20,14 +20,15 @@ from layerflow.data.arrays import images_and_labels
 from layerflow.errors import ConfigError, NonFiniteLossError, OutOfMemoryError, UnreachableError
 from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import load_model
-from layerflow.models.predict import make_predictor, total_cross_entropy, with_added_loss
+from layerflow.models.predict import make_predictor, total_cross_entropy, uses_xla
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.checkpoint import Checkpoint
-from layerflow.training.engine import Engine, uses_xla
+from layerflow.training.engine import Engine
 from layerflow.training.epoch_windows import resident_bytes
 from layerflow.training.optimizers import depends_on_epochs, make_optimizer
+from layerflow.training.step import with_added_loss
 from layerflow.training.workers import Workers
 
 log = logging.getLogger(__name__)

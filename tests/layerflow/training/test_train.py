@@ -20,15 +20,16 @@ from layerflow.export.verifier import check_graph
 from layerflow.models import predict
 from layerflow.models.build import build
 from layerflow.models.networks import Mlp
-from layerflow.models.predict import cross_entropy
+from layerflow.models.predict import cross_entropy, uses_xla
 from layerflow.records import DatasetRef, Epoch, Evaluation, ExportRef, ModelRef, TrainedRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import OPTIMIZERS, SCHEDULES, TrainingConfig
 from layerflow.training import engine as engine_module
+from layerflow.training import step
 from layerflow.training import train as training
 from layerflow.training.checkpoint import Checkpoint
-from layerflow.training.engine import Engine, uses_xla
+from layerflow.training.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ for make in (
 def test_several_replicas_accumulate_no_gradients() -> None:
     optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
     with pytest.raises(ConfigError, match=r"gradient_accumulation_steps=2; take a larger training.batch_size"):
-        engine_module._let_sum_be(optimizer)
+        step._let_sum_be(optimizer)
 
 
 def test_the_whole_pipeline_on_two_replicas_resumes_and_ends_as_on_one(digits: DatasetRef, model: ModelRef) -> None:
