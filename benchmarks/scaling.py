@@ -41,7 +41,7 @@ def seconds_a_step(name: str, batch: int, strategy: Any) -> tuple[float, int, in
     """Least seconds of a step over ``batch`` images of MNIST's shape, its all-reduces, and its gradients' bytes."""
     import keras
 
-    from layerflow.models.networks import make_model
+    from layerflow.models.build import make_model
     from layerflow.settings.model import ModelConfig
     from layerflow.training.engine import Engine
 

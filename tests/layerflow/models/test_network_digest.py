@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import pytest
 
+from layerflow.models.build import make_model
 from layerflow.models.network_digest import digest_of
-from layerflow.models.networks import make_model
 from layerflow.settings.model import ModelConfig
 
 

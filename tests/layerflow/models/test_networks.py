@@ -14,8 +14,8 @@ from layerflow import store
 from layerflow.errors import ConfigError
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
-from layerflow.models.build import build
-from layerflow.models.networks import Mlp, make_model
+from layerflow.models.build import build, make_model
+from layerflow.models.networks import Mlp
 from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef
 from layerflow.settings.model import MODELS, ModelConfig
 from layerflow.settings.training import TrainingConfig
