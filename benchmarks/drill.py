@@ -20,7 +20,8 @@ from pathlib import Path
 from layerflow import devices
 from layerflow import store
 from layerflow.models.build import build
-from layerflow.training import train
+from layerflow.training import session
+from layerflow.training.train import train
 from layerflow.training import engine
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
@@ -30,13 +31,13 @@ from layerflow.data.load import load
 from layerflow.records import DatasetRef, ModelRef
 devices.set_up(DevicesConfig(threads=1))
 engine.CHUNK_SECONDS = 0.02
-train._SAVING_SHARE = 1e6
+session._SAVING_SHARE = 1e6
 data = store.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
 model = store.make("build_model", "drill", ModelRef, lambda folder: build(ModelConfig(), data, 0, folder))
 folder = Path(sys.argv[1])
 folder.mkdir(exist_ok=True)
 print("begins", flush=True)
-made = train.train(
+made = train(
     TrainingConfig(epochs=60, patience=60, batch_size=4, checkpoint_seconds=0.001), model, data, folder
 )
 print("DIGEST", [epoch.model_dump(exclude={"seconds"}) for epoch in made.history], flush=True)

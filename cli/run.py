@@ -14,11 +14,11 @@ from cli.prefect_server import Server, configured_url, ensure_answering, start_u
 from cli.terminal import Output, show
 from layerflow import store, user_code
 from layerflow.config import RetrainConfig
+from layerflow.extras import require_ray
 from layerflow.outcomes import Retrained, RolledBack, Sweep
 from layerflow.records import DatasetRef
 from layerflow.registry import versions
 from layerflow.sweeps.space import plan
-from layerflow.training.ray_driver import require_ray
 
 T = TypeVar("T")
 

@@ -102,6 +102,14 @@ class TrainingConfig(Group):
         description="Processes on a Ray cluster, or on this machine, that share each batch; needs the extra `ray`.",
     )
 
+    @property
+    def schedule_stretches(self) -> bool:
+        """Whether the schedule stretches over all epochs, so that more epochs would have been another training."""
+        if self.schedule is None:
+            return False
+        given = self.schedule.get("config") or {} if isinstance(self.schedule, dict) else {}
+        return "decay_steps" not in given and "boundaries" not in given
+
     @model_validator(mode="after")
     def _feeds_all(self) -> Self:
         if self.workers > self.batch_size:

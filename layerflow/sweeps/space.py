@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from layerflow import user_code
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, config_sentence, did_you_mean, printed, shown
-from layerflow.training.ray_driver import require_ray
+from layerflow.extras import require_ray
 
 #: Field by field, a kind and its list: both bounds, or all choices.
 Space = dict[str, dict[str, list[Any]]]

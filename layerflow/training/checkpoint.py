@@ -12,7 +12,6 @@ import numpy as np
 from layerflow import store
 
 log = logging.getLogger(__name__)
-
 _SLOTS = ("a.ckpt", "b.ckpt")
 _DIGEST_BYTES = 32
 
@@ -62,3 +61,16 @@ def _read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     with np.load(io.BytesIO(content[_DIGEST_BYTES:]), allow_pickle=False) as archive:
         arrays = dict(archive)
     return arrays, json.loads(arrays.pop("state").tobytes())
+
+
+def checkpoint_of(fingerprint: str, epochs: int) -> Checkpoint:
+    """The checkpoint that a training of at most ``epochs`` resumes from and saves to.
+
+    Where a longer training is there, it stays as it is: its later epochs can't be undone, and may have taken days. The
+    shorter one then has a checkpoint of its own.
+    """
+    folder = store.root() / "checkpoints" / fingerprint
+    checkpoint, shorter = Checkpoint(folder), Checkpoint(folder.with_name(f"{fingerprint}-{epochs}-epochs"))
+    if shorter.found or (checkpoint.found and len(checkpoint.found[1]["history"]) > epochs):
+        return shorter
+    return checkpoint

@@ -35,14 +35,6 @@ def make_optimizer(config: TrainingConfig, steps_an_epoch: int) -> keras.optimiz
     return keras.optimizers.LossScaleOptimizer(made) if config.precision == "mixed_float16" else made
 
 
-def depends_on_epochs(config: TrainingConfig) -> bool:
-    """Whether the schedule stretches over all epochs, so that more epochs would have been another training."""
-    if config.schedule is None:
-        return False
-    words = config.schedule if isinstance(config.schedule, dict) else {}
-    return "decay_steps" not in words.get("config", {}) and "boundaries" not in words.get("config", {})
-
-
 def _describe(value: str | dict[str, Any], module: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The Keras class that a name or Keras' serialised form means, and its settings."""
     form: dict[str, Any] = {"class_name": value} if isinstance(value, str) else value

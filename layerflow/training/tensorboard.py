@@ -14,7 +14,7 @@ from layerflow import store
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
-from layerflow.training.train import fingerprint_of
+from layerflow.training.fingerprint import fingerprint_of
 
 log = logging.getLogger(__name__)
 

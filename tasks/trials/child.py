@@ -78,7 +78,8 @@ def _epochs_before(
     config: TrainingConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig
 ) -> Iterator[dict[str, Any]]:
     """The epochs after which training resumes: whether they were bad is not to wait until it has come to its end."""
-    from layerflow.training.train import checkpoint_of, fingerprint_of
+    from layerflow.training.checkpoint import checkpoint_of
+    from layerflow.training.fingerprint import fingerprint_of
 
     found = checkpoint_of(fingerprint_of(config, model, data, devices), config.epochs).found
     for epoch in found[1]["history"] if found else ():

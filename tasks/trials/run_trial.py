@@ -218,7 +218,7 @@ def _lost(done: PrefectFuture[Any]) -> str:
         return ""
     import ray
 
-    from layerflow.training.ray_driver import said
+    from layerflow.training.ray_cluster import said
 
     error: Any = done.state.data
     if isinstance(error, ray.exceptions.RayTaskError):
@@ -269,7 +269,7 @@ def _runner(
         from prefect_ray import RayTaskRunner
         from prefect_ray.context import remote_options
 
-        from layerflow.training.ray_driver import SWEEP_LIBRARIES, Place, check_nodes, connect
+        from layerflow.training.ray_cluster import SWEEP_LIBRARIES, Place, check_nodes, connect
 
         path = os.pathsep.join(filter(None, [str(_ROOT), os.getcwd(), os.environ.get("PYTHONPATH")]))
         variables = {"LAYERFLOW_STORE": str(store.root()), "PYTHONPATH": path}

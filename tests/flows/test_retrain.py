@@ -230,8 +230,8 @@ def save(*args):
     saved += 1
     if saved == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-from layerflow.training import train
-train._SAVING_SHARE = 1e6  # a checkpoint after each epoch, however short it is
+from layerflow.training import session
+session._SAVING_SHARE = 1e6  # a checkpoint after each epoch, however short it is
 if os.environ.get("DIE"):
     Checkpoint.save = save
 from cli.run import run_retrain

@@ -48,7 +48,7 @@ from layerflow.outcomes import StudyRef, Sweep, Trial
 from layerflow.records import DatasetRef
 from layerflow.sweeps.space import configured, plan
 from layerflow.sweeps.study import Study, study_of
-from layerflow.training import ray_driver, train
+from layerflow.training import ray_cluster, train
 from tasks import choose_winner
 from tasks.policy import make
 from tasks.trials.child import is_of_settings
@@ -489,12 +489,12 @@ def test_the_nodes_are_asked_whether_they_can_take_part_before_a_trial_begins(
     pytest.importorskip("prefect_ray")
     asked: list[Any] = []
 
-    def refuse(place: ray_driver.Place, folder: Path) -> None:
+    def refuse(place: ray_cluster.Place, folder: Path) -> None:
         asked.append((place.store, place.network, folder.is_relative_to(empty_store / "sweeps"), folder.is_dir()))
         raise ClusterError("node-7 can't")
 
-    monkeypatch.setattr(ray_driver, "connect", lambda address, **settings: None)  # stands for a cluster
-    monkeypatch.setattr(ray_driver, "check_nodes", refuse)
+    monkeypatch.setattr(ray_cluster, "connect", lambda address, **settings: None)  # stands for a cluster
+    monkeypatch.setattr(ray_cluster, "check_nodes", refuse)
     with pytest.raises(ClusterError, match="node-7"):
         run_trials(CONFIG, SPACE, digits, 2, 1, "10.0.0.1:6379")
     assert asked == [(empty_store, "mlp", True, True)]

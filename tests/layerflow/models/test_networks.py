@@ -19,7 +19,7 @@ from layerflow.models.networks import Mlp
 from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef
 from layerflow.settings.model import MODELS, ModelConfig
 from layerflow.settings.training import TrainingConfig
-from layerflow.training import engine, train
+from layerflow.training import engine, fingerprint, session, train
 
 #: A small one of each.
 SMALL: dict[str, dict[str, Any]] = {
@@ -119,10 +119,10 @@ def test_training_resumed_in_mid_epoch_ends_with_the_same_bits(
 ) -> None:
     config = ModelConfig(name=name, **{**SMALL[name], "shift": 1, "flip": True})
     model = store.make("build_model", f"resumed-{name}", ModelRef, lambda folder: build(config, digits, 0, folder))
-    monkeypatch.setattr(train, "_SAVING_SHARE", 1e6)
+    monkeypatch.setattr(session, "_SAVING_SHARE", 1e6)
     weights = []
     for seconds, dies in ((60.0, False), (61.0, True)):  # two trainings that differ in nothing that matters
-        monkeypatch.setattr(train, "_NOT_THE_TRAINING", {"epochs", "patience"})
+        monkeypatch.setattr(fingerprint, "_NOT_THE_TRAINING", {"epochs", "patience"})
         settings = TrainingConfig(epochs=2, seed=5, checkpoint_seconds=seconds)
         original, calls = engine.Engine.run_chunk, 0
 

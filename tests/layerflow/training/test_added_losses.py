@@ -18,6 +18,7 @@ from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training import engine as engine_module
+from layerflow.training import session
 from layerflow.training import train as training
 from layerflow.training.checkpoint import Checkpoint
 from layerflow.training.engine import Engine
@@ -41,7 +42,7 @@ def small_network(kind: type[Penalised], precision: str) -> Penalised:
     keras.utils.set_random_seed(3)
     network = kind(4)
     network.build((None, 6, 6, 1))
-    return training._in_precision(network, precision, (6, 6, 1))
+    return session._in_precision(network, precision, (6, 6, 1))
 
 
 @pytest.mark.parametrize("xla", [True, False])

@@ -28,7 +28,7 @@ from layerflow.models.build import build
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
-from layerflow.training import ray_driver
+from layerflow.training import ray_cluster, ray_worker
 from layerflow.training import train as training
 from layerflow.training.epoch_windows import Windows
 
@@ -148,7 +148,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _wait_until_it_answers(address: str) -> None:
     for _ in range(12):
         with contextlib.suppress(UnreachableError):
-            return ray_driver._knock(address)
+            return ray_cluster._knock(address)
     raise AssertionError("no Ray within a minute")
 
 
@@ -282,15 +282,15 @@ def test_what_would_come_again_is_told_and_for_the_rest_the_workers_are_started_
     def fail(job: object, news: object) -> None:
         raise error
 
-    monkeypatch.setattr(ray_driver, "_train", fail)
+    monkeypatch.setattr(ray_worker, "_train", fail)
     news: queue.Queue[tuple[str, Exception]] = queue.Queue()
-    settings = {"job": SimpleNamespace(place=ray_driver.Place(store.root(), os.getcwd(), "mlp")), "news": news}
+    settings = {"job": SimpleNamespace(place=ray_cluster.Place(store.root(), os.getcwd(), "mlp")), "news": news}
     if told is None:
         with pytest.raises(type(error)):  # Ray hears it
-            ray_driver.work(settings)
+            ray_worker.work(settings)
         assert news.empty()
         return
-    ray_driver.work(settings)
+    ray_worker.work(settings)
     kind, answer = news.get_nowait()
     assert (kind, type(answer)) == ("failed", told)
     assert str(error) in str(answer)
@@ -300,10 +300,10 @@ def test_a_file_that_a_worker_does_not_find_is_told_in_one_sentence_and_no_worke
     digits: DatasetRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = digits.model_copy(update={"folder": "no-such-data"})
-    monkeypatch.setattr(ray_driver, "_train", lambda job, news: images_and_labels(gone, "train"))
+    monkeypatch.setattr(ray_worker, "_train", lambda job, news: images_and_labels(gone, "train"))
     told: queue.Queue[tuple[str, Exception]] = queue.Queue()
-    job = SimpleNamespace(place=ray_driver.Place(store.root(), os.getcwd(), "mlp"))
-    ray_driver.work({"job": job, "news": told})  # what it raises, Ray would try again
+    job = SimpleNamespace(place=ray_cluster.Place(store.root(), os.getcwd(), "mlp"))
+    ray_worker.work({"job": job, "news": told})  # what it raises, Ray would try again
     kind, error = told.get_nowait()
     assert (kind, type(error)) == ("failed", ClusterError)
     assert re.search(r"and \S+ finds no \S+/no-such-data/\S+; see that it is in the store\.$", str(error))
@@ -315,7 +315,7 @@ def test_what_a_lost_group_says_is_the_last_line_below_its_traceback() -> None:
     path = "/a/long/" + "path/" * 80 + "images.npy"
     said = f"Traceback (most recent call last):\n  File 'x.py', line 1\nFileNotFoundError: no such file: {path}"
     error = ray.exceptions.RayTaskError("fit", said, FileNotFoundError(path), pid=1, ip="10.0.0.2")
-    assert ray_driver.said(error) == f"FileNotFoundError: no such file: {path}"
+    assert ray_cluster.said(error) == f"FileNotFoundError: no such file: {path}"
 
 
 def test_more_workers_than_the_cluster_has_cpus_is_one_sentence(digits: DatasetRef, workplace: Path) -> None:
@@ -350,9 +350,9 @@ HERE = {"python": "3.11.9", "keras": "3.15.0", "layerflow's code": "ab" * 32, "p
     ],
 )
 def test_a_node_that_cannot_take_part_is_named_with_the_reason(found: dict[str, str], sentence: str) -> None:
-    ray_driver.compare("node-7", HERE, HERE, "token")
+    ray_cluster.compare("node-7", HERE, HERE, "token")
     with pytest.raises(ClusterError, match=sentence) as caught:
-        ray_driver.compare("node-7", HERE | found, HERE, "token")
+        ray_cluster.compare("node-7", HERE | found, HERE, "token")
     assert "\n" not in str(caught.value)
 
 

@@ -26,10 +26,11 @@ from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import OPTIMIZERS, SCHEDULES, TrainingConfig
 from layerflow.training import engine as engine_module
-from layerflow.training import step
+from layerflow.training import session, step
 from layerflow.training import train as training
-from layerflow.training.checkpoint import Checkpoint
+from layerflow.training.checkpoint import Checkpoint, checkpoint_of
 from layerflow.training.engine import Engine
+from layerflow.training.fingerprint import fingerprint_of
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ from layerflow import devices
 from layerflow import store
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
-from layerflow.training import train as training
+from layerflow.training import fingerprint, train as training
 from layerflow.settings.training import TrainingConfig
 from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef
 data, model = DatasetRef.model_validate_json(sys.argv[1]), ModelRef.model_validate_json(sys.argv[2])
@@ -186,7 +187,7 @@ def train(epochs, seed):
 one = train(4, 11)
 devices.strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 config = TrainingConfig(epochs=4, seed=11, compile="graph", checkpoint_seconds=61)  # saved apart from the first
-training._NOT_THE_TRAINING = {"epochs", "patience"}
+fingerprint._NOT_THE_TRAINING = {"epochs", "patience"}
 def mirrored(epochs, key):
     shorter = config.model_copy(update={"epochs": epochs})
     return store.make("train_model", key, TrainedRef, lambda folder: training.train(shorter, model, data, folder))
@@ -283,7 +284,7 @@ def built_adam(network: Mlp, learning_rate: float = 1e-3) -> keras.optimizers.Op
 @pytest.fixture
 def clean(session_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No checkpoint of an earlier test; and each epoch ends with one, however short it is."""
-    monkeypatch.setattr(training, "_SAVING_SHARE", 1e6)
+    monkeypatch.setattr(session, "_SAVING_SHARE", 1e6)
     shutil.rmtree(session_store / "checkpoints", ignore_errors=True)
 
 
@@ -377,10 +378,10 @@ def test_a_best_epoch_that_is_no_number_is_beaten_by_any_that_is(monitor: str) -
         return Epoch(epoch=number, loss=1, accuracy=1, val_loss=figure, val_accuracy=figure, seconds=1)
 
     for bad in (float("nan"), float("inf")):
-        progress = training._Progress([epoch(1, bad)], best_epoch=1)
+        progress = session._Progress([epoch(1, bad)], best_epoch=1)
         assert progress.is_better(epoch(2, 0.5), monitor)
         assert not progress.is_better(epoch(2, bad), monitor)
-    assert not training._Progress([epoch(1, 0.5)], best_epoch=1).is_better(epoch(2, float("nan")), monitor)
+    assert not session._Progress([epoch(1, 0.5)], best_epoch=1).is_better(epoch(2, float("nan")), monitor)
 
 
 def test_the_seconds_of_a_resumed_epoch_are_those_of_all_its_processes(
@@ -486,22 +487,22 @@ def test_fewer_epochs_leave_a_longer_training_where_it_was(
 
 def test_a_shorter_training_is_not_forgotten_with_the_longer_one(empty_store: Path) -> None:
     fingerprint = "f" * 32
-    training.checkpoint_of(fingerprint, 6).save({}, {"history": [0] * 6})
-    training.checkpoint_of(fingerprint, 3).save({}, {"history": [0] * 2})
+    checkpoint_of(fingerprint, 6).save({}, {"history": [0] * 6})
+    checkpoint_of(fingerprint, 3).save({}, {"history": [0] * 2})
     os.utime(empty_store / "checkpoints" / fingerprint, (1, 1))
     with store.locked(f"training-{fingerprint}"):
         store.sweep()
-        assert training.checkpoint_of(fingerprint, 6).found, "somebody is training"
+        assert checkpoint_of(fingerprint, 6).found, "somebody is training"
     store.sweep()
-    assert not training.checkpoint_of(fingerprint, 6).found
-    found = training.checkpoint_of(fingerprint, 3).found
+    assert not checkpoint_of(fingerprint, 6).found
+    found = checkpoint_of(fingerprint, 3).found
     assert found
     assert found[1]["history"] == [0] * 2
     for folder in (empty_store / "checkpoints").iterdir():
         os.utime(folder, (1, 1))
     with store.locked(f"training-{fingerprint}"):
         store.sweep()
-        assert training.checkpoint_of(fingerprint, 3).found, "somebody is training"
+        assert checkpoint_of(fingerprint, 3).found, "somebody is training"
 
 
 def test_going_on_with_other_threads_is_said_and_recorded(
@@ -530,7 +531,7 @@ def test_what_changes_bits_is_another_training_and_a_memory_limit_is_none(
     model: ModelRef, digits: DatasetRef, machine: dict[str, object]
 ) -> None:
     def fingerprint(**settings: object) -> str:
-        return training.fingerprint_of(TrainingConfig(), model, digits, DevicesConfig(**settings))
+        return fingerprint_of(TrainingConfig(), model, digits, DevicesConfig(**settings))
 
     assert fingerprint(**machine) != fingerprint() == fingerprint(memory_limit_mb=1000)
 
@@ -686,7 +687,7 @@ def test_many_short_epochs_do_not_flood_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
-    monkeypatch.setattr(training, "_LOG_SECONDS", 1000.0)
+    monkeypatch.setattr(session, "_LOG_SECONDS", 1000.0)
     with caplog.at_level(logging.INFO):
         train(model, digits, tmp_path / "made", epochs=9, patience=9, seed=77)
     lines = {record.getMessage().split("  ")[0] for record in caplog.records if " images/s" in record.getMessage()}

@@ -1,0 +1,19 @@
+"""Optional dependencies: whether they are installed, and the command that installs them."""
+
+import importlib.util
+
+from layerflow.errors import ConfigError
+from layerflow.settings.training import TrainingConfig
+
+
+def require_ray(config: TrainingConfig) -> None:
+    """See that Ray is there where several workers need it.
+
+    Raises:
+        ConfigError: With the command that installs it.
+    """
+    if config.workers > 1 and importlib.util.find_spec("ray") is None:
+        raise ConfigError(
+            f"training.workers {config.workers} needs Ray, which is not installed; "
+            "pip install 'layerflow[ray]', or in a clone: make ray."
+        )

@@ -1,0 +1,329 @@
+"""One training in one process: epochs by the engine, early stopping, and a checkpoint that is continued bit by bit."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from layerflow import devices, memory, store
+from layerflow.data.arrays import images_and_labels
+from layerflow.errors import ConfigError, NonFiniteLossError, OutOfMemoryError, UnreachableError
+from layerflow.models.network_digest import digest_of
+from layerflow.models.networks import load_model
+from layerflow.models.predict import make_predictor, total_cross_entropy, uses_xla
+from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
+from layerflow.settings.training import TrainingConfig
+from layerflow.training.checkpoint import Checkpoint, checkpoint_of
+from layerflow.training.engine import Engine
+from layerflow.training.epoch_windows import resident_bytes
+from layerflow.training.optimizers import make_optimizer
+from layerflow.training.step import with_added_loss
+from layerflow.training.workers import Workers
+
+log = logging.getLogger(__name__)
+
+
+#: Seconds between two lines of epochs in the log: short epochs would flood it. The first and the last are always there.
+_LOG_SECONDS = 1.0
+#: Share of a training's time that saving may take. Where an epoch is shorter than that allows (a large network, few
+#: images), some epochs end without a checkpoint; the last never does.
+_SAVING_SHARE = 0.1
+_MIB = 2**20
+
+
+def train_here(
+    config: TrainingConfig,
+    model: ModelRef,
+    data: DatasetRef,
+    folder: Path,
+    fingerprint: str,
+    callbacks: Sequence[keras.callbacks.Callback],
+    strategy: tf.distribute.Strategy,
+) -> TrainedRef | None:
+    """What ``train`` does, in this process, which may be one of several workers: the chief alone returns the record."""
+    checkpoint = checkpoint_of(fingerprint, config.epochs)
+    try:
+        training = _Training(config, model, data, checkpoint, strategy)
+        training.run(callbacks)
+    except tf.errors.ResourceExhaustedError as error:
+        raise OutOfMemoryError(
+            f"The device ran out of memory with {config.batch_size} images a step; "
+            "lower training.batch_size or training.memory_budget, or use a smaller model."
+        ) from error
+    return training.ship(model, folder) if training.workers.is_chief else None
+
+
+@dataclass
+class _Progress:
+    """What changes when an epoch ends."""
+
+    history: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    best_weights: list[np.ndarray] = field(default_factory=list)
+    #: Seconds that the epoch after these took so far, in processes that are gone.
+    seconds: float = 0.0
+
+    def is_over(self, config: TrainingConfig) -> bool:
+        done = len(self.history)
+        return done >= config.epochs or done - self.best_epoch >= config.patience
+
+    def is_better(self, epoch: Epoch, monitor: str) -> bool:
+        if not self.best_epoch:
+            return True
+        new, best = getattr(epoch, monitor), getattr(self.history[self.best_epoch - 1], monitor)
+        if not math.isfinite(best):  # nothing compares with what is no number
+            return math.isfinite(new)
+        return new > best if monitor.endswith("accuracy") else new < best
+
+
+class _Training:
+    """One training: network, optimizer, engine, progress, and the checkpoint of all of them."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: ModelRef,
+        data: DatasetRef,
+        checkpoint: Checkpoint,
+        strategy: tf.distribute.Strategy,
+    ) -> None:
+        self.config, self.checkpoint, self.strategy = config, checkpoint, strategy
+        self.workers = Workers(strategy)
+        images, labels = images_and_labels(data, "train")
+        share = slice(self.workers.rank, None, self.workers.count)
+        self.validation = [each[share] for each in images_and_labels(data, "validation")]
+        with self.strategy.scope():
+            saved = load_model(model.name, store.path(model.keras))
+            self.network = _in_precision(saved, config.precision, data.image_shape)
+            self.optimizer = make_optimizer(config, -(-len(labels) // config.batch_size))
+            self.optimizer.build(self.network.trainable_variables)
+            self.network.optimizer = self.optimizer  # where Keras' callbacks look for it
+        # XLA can't compile what several replicas do together.
+        self.xla = strategy.num_replicas_in_sync == 1 and uses_xla(self.network, data.image_shape, config.compile)
+        budget = config.memory_budget * _MIB if config.memory_budget else memory.free_bytes() // 2
+        self.streamed = self._agree_on_streaming(resident_bytes(images, labels) > budget)
+        self.engine = Engine(
+            self.network,
+            self.optimizer,
+            images,
+            labels,
+            config.batch_size,
+            config.seed,
+            self.xla,
+            self.strategy,
+            self.streamed,
+        )
+        if self.streamed:
+            sizes = images.nbytes, images[:1].nbytes * self.engine.windows.rows, budget
+            log.info(
+                "streaming %s MiB of images in windows of %s MiB (budget %s MiB)",
+                *(f"{size / _MIB:,.0f}" for size in sizes),
+            )
+        self.variables = [*self.network.variables, *self.optimizer.variables, *self.engine.variables]
+        self.predict = make_predictor(with_added_loss(self.network), self.xla)
+        self.threads = [devices.threads_in_use()]
+        self.progress = self._resume() or _Progress()
+        self.began = time.perf_counter()
+        self.saved_at, self.save_seconds = time.monotonic(), 0.0
+        self.logged_at = -math.inf
+
+    def ship(self, model: ModelRef, folder: Path) -> TrainedRef:
+        """Write ``model.keras`` with the weights of the best epoch, and return the record."""
+        shipped = load_model(model.name, store.path(model.keras))
+        shipped.set_weights(self.progress.best_weights)
+        shipped.save(folder / "model.keras")
+        return TrainedRef(
+            model=model.name,
+            digest=digest_of(model.name, folder / "model.keras"),
+            epochs=len(self.progress.history),
+            best_epoch=self.progress.best_epoch,
+            steps=int(self.optimizer.iterations.numpy()),
+            compiled=self.compiled,
+            feed="streamed" if self.streamed else "resident",
+            threads=self.threads[-1],
+            threads_before=tuple(self.threads[:-1]),
+            replicas=self.strategy.num_replicas_in_sync,
+            history=tuple(self.progress.history),
+        )
+
+    @property
+    def compiled(self) -> str:
+        """What runs the steps; XLA may turn out to be unable to."""
+        return "xla" if self.xla else "graph"
+
+    def run(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Train until the last epoch, or until ``patience`` is at its end."""
+        if self.progress.is_over(self.config):
+            return
+        self.engine.warm_up()
+        if self.xla and not self.engine.xla:
+            self.xla, self.predict = False, make_predictor(with_added_loss(self.network), False)
+        self._validate()
+        told = keras.callbacks.CallbackList(list(callbacks), model=self.network, epochs=self.config.epochs)
+        self.network.stop_training = False
+        told.on_train_begin()
+        while not self.progress.is_over(self.config) and not self.network.stop_training:
+            number = len(self.progress.history) + 1
+            told.on_epoch_begin(number - 1)
+            epoch = self._run_epoch(number)
+            told.on_epoch_end(number - 1, epoch.model_dump(exclude={"epoch", "seconds"}))
+        told.on_train_end()
+        if len(self.progress.history) < self.config.epochs:
+            log.info("stopped early: no better %s since epoch %d", self.config.monitor, self.progress.best_epoch)
+
+    def _run_epoch(self, number: int) -> Epoch:
+        self.began = time.perf_counter() - self.progress.seconds
+        try:
+            while not self.engine.run_chunk(number):
+                if time.monotonic() - self.saved_at > self.config.checkpoint_seconds:
+                    self.save()
+        except BaseException as error:
+            # Cancelled, timed out, interrupted: between two calls of the engine everything fits together.
+            if not isinstance(error, tf.errors.OpError):
+                self.save()
+            raise
+        loss = self.engine.loss
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(
+                f"The loss must stay finite. It was not after step {self.engine.first_bad_step} of epoch {number}; "
+                "lower training.learning_rate, and see that the images are what they should be."
+            )
+        return self._end_epoch(number, loss)
+
+    def _end_epoch(self, number: int, loss: float) -> Epoch:
+        """Validate, note the figures, keep the best weights, and save."""
+        raw = self._average_weights()
+        val_loss, val_accuracy = self._validate()
+        epoch = Epoch(
+            epoch=number,
+            loss=loss,
+            accuracy=self.engine.accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            seconds=time.perf_counter() - self.began,
+        )
+        best = self.progress.is_better(epoch, self.config.monitor)
+        weights = [weight.numpy() for weight in self.network.weights] if best else self.progress.best_weights
+        for weight, value in zip(self.network.weights if raw else (), raw, strict=True):
+            weight.assign(value)
+        self.engine.start_epoch()
+        self.progress = _Progress(
+            [*self.progress.history, epoch], number if best else self.progress.best_epoch, weights
+        )
+        began, self.began = self.began, time.perf_counter()  # of the next one no time has passed in this checkpoint
+        if self.progress.is_over(self.config) or self._may_save():
+            self.save()
+        epoch = epoch.model_copy(update={"seconds": time.perf_counter() - began})
+        self.progress.history[-1] = epoch
+        if time.monotonic() - self.logged_at < _LOG_SECONDS and not self.progress.is_over(self.config):
+            return epoch
+        self.logged_at = time.monotonic()
+        log.info(
+            "epoch %d/%d  loss %.4f  accuracy %.4f  val_loss %.4f  val_accuracy %.4f  %s images/s",
+            *(number, self.config.epochs, epoch.loss, epoch.accuracy, epoch.val_loss, epoch.val_accuracy),
+            f"{self.engine.examples / epoch.seconds:,.0f}",
+        )
+        return epoch
+
+    def _validate(self) -> tuple[float, float]:
+        """Loss, additions included, and accuracy of the validation images, of which each worker takes every n-th."""
+        images, labels = self.validation
+        loss = right = 0.0
+        if len(labels):  # fewer images than workers
+            logits, added = np.split(self.predict(images), [-1], axis=-1)
+            loss = total_cross_entropy(logits, labels) + float(added.sum(dtype=np.float64))
+            right = float((logits.argmax(axis=-1) == labels).sum())
+        # Summed, so that all workers see the same epoch as the best one, and stop after the same.
+        loss, right, examples = self.workers.total([loss, right, float(len(labels))])
+        return loss / examples, right / examples
+
+    def _agree_on_streaming(self, asked_for: bool) -> bool:
+        """Whether any worker has to stream, for calls then end where a window does; and all resume at one checkpoint.
+
+        Raises:
+            UnreachableError: If this worker read another checkpoint than the others.
+        """
+        count, age = self.workers.count, self.checkpoint.age
+        asked, ages, squares = self.workers.total([float(asked_for), float(age), float(age**2)])
+        if (ages, squares) != (count * age, count * age**2):
+            raise UnreachableError(f"All workers must read the same checkpoint. Received: number {age} and another")
+        return asked > 0
+
+    def _average_weights(self) -> list[np.ndarray]:
+        """Where Keras' optimizer keeps a moving average, put it into the network, and return what was there."""
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not inner.use_ema:
+            return []
+        raw = [weight.numpy() for weight in self.network.weights]
+        inner.finalize_variable_values(self.network.trainable_variables)
+        return raw
+
+    def _may_save(self) -> bool:
+        return (time.monotonic() - self.saved_at) * _SAVING_SHARE >= self.save_seconds
+
+    def save(self) -> None:
+        """Write the checkpoint; of several workers, that all hold the same, the chief does."""
+        if not self.workers.is_chief:
+            return
+        began = time.monotonic()
+        arrays = {f"variable_{index}": variable.numpy() for index, variable in enumerate(self.variables)}
+        arrays |= {f"best_{index}": weight for index, weight in enumerate(self.progress.best_weights)}
+        history = [epoch.model_dump() for epoch in self.progress.history]
+        seconds = time.perf_counter() - self.began
+        state = {"history": history, "best_epoch": self.progress.best_epoch, "seconds": seconds}
+        self.checkpoint.save(arrays, {**state, "threads": self.threads, "compiled": self.compiled})
+        self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - began
+
+    def _resume(self) -> _Progress | None:
+        """Set all variables to what an earlier run left and return its progress, if there is any that fits."""
+        if self.checkpoint.found is None:
+            return None
+        arrays, state = self.checkpoint.found
+        history = [Epoch(**epoch) for epoch in state["history"]]
+        for index, variable in enumerate(self.variables):
+            variable.assign(arrays[f"variable_{index}"])
+        best = [arrays[f"best_{index}"] for index in range(sum(name.startswith("best_") for name in arrays))]
+        if len(history) < self.config.epochs:
+            log.info("resuming at epoch %d of %d", len(history) + 1, self.config.epochs)
+        progress = _Progress(history, state["best_epoch"], best, state.get("seconds", 0.0))
+        if progress.is_over(self.config):  # a checkpoint of an earlier layerflow does not say
+            self.xla = state.get("compiled", self.compiled) == "xla"
+        before = state["threads"]
+        if before[-1] == self.threads[-1] or progress.is_over(self.config):
+            self.threads = before
+        else:
+            log.warning(
+                "resuming with %d CPU threads a training that had %d: the last bits of the model will not be those of "
+                "an uninterrupted one; set devices.threads, where machines have different numbers of cores",
+                *(self.threads[-1], before[-1]),
+            )
+            self.threads = [*before, *self.threads]
+        return progress
+
+
+def _in_precision(network: Any, precision: str, image_shape: tuple[int, ...]) -> Any:
+    """The same network with the same weights, computing in ``precision``; its weights stay float32."""
+    if precision == "float32":
+        return network
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        mixed = type(network).from_config({**network.get_config(), "dtype": precision})
+        mixed.build((None, *image_shape))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"training.precision {precision} needs a network that can be made again from its config with another "
+            f"dtype. {type(network).__name__} can't; train it in float32."
+        ) from error
+    finally:
+        keras.config.set_dtype_policy(before)
+    mixed.set_weights(network.get_weights())
+    return mixed
