@@ -14,8 +14,8 @@ from cli.run import Outcome, Swept
 from layerflow import store
 from layerflow.cards.markdown import short
 from layerflow.errors import mask
+from layerflow.evaluation.statistics import p_text
 from layerflow.records import Evaluation
-from layerflow.registry.gate import p_text
 
 
 def retrained_as_json(outcome: Outcome) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """A decision as people look at it: a summary of one screen, then the new model against the live version."""
 
 from layerflow.cards.markdown import COLOURS, INK, new_figure, picture, plain, short, table
+from layerflow.evaluation.statistics import p_text
 from layerflow.outcomes import Code, Comparison, Promotion
 from layerflow.records import DatasetRef, Evaluation
-from layerflow.registry.gate import p_text
 from layerflow.settings.gate import GateConfig
 
 _WORDS: dict[Code, str] = {

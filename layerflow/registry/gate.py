@@ -1,19 +1,12 @@
 """Whether a verified model may take the champion's place: floors, a ceiling, a paired comparison, two rules."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from scipy.stats import binomtest
-
-from layerflow.outcomes import Code, Comparison, Side
+from layerflow.evaluation.statistics import LEVEL, above_majority, p_text
+from layerflow.outcomes import Code, Comparison
 from layerflow.records import Evaluation, Verification
 from layerflow.settings.gate import GateConfig
-
-#: Level of the paired test, and of what lies outside the interval.
-LEVEL = 0.05
-_RESAMPLES = 10_000
 
 
 class Verdict(NamedTuple):
@@ -21,70 +14,6 @@ class Verdict(NamedTuple):
 
     code: Code
     reason: str
-
-
-def mcnemar(only_one: int, only_other: int) -> float:
-    """Two-sided p value of the exact McNemar test, from the examples that only one of two models got right.
-
-    If neither were better, each of them would be a toss of a fair coin.
-
-    References:
-        McNemar, Note on the sampling error of the difference between correlated proportions or percentages (1947).
-    """
-    either = only_one + only_other
-    return float(binomtest(only_one, either, 0.5).pvalue) if either else 1.0
-
-
-def p_text(p_value: float) -> str:
-    """``p = 0.011``, and ``p < 1e-99`` where more digits would say nothing."""
-    return "p < 1e-99" if p_value < 1e-99 else f"p = {p_value:.2g}"
-
-
-def difference_interval(both: int, only_one: int, only_other: int, neither: int, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the difference between two models' accuracies, by a paired bootstrap over the examples.
-
-    An example counts +1, -1 or 0; drawing examples with replacement is drawing those three numbers from a multinomial.
-
-    References:
-        Efron and Tibshirani, An introduction to the bootstrap (1993), chapter 13.
-    """
-    examples = both + only_one + only_other + neither
-    shares = [only_one / examples, only_other / examples, (both + neither) / examples]
-    drawn = np.random.default_rng(seed).multinomial(examples, shares, size=_RESAMPLES)
-    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / examples, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
-
-
-def compare(champion_version: int, report: Mapping[str, Any]) -> Comparison:
-    """The statistics of what the verifying process counted."""
-    counts = {name: report[name] for name in ("both_right", "only_challenger", "only_champion", "both_wrong")}
-    low, high = difference_interval(*counts.values())
-    return Comparison(
-        champion_version=champion_version,
-        champion=Side(**report["champion"]),
-        challenger=Side(**report["challenger"]),
-        **counts,
-        p_value=mcnemar(counts["only_challenger"], counts["only_champion"]),
-        difference=(counts["only_challenger"] - counts["only_champion"]) / sum(counts.values()),
-        difference_low=low,
-        difference_high=high,
-    )
-
-
-def above_majority(examples: Sequence[int], right: Sequence[int]) -> float:
-    """One-sided p value that a model is no better than always answering the most frequent class.
-
-    The exact McNemar test of the two, paired by example: only the model is right on the examples of other classes that
-    it recognized, only the constant answer on those of the most frequent class that the model missed.
-
-    Args:
-        examples: The test examples of each class.
-        right: Those of them that the model recognized.
-    """
-    majority = int(np.argmax(examples))
-    only_model, only_constant = sum(right) - right[majority], examples[majority] - right[majority]
-    either = only_model + only_constant
-    return float(binomtest(only_model, either, 0.5, alternative="greater").pvalue) if either else 1.0
 
 
 def disagreement(evaluation: Evaluation, verification: Verification) -> str | None:

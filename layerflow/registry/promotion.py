@@ -15,6 +15,7 @@ from layerflow.cards import report
 from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError, mask
+from layerflow.evaluation import statistics
 from layerflow.export import verification
 from layerflow.outcomes import Comparison, Promotion
 from layerflow.records import (
@@ -218,7 +219,7 @@ def _compare(
     )
     if "not_comparable" in report:
         return f"champion {champion} can't be scored: {report['not_comparable']}"
-    return gate.compare(champion, report)
+    return statistics.compare(champion, report)
 
 
 def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tuple[str, str]:

@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from layerflow.evaluation.statistics import above_majority, compare, difference_interval, mcnemar
 from layerflow.outcomes import Comparison
 from layerflow.records import ClassScore, Evaluation, Verification
-from layerflow.registry.gate import (
-    above_majority,
-    below_floor,
-    compare,
-    difference_interval,
-    disagreement,
-    judge,
-    mcnemar,
-    too_slow,
-)
+from layerflow.registry.gate import below_floor, disagreement, judge, too_slow
 from layerflow.registry.promotion import Challenger
 from layerflow.settings.gate import GateConfig
 
