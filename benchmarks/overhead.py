@@ -24,7 +24,8 @@ from layerflow.export import saved_model, verification
 from layerflow.data import validation
 from layerflow.config import RetrainConfig
 from layerflow.data.load import load
-from layerflow.registry.promotion import Challenger, promote
+from layerflow.registry.receipt import Challenger
+from layerflow.registry.promotion import promote
 from layerflow.records import *
 c = RetrainConfig()
 devices.set_up(c.devices_for_model)

@@ -25,12 +25,13 @@ from layerflow import checksums, store
 from layerflow.models.build import build
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
-from layerflow.registry import versions
+from layerflow.registry import publishing, versions
 from layerflow.settings.data import DataConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.config import RetrainConfig
 from layerflow.data.load import load
-from layerflow.registry.promotion import Challenger, promote
+from layerflow.registry.receipt import Challenger
+from layerflow.registry.promotion import promote
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from layerflow.registry.rollback import roll_back
 from layerflow.data.validation import validate
@@ -55,11 +56,11 @@ def vary(folder):
     counts = {"epochs": 1, "best_epoch": 1, "steps": 1, "threads": 1, "replicas": 1}
     return TrainedRef(model="mlp", digest=digest, compiled="xla", feed="resident", history=(), **counts)
 
-def announced(*arguments, publish=versions.publish):
+def announced(*arguments, publish=publishing.publish):
     print("publishing", flush=True)
     return publish(*arguments)
 
-versions.publish = announced
+publishing.publish = announced
 number = 0
 while True:
     number += 1

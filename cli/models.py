@@ -16,15 +16,15 @@ from layerflow.cards.markdown import short
 from layerflow.errors import DamagedError, RegistryError
 from layerflow.outcomes import Comparison
 from layerflow.records import Change, Evaluation
-from layerflow.registry import versions
-from layerflow.registry.promotion import changes
-from layerflow.registry.receipt import Receipt
+from layerflow.registry import layout, versions
+from layerflow.registry.ledger import known_ledger
+from layerflow.registry.receipt import Receipt, changes
 
 
 def list_versions(name: str | None, as_json: bool) -> None:
     """Every published version, newest first within its name."""
     rows = [_row(each, version) for each in _chosen(name) for version in versions.versions(each)]
-    for each in [name] if name else versions.folders():
+    for each in [name] if name else layout.folders():
         for complaint in versions.complaints(each):
             print(f"warning: {complaint}", file=sys.stderr)
     if as_json:
@@ -126,8 +126,8 @@ def show_difference(before: int, after: int, name: str | None, as_json: bool) ->
 def check_versions(name: str | None) -> None:
     """Compare every version with the ledger, its digests and its receipt; fail after all if anything is wrong."""
     wrong = 0
-    for each in [versions.the_name(name)] if name else versions.folders():
-        ledger = versions.known_ledger(each)
+    for each in [versions.the_name(name)] if name else layout.folders():
+        ledger = known_ledger(each)
         sound = "every byte is as published"
         if ledger.published is None:
             sound = "every byte is as its own list says; no digest of it in a ledger"
@@ -166,9 +166,7 @@ def _chosen(name: str | None) -> list[str]:
 def _receipt(name: str, version: int) -> dict[str, Any]:
     folder, receipt = versions.folder_of(name, version), versions.receipt_of(name, version)
     if receipt is None:
-        raise RegistryError(
-            f"{folder} must hold {versions.RECEIPT}. It is gone or can't be read; nothing else tells it."
-        )
+        raise RegistryError(f"{folder} must hold {layout.RECEIPT}. It is gone or can't be read; nothing else tells it.")
     return receipt
 
 
@@ -181,7 +179,7 @@ def _row(name: str, version: int) -> dict[str, Any]:
     elif version == versions.predecessor(name):
         role = "rollback restores it"
     else:
-        role = "rolled back" if model in versions.known_ledger(name).rolled_back else ""
+        role = "rolled back" if model in known_ledger(name).rolled_back else ""
     return {
         "name": name,
         "version": version,

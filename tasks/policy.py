@@ -38,7 +38,7 @@ from layerflow.config import RetrainConfig
 from layerflow.data import image_folder, source_key
 from layerflow.errors import LayerflowError, heals, mask
 from layerflow.records import DatasetRef, Profile, Record
-from layerflow.registry import versions
+from layerflow.registry import publishing, versions
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig
@@ -60,7 +60,7 @@ def result_storage() -> Path:
 def sweep(name: str) -> None:
     """Remove what dead runs left in the store and among the versions of the model ``name``."""
     store.sweep()
-    versions.sweep(name)
+    publishing.sweep(name)
 
 
 def data_in_service(name: str, data: DatasetRef) -> Profile | None:

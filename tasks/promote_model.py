@@ -24,7 +24,8 @@ def _promote_model(
 ) -> State[Promotion]:
     """Publish the model as the next version if it may be, keep the champion otherwise; leave a receipt either way."""
     from layerflow import store
-    from layerflow.registry.promotion import Challenger, promote
+    from layerflow.registry.promotion import promote
+    from layerflow.registry.receipt import Challenger
 
     challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
     for record in challenger:

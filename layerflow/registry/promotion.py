@@ -1,66 +1,28 @@
 """The decision whether a proved model is published, and the receipt of how it came about."""
 
-import importlib.metadata
 import json
 import logging
-import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from layerflow import store
 from layerflow.cards import decision as decision_card
 from layerflow.cards import report
-from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError, mask
 from layerflow.evaluation import statistics
 from layerflow.export import verification
 from layerflow.outcomes import Comparison, Promotion
-from layerflow.records import (
-    Change,
-    DataReport,
-    DatasetRef,
-    Evaluation,
-    ExportRef,
-    ModelRef,
-    Record,
-    TrainedRef,
-    Verification,
-)
-from layerflow.registry import gate, versions
+from layerflow.records import ExportRef, Record
+from layerflow.registry import gate, layout, publishing, versions
 from layerflow.registry.gate import Verdict, below_floor, judge
+from layerflow.registry.ledger import read_ledger, write_ledger
+from layerflow.registry.receipt import Challenger, changes, identity, receipt_for
 from layerflow.settings.gate import GateConfig
 
 log = logging.getLogger(__name__)
-
-#: Where a model comes from: what of a receipt is told when two differ.
-_ORIGIN = ("data", "config", "code", "versions")
-_PLACES = ("data.folder", "config.data.mirror")
-_FIGURES = (
-    ("model", "parameters"),
-    ("trained", "epochs"),
-    ("evaluation", "accuracy"),
-    ("evaluation", "loss"),
-    ("verification", "latency_p99_ms"),
-)
-_LIBRARIES = ("layerflow", "tensorflow", "keras", "numpy", "tensorflow-datasets", "prefect")
-
-
 _TAKEN_BACK = Verdict("kept_rolled_back", "this very model was in service and was rolled back from")
-
-
-class Challenger(NamedTuple):
-    """All that is known of the model that asks to be published."""
-
-    data: DatasetRef
-    checked: DataReport
-    model: ModelRef
-    trained: TrainedRef
-    evaluation: Evaluation
-    export: ExportRef
-    verification: Verification
 
 
 def promote(
@@ -82,13 +44,13 @@ def promote(
     with store.locked(f"models-{name}"):
         champion = versions.champion_of(name)
         theirs = versions.receipt_of(name, champion) if champion else None
-        receipt = _receipt(config, challenger, flow_run)
-        model = versions.identity(receipt)
+        receipt = receipt_for(config, challenger, flow_run)
+        model = identity(receipt)
         damage = versions.damage(name, champion) if champion else None
         verdict, comparison = _decide(config, challenger, model, champion, theirs, damage)
         verdict = verdict._replace(reason=mask(verdict.reason))  # a forced one repeats what its user wrote
         published = verdict.code.startswith("promoted")
-        version = versions.next_version(name) if published else champion
+        version = publishing.next_version(name) if published else champion
         differing = changes(theirs, receipt) if theirs else ()
         receipt |= {
             "version": version if published else None,
@@ -101,9 +63,9 @@ def promote(
                 "changes": [change.model_dump() for change in differing],
             },
         }
-        in_service = versions.home(name) / str(version)
+        in_service = layout.home(name) / str(version)
         if published or verdict.code == "unchanged":
-            receipt_file, report_file = in_service / versions.RECEIPT, in_service / versions.REPORT
+            receipt_file, report_file = in_service / layout.RECEIPT, in_service / layout.REPORT
         else:
             receipt_file = store.root() / "receipts" / name / f"{export.digest[:16]}-against-{champion}.json"
             report_file = receipt_file.with_suffix(".html")
@@ -133,20 +95,6 @@ def promote(
     return made
 
 
-def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = False) -> tuple[Change, ...]:
-    """What two receipts say differently about where their models come from, and with ``figures`` how good they are."""
-    old, new = (_flat({key: receipt.get(key) for key in _ORIGIN}) for receipt in (before, after))
-    if figures:
-        for flat, receipt in ((old, before), (new, after)):
-            flat |= {f"{part}.{figure}": receipt.get(part, {}).get(figure) for part, figure in _FIGURES}
-    fields = [*old, *(field for field in new if field not in old)]
-    return tuple(
-        Change(field=field, before=mask(old.get(field)), after=mask(new.get(field)))
-        for field in fields
-        if old.get(field) != new.get(field) and field not in _PLACES
-    )
-
-
 def _decide(
     config: RetrainConfig,
     challenger: Challenger,
@@ -168,11 +116,11 @@ def _decide(
             f"Evaluation and verification must agree on the model that is to be published; {differs}. Delete "
             f"{store.path(evaluation.folder)} and re-run the command.",
         ), None
-    if champion and theirs and not damage and versions.identity(theirs) == model:
+    if champion and theirs and not damage and identity(theirs) == model:
         return Verdict("unchanged", f"version {champion} is this very model"), None
     if floor := below_floor(rules, evaluation, verified):
         return Verdict("kept_below_floor", floor), None
-    taken_back = model in versions.read_ledger(config.registry_name).rolled_back
+    taken_back = model in read_ledger(config.registry_name).rolled_back
     if taken_back and not rules.force:  # nothing that a comparison finds would change it
         return _TAKEN_BACK, None
     found = _compare(challenger, config.registry_name, champion, theirs, damage) if champion else None
@@ -213,7 +161,7 @@ def _compare(
     tests = store.path(challenger.data.folder)
     report = verification.score_both(
         store.path(challenger.export.saved_model),
-        versions.home(name) / str(champion),
+        layout.home(name) / str(champion),
         tests / "test_images.npy",
         tests / "test_labels.npy",
     )
@@ -256,36 +204,15 @@ def _publish(
     config: RetrainConfig, version: int, export: ExportRef, model: str, receipt: dict[str, Any], page: str
 ) -> None:
     name = config.registry_name
-    ledger = versions.read_ledger(name)
+    ledger = read_ledger(name)
     if model in ledger.rolled_back:  # forced: it is wanted again
         kept = tuple(digest for digest in ledger.rolled_back if digest != model)
-        versions.write_ledger(name, ledger.model_copy(update={"rolled_back": kept}))
-    versions.publish(name, version, store.path(export.saved_model), receipt, page)
+        write_ledger(name, ledger.model_copy(update={"rolled_back": kept}))
+    publishing.publish(name, version, store.path(export.saved_model), receipt, page)
     try:
-        versions.prune(name, config.registry.keep)
+        publishing.prune(name, config.registry.keep)
     except OSError as error:  # it is in service: a second try would find it `unchanged`, and tell nobody
         log.warning("old versions of %s could not be removed; the next promotion tries again: %s", name, error)
-
-
-def _receipt(config: RetrainConfig, challenger: Challenger, flow_run: str) -> dict[str, Any]:
-    """Everything needed to know, years later, how this model came about."""
-    records = {name: record.model_dump(mode="json") for name, record in challenger._asdict().items()}
-    receipt = {
-        "name": config.registry_name,
-        "version": None,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "flow_run": flow_run,
-        "config": {**config.model_dump(mode="json"), "model": {"name": config.model.name, **config.model.settings}},
-        "seed": config.training.seed,
-        "code": code_digest(Path(__file__).resolve().parent.parent / "training" / "train.py"),
-        "versions": {
-            "python": platform.python_version(),
-            **{library: importlib.metadata.version(library) for library in _LIBRARIES},
-        },
-        "history": records["trained"].pop("history"),
-        **records,
-    }
-    return mask(json.loads(json.dumps(receipt)))  # as it will be read: a tuple of the settings is no change of a list
 
 
 def _file(receipt_file: Path, receipt: dict[str, Any], report_file: Path, page: str) -> None:
@@ -293,14 +220,6 @@ def _file(receipt_file: Path, receipt: dict[str, Any], report_file: Path, page: 
     receipt_file.parent.mkdir(parents=True, exist_ok=True)
     store.write_atomically(report_file, page.encode())
     store.write_atomically(receipt_file, json.dumps(receipt, indent=2).encode())
-
-
-def _flat(content: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-    return flat
 
 
 def _relative(path: Path) -> str:

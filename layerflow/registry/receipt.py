@@ -5,20 +5,23 @@ A receipt is data from disk like any other. ``read`` is the only way to one: wha
 """
 
 import hashlib
+import importlib.metadata
 import json
+import platform
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from layerflow import checksums
 from layerflow.checksums import DIGESTS, EXTRA
-
-RECEIPT = f"{EXTRA}/receipt.json"
-#: All cards of the run that made the model, for people.
-REPORT = f"{EXTRA}/report.html"
-#: A receipt with 100,000 classes has 20 MB. What is larger, or nested deeper, was not written by layerflow.
-_MOST_BYTES, _MOST_LEVELS = 64 * 2**20, 50
+from layerflow.code_digest import code_digest
+from layerflow.config import RetrainConfig
+from layerflow.errors import mask
+from layerflow.json_file import read_json
+from layerflow.records import Change, DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
+from layerflow.registry.layout import RECEIPT, REPORT
 
 _Text = Annotated[str, Field(min_length=1)]
 _Figure = Annotated[float, Field(allow_inf_nan=False)]
@@ -89,27 +92,6 @@ class Receipt(_Part):
     versions: dict[str, str] = {}
 
 
-def read_json(file: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        OSError: If it can't be read.
-        ValueError: If it is not JSON in UTF-8, is larger than 64 MiB, or is nested more than 50 levels deep.
-    """
-    with file.open("rb") as stream:
-        content = stream.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"{file} is larger than {_MOST_BYTES} bytes")
-    try:
-        found = json.loads(content.decode())
-        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair can't be printed
-    except RecursionError:
-        raise ValueError(f"{file} is nested too deep") from None
-    if _levels(found) > _MOST_LEVELS:
-        raise ValueError(f"{file} is nested too deep")
-    return found
-
-
 def read(file: Path) -> dict[str, Any]:
     """A receipt, with at least the keys of ``Receipt``.
 
@@ -163,11 +145,69 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def _levels(content: Any) -> int:
-    """How deep lists and objects are nested, counted no further than needed."""
-    levels, inner = 0, [content]
-    while inner and levels <= _MOST_LEVELS:
-        parts = [part for part in inner if isinstance(part, dict | list)]
-        inner = [each for part in parts for each in (part.values() if isinstance(part, dict) else part)]
-        levels += bool(parts)
-    return levels
+#: Where a model comes from: what of a receipt is told when two differ.
+_ORIGIN = ("data", "config", "code", "versions")
+_PLACES = ("data.folder", "config.data.mirror")
+_FIGURES = (
+    ("model", "parameters"),
+    ("trained", "epochs"),
+    ("evaluation", "accuracy"),
+    ("evaluation", "loss"),
+    ("verification", "latency_p99_ms"),
+)
+_LIBRARIES = ("layerflow", "tensorflow", "keras", "numpy", "tensorflow-datasets", "prefect")
+
+
+class Challenger(NamedTuple):
+    """All that is known of the model that asks to be published."""
+
+    data: DatasetRef
+    checked: DataReport
+    model: ModelRef
+    trained: TrainedRef
+    evaluation: Evaluation
+    export: ExportRef
+    verification: Verification
+
+
+def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = False) -> tuple[Change, ...]:
+    """What two receipts say differently about where their models come from, and with ``figures`` how good they are."""
+    old, new = (_flat({key: receipt.get(key) for key in _ORIGIN}) for receipt in (before, after))
+    if figures:
+        for flat, receipt in ((old, before), (new, after)):
+            flat |= {f"{part}.{figure}": receipt.get(part, {}).get(figure) for part, figure in _FIGURES}
+    fields = [*old, *(field for field in new if field not in old)]
+    return tuple(
+        Change(field=field, before=mask(old.get(field)), after=mask(new.get(field)))
+        for field in fields
+        if old.get(field) != new.get(field) and field not in _PLACES
+    )
+
+
+def receipt_for(config: RetrainConfig, challenger: Challenger, flow_run: str) -> dict[str, Any]:
+    """Everything needed to know, years later, how this model came about."""
+    records = {name: record.model_dump(mode="json") for name, record in challenger._asdict().items()}
+    receipt = {
+        "name": config.registry_name,
+        "version": None,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "flow_run": flow_run,
+        "config": {**config.model_dump(mode="json"), "model": {"name": config.model.name, **config.model.settings}},
+        "seed": config.training.seed,
+        "code": code_digest(Path(__file__).resolve().parent.parent / "training" / "train.py"),
+        "versions": {
+            "python": platform.python_version(),
+            **{library: importlib.metadata.version(library) for library in _LIBRARIES},
+        },
+        "history": records["trained"].pop("history"),
+        **records,
+    }
+    return mask(json.loads(json.dumps(receipt)))  # as it will be read: a tuple of the settings is no change of a list
+
+
+def _flat(content: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return flat

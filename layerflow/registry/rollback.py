@@ -7,7 +7,9 @@ from layerflow import store
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.export import verification
 from layerflow.outcomes import RolledBack
-from layerflow.registry import versions
+from layerflow.registry import layout, publishing, versions
+from layerflow.registry.ledger import read_ledger, write_ledger
+from layerflow.registry.receipt import identity
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +43,12 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
         receipt = versions.receipt_of(name, target)
         if receipt is None:
             raise RegistryError(f"Version {target} of {name} must carry its receipt to be restored. It has none.")
-        digest, unwanted = versions.identity(receipt), _model_of(name, champion)
-        version = versions.next_version(name)
+        digest, unwanted = identity(receipt), _model_of(name, champion)
+        version = publishing.next_version(name)
         # Before the version appears: whatever kills this process, the unwanted model is not published again.
-        ledger = versions.read_ledger(name)
+        ledger = read_ledger(name)
         taken_back = {*ledger.rolled_back, unwanted} - {digest}
-        versions.write_ledger(name, ledger.model_copy(update={"rolled_back": tuple(sorted(taken_back))}))
+        write_ledger(name, ledger.model_copy(update={"rolled_back": tuple(sorted(taken_back))}))
         reason = f"version {target} restored in place of {champion}"
         receipt |= {
             "version": version,
@@ -62,9 +64,9 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
             },
         }
         # How the model came about is as true as it was: its report goes along as it is.
-        file = folder / versions.REPORT
+        file = folder / layout.REPORT
         report = file.read_text(encoding="utf-8") if file.exists() else None
-        published = versions.publish(name, version, folder, receipt, report)
+        published = publishing.publish(name, version, folder, receipt, report)
     log.info("rolled_back: version %d of %s is %s", version, name, reason)
     return RolledBack(
         name=name,
@@ -113,6 +115,6 @@ def _model_of(name: str, champion: int) -> str:
         return model
     raise RegistryError(
         f"The model of version {champion} of {name} must be known by the ledger or its receipt, or the next run would "
-        f"publish it again, and neither can be read; restore {versions.folder_of(name, champion) / versions.RECEIPT} "
+        f"publish it again, and neither can be read; restore {versions.folder_of(name, champion) / layout.RECEIPT} "
         "from a backup, or move that version away to put the one before it into service."
     )

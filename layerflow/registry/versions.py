@@ -5,66 +5,31 @@ something holds the lock ``models-<name>``. The ledger beside the versions knows
 which folders are versions, and what their bytes were when they were published.
 """
 
-import hashlib
-import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from layerflow import checksums, store
-from layerflow.checksums import DIGESTS, write_digests
+from layerflow.checksums import DIGESTS
 from layerflow.errors import DamagedError, RegistryError, VerificationError, did_you_mean
 from layerflow.records import Profile
 from layerflow.registry import receipt as receipts
-from layerflow.registry.receipt import RECEIPT as RECEIPT
-from layerflow.registry.receipt import REPORT as REPORT
-from layerflow.registry.receipt import identity as identity
+from layerflow.registry.layout import RECEIPT, REPORT, folders, home, is_version
+from layerflow.registry.ledger import (
+    COPY,
+    LEDGER,
+    Ledger,
+    Published,
+    known_ledger,
+    ledger_and_file,
+    read_either,
+    read_ledger,
+)
+from layerflow.registry.receipt import identity
 
 log = logging.getLogger(__name__)
-
-#: The copy is written first: it knows all that the ledger knows, and stands in for a damaged one.
-_LEDGER, _COPY = ".ledger.json", ".ledger.json.bak"
-#: Hidden folders in which a version is put together or taken apart: TF Serving and we look at plain numbers only.
-_STAGING, _REMOVING = ".staging-", ".removing-"
-#: TF Serving reads version numbers as signed 64-bit integers, and passes over what does not fit.
-_MOST = 2**63 - 1
-
-
-class Published(BaseModel):
-    """What a version was when it was published: SHA-256 of its list of digests, and which model it is, if known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sums: str
-    model: str | None = None
-
-
-class Ledger(BaseModel):
-    """What the versions that are there can't tell: numbers that were given, rolled-back models, published digests.
-
-    ``published`` is none in the ledger of a layerflow that did not keep digests yet; the next publication adds them.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    highest: int = Field(0, ge=0, le=_MOST)
-    rolled_back: tuple[str, ...] = ()
-    published: dict[int, Published] | None = None
-
-
-def home(name: str) -> Path:
-    """The folder of all versions of a model."""
-    return store.root() / "models" / name
-
-
-def folders() -> list[str]:
-    """The folders of models, in order of name, whether or not a version is in them."""
-    models = store.root() / "models"
-    found = [folder.name for folder in models.iterdir() if folder.is_dir()] if models.is_dir() else []
-    return sorted(name for name in found if not name.startswith(".") and name.isprintable())
 
 
 def names() -> list[str]:
@@ -108,7 +73,7 @@ def _told_apart(name: str) -> tuple[list[int], list[int]]:
     a version is a number that the ledger gave, or a folder with a receipt that names this very number.
     """
     folders = home(name).iterdir() if home(name).is_dir() else []
-    found = sorted((int(each.name) for each in folders if _is_version(each.name) and each.is_dir()), reverse=True)
+    found = sorted((int(each.name) for each in folders if is_version(each.name) and each.is_dir()), reverse=True)
     ledger = known_ledger(name)
     if ledger.published is None:
         known = {number for number in found if number <= ledger.highest or receipt_of(name, number)}
@@ -131,9 +96,9 @@ def champion_of(name: str) -> int | None:
 
 def complaints(name: str) -> list[str]:
     """What is wrong with the ledger of a model and with the folders beside its versions, a sentence each."""
-    found, file = [], home(name) / _LEDGER
+    found, file = [], home(name) / LEDGER
     try:
-        if _ledger_and_file(name)[1].name == _COPY:
+        if ledger_and_file(name)[1].name == COPY:
             state = "is damaged" if file.exists() else "is missing"
             found.append(f"{file} {state}; its copy is used, and the next publication rewrites it.")
     except DamagedError as error:
@@ -202,7 +167,7 @@ def provenance(folder: Path) -> str:
         DamagedError: If there is a ledger beside it that can't be read.
     """
     folder = folder.resolve()
-    either = _read_either(folder.parent) if _is_version(folder.name) else None
+    either = read_either(folder.parent) if is_version(folder.name) else None
     ledger = either[0] if either else Ledger()
     if ledger.published is not None:
         found, told = _damage(folder, ledger.published.get(int(folder.name))), "the ledger has the digest of its list"
@@ -258,190 +223,3 @@ def predecessor(name: str) -> int | None:
     unwanted = {model_digest(name, champion), None, *known_ledger(name).rolled_back}
     wanted = (version for version in older if model_digest(name, version) not in unwanted)
     return next((version for version in wanted if receipt_of(name, version)), None)
-
-
-def read_ledger(name: str) -> Ledger:
-    """The ledger of a model, or its copy where the ledger is damaged; empty for a new model.
-
-    Raises:
-        DamagedError: If neither can be read, or there are versions and neither exists.
-    """
-    return _ledger_and_file(name)[0]
-
-
-def _ledger_and_file(name: str) -> tuple[Ledger, Path]:
-    """``read_ledger``, and the file that it is from."""
-    if found := _read_either(home(name)):
-        return found
-    folders = home(name).iterdir() if home(name).is_dir() else []
-    if any(_is_version(each.name) and receipt_of(name, int(each.name)) for each in folders):
-        raise _lost(home(name))  # an empty one would let a rolled-back model return
-    return Ledger(), home(name) / _LEDGER
-
-
-def known_ledger(name: str) -> Ledger:
-    """``read_ledger`` for those who only look: an empty one where none can be read."""
-    try:
-        return read_ledger(name)
-    except DamagedError:
-        return Ledger()
-
-
-def _read_either(folder: Path) -> tuple[Ledger, Path] | None:
-    """The ledger in ``folder`` or its copy, with its file. One without a digest counts where the other has none either.
-
-    Raises:
-        DamagedError: If there are such files and none can be read.
-    """
-    damaged = False
-    for digested in (True, False):
-        for file in (folder / _LEDGER, folder / _COPY):
-            try:
-                return _read(file, digested), file
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError):
-                damaged = True
-    if damaged:
-        raise _lost(folder)
-    return None
-
-
-def _lost(folder: Path) -> DamagedError:
-    return DamagedError(
-        f"{folder / _LEDGER} must hold the numbers that were given, the rolled-back models and the digests of the "
-        "versions, and neither it nor its copy can be read; restore it from a backup of the store, or rebuild it "
-        "as docs/operations.md shows."
-    )
-
-
-def _read(file: Path, digested: bool) -> Ledger:
-    """A ledger, whose digest of itself must be right where it has one; ``digested``: it must have one.
-
-    Raises:
-        OSError: If it can't be read.
-        ValueError: If it is no ledger.
-    """
-    content = receipts.read_json(file)
-    digest = content.pop("digest", None) if isinstance(content, dict) else None
-    if digest != _digest(content) and (digested or digest is not None):
-        raise ValueError(f"{file} does not have its digest")
-    return Ledger.model_validate(content)
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def write_ledger(name: str, ledger: Ledger) -> None:
-    """Replace the ledger of a model and its copy."""
-    home(name).mkdir(parents=True, exist_ok=True)
-    content = ledger.model_dump(mode="json")
-    text = json.dumps({**content, "digest": _digest(content)}, indent=2)
-    for file in (_COPY, _LEDGER):
-        store.write_atomically(home(name) / file, text.encode())
-
-
-def next_version(name: str) -> int:
-    """The number after all that were ever given, whatever became of them, and after any stray folder's.
-
-    Raises:
-        RegistryError: If there is no higher number.
-    """
-    entries = home(name).iterdir() if home(name).is_dir() else []
-    there = [int(entry.name) for entry in entries if _is_version(entry.name)]
-    highest = max([read_ledger(name).highest, *there])
-    if highest >= _MOST:
-        raise RegistryError(
-            f"A version of {name} must have a number below {_MOST}; move {home(name) / str(highest)} away."
-        )
-    return highest + 1
-
-
-def _with_digests(name: str, ledger: Ledger) -> dict[int, Published]:
-    """The digests of the versions; of a ledger without any they are taken from the versions as they are now."""
-    if ledger.published is not None:
-        return ledger.published
-    found = {}
-    for version in versions(name):
-        sums = home(name) / str(version) / DIGESTS
-        found[version] = Published(
-            sums=checksums.sha256(sums) if sums.is_file() else "", model=model_digest(name, version)
-        )
-    return found
-
-
-def publish(name: str, version: int, source: Path, receipt: dict[str, Any], report: str | None = None) -> Path:
-    """Publish the model in ``source`` with ``receipt`` and ``report`` as ``version``, and return its folder.
-
-    Args:
-        name: Name of the model.
-        version: What ``next_version`` gave, under the same lock.
-        source: An export, or another version; its own receipt and report are left behind.
-        receipt: Of this version; holds the digests that the model must have, as ``receipt["export"]["files"]``.
-        report: An HTML page, if there is one.
-
-    Raises:
-        DamagedError: If the copy is not, byte for byte, what was exported.
-    """
-    final = home(name) / str(version)
-    staging = home(name) / f"{_STAGING}{version}"
-    clear(name)
-    ledger = read_ledger(name)
-    ledger = ledger.model_copy(update={"highest": version, "published": _with_digests(name, ledger)})
-    write_ledger(name, ledger)
-    try:
-        shutil.copytree(source, staging)
-        for beside in (RECEIPT, REPORT):
-            (staging / beside).unlink(missing_ok=True)
-        if write_digests(staging) != receipt["export"]["files"]:
-            raise DamagedError(f"The copy of {source} is not what was exported; it was not published.")
-        (staging / RECEIPT).write_text(json.dumps(receipt, indent=2))
-        if report is not None:
-            (staging / REPORT).write_text(report, encoding="utf-8")
-        entry = Published(sums=write_digests(staging)[DIGESTS], model=identity(receipt))
-        store.sync(staging)
-        # Before the version appears: a version without its digest in the ledger is not one.
-        published = {**(ledger.published or {}), version: entry}
-        write_ledger(name, ledger.model_copy(update={"published": published}))
-        staging.rename(final)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    store.sync_entry(home(name))
-    return final
-
-
-def prune(name: str, keep: int) -> None:
-    """Remove all but the newest ``keep`` versions, never the champion nor the one it can be rolled back to."""
-    published = versions(name)
-    needed = {*published[: max(keep, 1)], predecessor(name)}
-    for version in published:
-        if version not in needed:
-            removing = home(name) / f"{_REMOVING}{version}"
-            (home(name) / str(version)).rename(removing)
-            store.sync_entry(home(name))
-            ledger = read_ledger(name)
-            if ledger.published is not None:
-                kept = {number: entry for number, entry in ledger.published.items() if number != version}
-                write_ledger(name, ledger.model_copy(update={"published": kept}))
-            shutil.rmtree(removing)
-            log.info("removed version %d of %s: registry.keep is %d", version, name, keep)
-
-
-def clear(name: str) -> None:
-    """Remove what dead processes left half published or half removed; the caller holds the lock, so they are dead."""
-    for kind in (_STAGING, _REMOVING):
-        for folder in home(name).glob(f"{kind}*"):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def sweep(name: str) -> None:
-    """``clear``, unless somebody is publishing just now."""
-    if home(name).is_dir():
-        with store.locked_if_free(f"models-{name}") as free:
-            if free:
-                clear(name)
-
-
-def _is_version(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and text == str(int(text)) and 0 < int(text) <= _MOST

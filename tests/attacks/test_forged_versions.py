@@ -19,7 +19,9 @@ from layerflow import checksums, store
 from layerflow.checksums import EXTRA
 from layerflow.errors import DamagedError, RegistryError, VerificationError
 from layerflow.export import verification
-from layerflow.registry import versions
+from layerflow.registry import layout, publishing, versions
+from layerflow.registry.ledger import read_ledger
+from layerflow.registry.receipt import identity
 from layerflow.registry.rollback import roll_back, target_of
 
 NAME = "mlp-digits"
@@ -60,18 +62,18 @@ def publish(label: str) -> Path:
     """Publish a made-up model under the next number, and return its folder."""
     source, files = export(label)
     with store.locked(f"models-{NAME}"):
-        version = versions.next_version(NAME)
-        return versions.publish(NAME, version, source, receipt_for(label, version, files))
+        version = publishing.next_version(NAME)
+        return publishing.publish(NAME, version, source, receipt_for(label, version, files))
 
 
 def write_receipt(folder: Path, receipt: dict[str, Any]) -> None:
     """Replace a version's receipt, and make its list of digests agree."""
-    (folder / versions.RECEIPT).write_text(json.dumps(receipt))
+    (folder / layout.RECEIPT).write_text(json.dumps(receipt))
     checksums.write_digests(folder)
 
 
 def receipt_in(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / versions.RECEIPT).read_text())
+    return json.loads((folder / layout.RECEIPT).read_text())
 
 
 def leave_the_receipt(folder: Path) -> None:
@@ -106,11 +108,11 @@ def test_a_forged_version_is_neither_as_published_nor_restored(forge: Callable[[
     forge(folder)
     assert checksums.damage(folder) is None, "its files vouch for each other"
     assert versions.damage(NAME, 1)
-    before = versions.read_ledger(NAME)
+    before = read_ledger(NAME)
     with pytest.raises(VerificationError, match="Version 1 of mlp-digits must be as it was published"):
         roll_back(NAME, to=1)
     assert versions.versions(NAME) == [2, 1]
-    assert versions.read_ledger(NAME) == before
+    assert read_ledger(NAME) == before
 
 
 @pytest.mark.parametrize("forge", [leave_the_receipt, swap_the_classes_in_the_receipt])
@@ -144,7 +146,7 @@ def test_the_ledger_has_the_digests_before_the_version_appears(monkeypatch: pyte
 
     def rename(folder: Path, target: Path) -> Path:
         if folder.name.startswith(".staging-"):
-            seen[target.name] = versions.read_ledger(NAME).published, checksums.sha256(folder / checksums.DIGESTS)
+            seen[target.name] = read_ledger(NAME).published, checksums.sha256(folder / checksums.DIGESTS)
         os.rename(folder, target)
         return target
 
@@ -158,25 +160,25 @@ def test_the_ledger_has_the_digests_before_the_version_appears(monkeypatch: pyte
 def test_what_is_pruned_leaves_the_ledger() -> None:
     for label in ("one", "two", "three"):
         publish(label)
-    versions.prune(NAME, keep=1)
+    publishing.prune(NAME, keep=1)
     assert versions.versions(NAME) == [3, 2]
-    assert sorted(versions.read_ledger(NAME).published or {}) == [2, 3]
+    assert sorted(read_ledger(NAME).published or {}) == [2, 3]
 
 
 def test_a_stray_folder_is_no_version_and_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     publish("one")
     folder = publish("two")
-    shutil.copytree(folder, versions.home(NAME) / "99")
+    shutil.copytree(folder, layout.home(NAME) / "99")
     assert versions.versions(NAME) == [2, 1]
     assert versions.champion_of(NAME) == 2
     (told,) = versions.complaints(NAME)
     assert "99 is not a version" in told
     assert "a server that follows the highest number serves it" in told
-    assert versions.next_version(NAME) == 100, "no number is given twice"
+    assert publishing.next_version(NAME) == 100, "no number is given twice"
     with pytest.raises(RegistryError, match="99 is not a version"):
         target_of(NAME)
     with pytest.raises(VerificationError, match="99 is not a version"):
-        versions.provenance(versions.home(NAME) / "99")
+        versions.provenance(layout.home(NAME) / "99")
     assert publish("three").name == "100"
     assert target_of(NAME) == (100, 2), "the stray folder is no longer the highest"
 
@@ -184,30 +186,30 @@ def test_a_stray_folder_is_no_version_and_is_told_of(caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize("number", ["9223372036854775808", "9" * 200])
 def test_a_number_that_no_server_reads_takes_none(number: str) -> None:
     publish("one")
-    (versions.home(NAME) / number).mkdir()
-    assert versions.next_version(NAME) == 2
+    (layout.home(NAME) / number).mkdir()
+    assert publishing.next_version(NAME) == 2
 
 
 def as_an_earlier_layerflow_left_it() -> None:
     """The ledger of a store in which the digests of the versions were not kept."""
-    ledger = versions.read_ledger(NAME)
-    (versions.home(NAME) / COPY).unlink()
+    ledger = read_ledger(NAME)
+    (layout.home(NAME) / COPY).unlink()
     content = {"highest": ledger.highest, "rolled_back": ledger.rolled_back}
-    (versions.home(NAME) / LEDGER).write_text(json.dumps(content))
+    (layout.home(NAME) / LEDGER).write_text(json.dumps(content))
 
 
 def test_an_older_store_keeps_its_versions_and_gets_their_digests_with_the_next_one() -> None:
     for label in ("one", "two"):
         publish(label)
     as_an_earlier_layerflow_left_it()
-    shutil.copytree(versions.home(NAME) / "2", versions.home(NAME) / "99")  # its receipt names version 2
+    shutil.copytree(layout.home(NAME) / "2", layout.home(NAME) / "99")  # its receipt names version 2
     assert versions.versions(NAME) == [2, 1]
     assert "99 is not a version" in versions.complaints(NAME)[0]
     assert [versions.damage(NAME, version) for version in (1, 2)] == [None, None]
-    shutil.rmtree(versions.home(NAME) / "99")
+    shutil.rmtree(layout.home(NAME) / "99")
     publish("three")
     assert versions.versions(NAME) == [3, 2, 1]
-    forge_the_receipt(versions.home(NAME) / "1")
+    forge_the_receipt(layout.home(NAME) / "1")
     assert versions.damage(NAME, 1)
 
 
@@ -232,8 +234,8 @@ def test_versions_without_any_ledger_are_known_by_their_receipts() -> None:
     for label in ("one", "two"):
         publish(label)
     for name in (LEDGER, COPY):
-        (versions.home(NAME) / name).unlink()
-    (versions.home(NAME) / "7").mkdir()
+        (layout.home(NAME) / name).unlink()
+    (layout.home(NAME) / "7").mkdir()
     assert versions.versions(NAME) == [2, 1]
     lost, stray = versions.complaints(NAME)
     assert "restore it from a backup" in lost
@@ -285,7 +287,7 @@ HARMS = [
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_a_receipt_that_can_not_be_read_is_none(content: bytes) -> None:
     folder = publish("one")
-    (folder / versions.RECEIPT).write_bytes(content)
+    (folder / layout.RECEIPT).write_bytes(content)
     assert versions.receipt_of(NAME, 1) is None
     assert versions.versions(NAME) == [1]
     assert versions.profile_in_service(NAME, "other") is None
@@ -296,30 +298,30 @@ def test_a_receipt_with_a_key_that_is_missing_or_of_another_type_is_none(path: s
     folder = publish("one")
     receipt = receipt_in(folder)
     wrong(path, value)(receipt)
-    (folder / versions.RECEIPT).write_text(json.dumps(receipt))
+    (folder / layout.RECEIPT).write_text(json.dumps(receipt))
     assert versions.receipt_of(NAME, 1) is None
 
 
 def test_a_receipt_of_absurd_size_is_not_read() -> None:
     folder = publish("one")
-    with (folder / versions.RECEIPT).open("wb") as stream:
+    with (folder / layout.RECEIPT).open("wb") as stream:
         stream.truncate(2**30)  # sparse: takes no room
     assert versions.receipt_of(NAME, 1) is None
 
 
 def test_a_model_is_known_by_the_ledger_when_its_receipt_is_lost() -> None:
     publish("one")
-    bad = versions.identity(receipt_in(publish("two")))
-    (versions.home(NAME) / "2" / versions.RECEIPT).write_text("no receipt")
+    bad = identity(receipt_in(publish("two")))
+    (layout.home(NAME) / "2" / layout.RECEIPT).write_text("no receipt")
     assert roll_back(NAME).restored == 1
-    assert versions.read_ledger(NAME).rolled_back == (bad,), "the next run must not publish it again"
+    assert read_ledger(NAME).rolled_back == (bad,), "the next run must not publish it again"
 
 
 def test_a_model_that_nothing_identifies_is_not_rolled_back_silently() -> None:
     publish("one")
     publish("two")
     as_an_earlier_layerflow_left_it()
-    (versions.home(NAME) / "2" / versions.RECEIPT).write_text("no receipt")
+    (layout.home(NAME) / "2" / layout.RECEIPT).write_text("no receipt")
     with pytest.raises(RegistryError, match="would publish it again"):
         roll_back(NAME)
     assert versions.versions(NAME) == [2, 1]
@@ -328,12 +330,12 @@ def test_a_model_that_nothing_identifies_is_not_rolled_back_silently() -> None:
 def test_a_receipt_that_claims_to_be_of_another_model_does_not_hide_the_bad_one() -> None:
     publish("one")
     folder = publish("two")
-    bad = versions.identity(receipt_in(folder))
+    bad = identity(receipt_in(folder))
     receipt = receipt_in(folder)
     receipt["trained"]["digest"] = "innocent"
     write_receipt(folder, receipt)
     roll_back(NAME)
-    assert versions.read_ledger(NAME).rolled_back == (bad,)
+    assert read_ledger(NAME).rolled_back == (bad,)
 
 
 BROKEN = [b"", b"{", b"null", b"[]", b'{"highest": "x"}', b'{"highest": -1}', b"\xff", b"[" * 100_000]
@@ -346,32 +348,32 @@ def test_a_damaged_ledger_is_restored_from_its_copy(content: bytes) -> None:
     publish("one")
     publish("two")
     roll_back(NAME)
-    before = versions.read_ledger(NAME)
+    before = read_ledger(NAME)
     assert before.rolled_back
-    (versions.home(NAME) / LEDGER).write_bytes(content)
+    (layout.home(NAME) / LEDGER).write_bytes(content)
     assert "its copy is used" in versions.complaints(NAME)[0]
-    assert versions.read_ledger(NAME) == before
+    assert read_ledger(NAME) == before
     publish("three")
     assert versions.complaints(NAME) == []
-    assert versions.read_ledger(NAME).rolled_back == before.rolled_back
+    assert read_ledger(NAME).rolled_back == before.rolled_back
 
 
 def test_a_ledger_that_was_removed_is_restored_from_its_copy() -> None:
     publish("one")
-    before = versions.read_ledger(NAME)
-    (versions.home(NAME) / LEDGER).unlink()
-    assert versions.read_ledger(NAME) == before
+    before = read_ledger(NAME)
+    (layout.home(NAME) / LEDGER).unlink()
+    assert read_ledger(NAME) == before
 
 
 def test_a_flipped_letter_in_the_ledger_is_noticed() -> None:
     publish("one")
     publish("two")
     roll_back(NAME)
-    before = versions.read_ledger(NAME)
-    file = versions.home(NAME) / LEDGER
+    before = read_ledger(NAME)
+    file = layout.home(NAME) / LEDGER
     (bad,) = before.rolled_back
     file.write_text(file.read_text().replace(f'"{bad}"', f'"{bad[::-1]}"', 1))
-    assert versions.read_ledger(NAME) == before
+    assert read_ledger(NAME) == before
 
 
 def overwrite(file: Path) -> None:
@@ -385,7 +387,7 @@ def test_with_ledger_and_copy_damaged_or_gone_nothing_is_published_and_the_rest_
     publish("one")
     publish("two")
     for name in (LEDGER, COPY):
-        lose(versions.home(NAME) / name)
+        lose(layout.home(NAME) / name)
     assert versions.versions(NAME) == [2, 1]
     (told,) = versions.complaints(NAME)
     assert "backup" in told
@@ -400,12 +402,12 @@ def test_a_rebuilt_ledger_keeps_numbers_and_rolled_back_models_out() -> None:
     publish("one")
     publish("two")
     roll_back(NAME)
-    (bad,) = versions.read_ledger(NAME).rolled_back
-    (versions.home(NAME) / COPY).unlink()
-    (versions.home(NAME) / LEDGER).write_text(json.dumps({"highest": 12, "rolled_back": [bad]}))
+    (bad,) = read_ledger(NAME).rolled_back
+    (layout.home(NAME) / COPY).unlink()
+    (layout.home(NAME) / LEDGER).write_text(json.dumps({"highest": 12, "rolled_back": [bad]}))
     assert versions.complaints(NAME) == []
     assert publish("three").name == "13"
-    ledger = versions.read_ledger(NAME)
+    ledger = read_ledger(NAME)
     assert ledger.rolled_back == (bad,)
     assert sorted(ledger.published or {}) == [1, 2, 3, 13]
 
@@ -426,9 +428,9 @@ def test_the_listing_shows_the_rest_and_verify_counts_all_that_is_wrong() -> Non
     publish("one")
     folder = publish("two")
     forge_the_receipt(publish("three"))
-    (folder / versions.RECEIPT).write_text('{"version": 2}')
-    (versions.home(NAME) / "99").mkdir()
-    (versions.home(NAME) / LEDGER).write_text("null")
+    (folder / layout.RECEIPT).write_text('{"version": 2}')
+    (layout.home(NAME) / "99").mkdir()
+    (layout.home(NAME) / LEDGER).write_text("null")
     listed = layerflow("models")
     assert listed.returncode == 0, listed.stderr
     assert [row for row in listed.stdout.splitlines() if "receipt can't be read" in row and NAME in row]
@@ -445,6 +447,6 @@ def test_the_listing_shows_the_rest_and_verify_counts_all_that_is_wrong() -> Non
     shown = layerflow("models", "show", "2")
     assert (shown.returncode, shown.stderr.count("\n")) == (2, 1)
     assert layerflow("models", "show", "1").returncode == 0, "a receipt that says little is shown as far as it goes"
-    verified = layerflow("verify", str(versions.home(NAME) / "3"))
+    verified = layerflow("verify", str(layout.home(NAME) / "3"))
     assert verified.returncode == 1
     assert "is not the list that was published" in verified.stderr

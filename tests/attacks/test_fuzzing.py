@@ -25,7 +25,7 @@ from layerflow.errors import LayerflowError, config_sentence
 from layerflow.export import verifier
 from layerflow.outcomes import Retrained
 from layerflow.records import ModelRef
-from layerflow.registry import versions
+from layerflow.registry import layout, publishing, versions
 
 CASES = int(os.environ.get("LAYERFLOW_FUZZ", "2000"))
 NAME = "mlp-digits"
@@ -255,7 +255,7 @@ def published(first_run: Retrained, session_store: Path, empty_store: Path) -> P
 @fuzzed(0.15)
 @given(data=st.data())
 def test_a_damaged_receipt_or_ledger_never_stops_the_listing(data: st.DataObject, published: Path) -> None:
-    target = published / data.draw(st.sampled_from([".ledger.json", f"1/{versions.RECEIPT}"]))
+    target = published / data.draw(st.sampled_from([".ledger.json", f"1/{layout.RECEIPT}"]))
     whole = target.read_bytes()
     target.write_bytes(data.draw(damaged_json(whole)))
     try:
@@ -264,7 +264,7 @@ def test_a_damaged_receipt_or_ledger_never_stops_the_listing(data: st.DataObject
         versions.complaints(NAME)
         versions.receipt_of(NAME, 1)
         assert versions.predecessor(NAME) is None
-        assert refused(lambda: versions.next_version(NAME)) != 1, "a number is never given twice"
+        assert refused(lambda: publishing.next_version(NAME)) != 1, "a number is never given twice"
     finally:
         target.write_bytes(whole)
 
@@ -273,15 +273,15 @@ def test_a_damaged_receipt_or_ledger_never_stops_the_listing(data: st.DataObject
 @given(data=st.data())
 def test_no_byte_of_an_export_can_change_and_be_published(data: st.DataObject, published: Path) -> None:
     version = published / "1"
-    files = sorted(file for file in version.rglob("*") if file.is_file() and file != version / versions.RECEIPT)
+    files = sorted(file for file in version.rglob("*") if file.is_file() and file != version / layout.RECEIPT)
     target = data.draw(st.sampled_from(files))
     whole = target.read_bytes()
-    receipt = json.loads((version / versions.RECEIPT).read_text())
+    receipt = json.loads((version / layout.RECEIPT).read_text())
     target.write_bytes(data.draw(damaged_bytes(whole)))
     try:
         assert checksums.damage(version)
         if target.name not in ("SHA256SUMS", "report.html"):  # these two are written anew
-            assert refused(lambda: versions.publish(NAME, 2, version, receipt)) is None
+            assert refused(lambda: publishing.publish(NAME, 2, version, receipt)) is None
             assert versions.versions(NAME) == [1]
     finally:
         target.write_bytes(whole)

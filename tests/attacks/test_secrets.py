@@ -15,7 +15,7 @@ from layerflow.cards import report
 from layerflow.cards import sweep as sweep_card
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, ServerError
-from layerflow.registry import promotion
+from layerflow.registry.receipt import receipt_for
 from layerflow.settings.data import DataConfig
 from tasks import policy
 
@@ -85,7 +85,7 @@ def test_the_command_in_reports_and_cards_is_masked() -> None:
 def test_receipts_keep_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     record = SimpleNamespace(model_dump=lambda mode: {"history": [], "source": BUCKET})
     challenger = SimpleNamespace(_asdict=lambda: {"trained": record, "data": record})
-    receipt = promotion._receipt(CONFIG, challenger, "run")  # type: ignore[arg-type]
+    receipt = receipt_for(CONFIG, challenger, "run")  # type: ignore[arg-type]
     assert receipt["config"]["data"]["data_dir"] == "s3://***@bucket/prepared?***"
     assert silent(json.dumps(receipt))
 

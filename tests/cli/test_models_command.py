@@ -13,7 +13,8 @@ import pytest
 from layerflow.config import RetrainConfig
 from layerflow.outcomes import Retrained
 from layerflow.registry import versions
-from layerflow.registry.promotion import Challenger, promote
+from layerflow.registry.promotion import promote
+from layerflow.registry.receipt import Challenger
 
 LAYERFLOW = Path(sys.executable).with_name("layerflow")
 NAME = "mlp-digits"

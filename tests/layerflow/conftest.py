@@ -13,7 +13,8 @@ from layerflow.export import saved_model, verification
 from layerflow.models.build import build
 from layerflow.outcomes import Promotion, Retrained
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
-from layerflow.registry.promotion import Challenger, promote
+from layerflow.registry.promotion import promote
+from layerflow.registry.receipt import Challenger
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.train import train

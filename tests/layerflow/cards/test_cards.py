@@ -26,8 +26,9 @@ from layerflow.errors import RegistryError, VerificationError
 from layerflow.evaluation.calibration import calibration
 from layerflow.outcomes import Code, Comparison, Promotion, Retrained
 from layerflow.records import ClassScore, DatasetRef, Evaluation, Record
-from layerflow.registry import versions
-from layerflow.registry.promotion import Challenger, promote
+from layerflow.registry import layout, versions
+from layerflow.registry.promotion import promote
+from layerflow.registry.receipt import Challenger
 from layerflow.registry.rollback import roll_back
 from layerflow.settings.gate import GateConfig
 
@@ -349,7 +350,7 @@ def test_the_next_step_for_what_can_not_be_compared_lifts_every_rule_that_needs_
     contenders: dict[str, Challenger], shelf: Path, ratio: float | None, lifted: bool
 ) -> None:
     ask(contenders["poor"])
-    (versions.home(NAME) / "1" / versions.RECEIPT).unlink()
+    (layout.home(NAME) / "1" / layout.RECEIPT).unlink()
     made, card = ask(contenders["good"], max_latency_ratio=ratio)
     assert made
     assert made.code == "kept_not_comparable"
@@ -503,7 +504,7 @@ def test_a_version_with_its_report_is_sound_and_is_rolled_back_with_it(
     assert checksums.damage(versions.folder_of(NAME, 3)) is None
     assert versions.report_of(NAME, 3).read_text() == versions.report_of(NAME, 1).read_text()
     versions.report_of(NAME, 3).write_text("?")
-    assert checksums.damage(versions.folder_of(NAME, 3)) == f"{versions.REPORT} was changed"
+    assert checksums.damage(versions.folder_of(NAME, 3)) == f"{layout.REPORT} was changed"
 
 
 def test_the_report_of_a_kept_model_lies_beside_its_receipt(

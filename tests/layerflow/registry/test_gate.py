@@ -10,7 +10,7 @@ from layerflow.evaluation.statistics import above_majority, compare, difference_
 from layerflow.outcomes import Comparison
 from layerflow.records import ClassScore, Evaluation, Verification
 from layerflow.registry.gate import below_floor, disagreement, judge, too_slow
-from layerflow.registry.promotion import Challenger
+from layerflow.registry.receipt import Challenger
 from layerflow.settings.gate import GateConfig
 
 

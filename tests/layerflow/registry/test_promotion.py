@@ -13,8 +13,10 @@ from layerflow.checksums import EXTRA
 from layerflow.config import RetrainConfig
 from layerflow.errors import DamagedError, VerificationError
 from layerflow.outcomes import Promotion
-from layerflow.registry import versions
-from layerflow.registry.promotion import Challenger, changes, promote
+from layerflow.registry import layout, publishing, versions
+from layerflow.registry import ledger as ledger_module
+from layerflow.registry.promotion import promote
+from layerflow.registry.receipt import Challenger, changes
 from layerflow.registry.rollback import roll_back
 
 NAME = "mlp-digits"
@@ -168,7 +170,7 @@ def test_what_was_rolled_back_from_is_not_published_again_unless_forced(decide: 
     assert decide("good").code == "unchanged"
     forced = decide("similar", force="it was not its fault")
     assert (forced.code, forced.version) == ("promoted_forced", 4)
-    assert versions.read_ledger(NAME).rolled_back == ()
+    assert ledger_module.read_ledger(NAME).rolled_back == ()
 
 
 def test_what_can_not_be_pruned_is_left_for_the_next_promotion(decide: Decide, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,10 +179,10 @@ def test_what_can_not_be_pruned_is_left_for_the_next_promotion(decide: Decide, m
     with monkeypatch.context() as patched:
         patched.setattr(versions.shutil, "rmtree", stumble)
         assert decide("poor", {"keep": 1}, force="a test").code == "promoted_forced"
-    assert list(versions.home(NAME).glob(".removing-*"))
+    assert list(layout.home(NAME).glob(".removing-*"))
     assert decide("good", {"keep": 1}).code == "promoted_better"
     assert versions.versions(NAME) == [4, 3]
-    assert not list(versions.home(NAME).glob(".removing-*"))
+    assert not list(layout.home(NAME).glob(".removing-*"))
 
 
 def test_a_ledger_that_can_not_be_written_leaves_nothing_published(
@@ -189,9 +191,9 @@ def test_a_ledger_that_can_not_be_written_leaves_nothing_published(
     decide("good")
     decide("similar", force="a bad night")
     roll_back(NAME)
-    write = versions.write_ledger
+    write = ledger_module.write_ledger
     monkeypatch.setattr(
-        versions, "write_ledger", lambda name, ledger: write(name, ledger) if ledger.rolled_back else stumble()
+        ledger_module, "write_ledger", lambda name, ledger: write(name, ledger) if ledger.rolled_back else stumble()
     )
     with pytest.raises(OSError, match="stumbled"):
         decide("similar", force="it was not its fault")
@@ -226,11 +228,11 @@ def damage_a_byte(champion: Path) -> None:
 
 
 def lose_the_receipt(champion: Path) -> None:
-    (champion / versions.RECEIPT).unlink()
+    (champion / layout.RECEIPT).unlink()
 
 
 def empty_the_receipt(champion: Path) -> None:
-    (champion / versions.RECEIPT).write_text("{}")
+    (champion / layout.RECEIPT).write_text("{}")
 
 
 def change_the_classes(champion: Path) -> None:
@@ -241,16 +243,16 @@ def change_the_classes(champion: Path) -> None:
 
 def publish_for_other_classes(champion: Path) -> None:
     """As if a model for other classes had been published under the same name."""
-    receipt = json.loads((champion / versions.RECEIPT).read_text())
-    report = (champion / versions.REPORT).read_text()
+    receipt = json.loads((champion / layout.RECEIPT).read_text())
+    report = (champion / layout.REPORT).read_text()
     change_the_classes(champion)
-    for beside in (versions.RECEIPT, versions.REPORT):
+    for beside in (layout.RECEIPT, layout.REPORT):
         (champion / beside).unlink()
     files = checksums.write_digests(champion)
     receipt["export"] |= {"files": files, "digest": files[checksums.DIGESTS]}
     receipt["data"]["classes"] = ["cat", "dog"]
     shutil.move(champion, champion.with_name("made"))
-    versions.publish(NAME, int(champion.name), champion.with_name("made"), receipt, report)
+    publishing.publish(NAME, int(champion.name), champion.with_name("made"), receipt, report)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ def publish_for_other_classes(champion: Path) -> None:
 )
 def test_a_champion_that_can_not_be_scored_is_not_overtaken_blindly(decide: Decide, harm: object, reason: str) -> None:
     decide("poor")
-    harm(versions.home(NAME) / "1")  # type: ignore[operator]
+    harm(layout.home(NAME) / "1")  # type: ignore[operator]
     kept = decide("good")
     assert (kept.code, kept.version) == ("kept_not_comparable", 1)
     assert reason in kept.reason
@@ -274,8 +276,8 @@ def test_a_champion_that_can_not_be_scored_is_not_overtaken_blindly(decide: Deci
 
 def test_the_same_model_is_not_unchanged_where_the_one_in_service_was_replaced(decide: Decide) -> None:
     decide("good")
-    (versions.home(NAME) / "1" / EXTRA / "golden.npz").write_bytes(b"forged")
-    checksums.write_digests(versions.home(NAME) / "1")
+    (layout.home(NAME) / "1" / EXTRA / "golden.npz").write_bytes(b"forged")
+    checksums.write_digests(layout.home(NAME) / "1")
     kept = decide("good")
     assert (kept.code, kept.version) == ("kept_not_comparable", 1)
     assert "champion 1 is not as it was published" in kept.reason
@@ -287,7 +289,7 @@ def test_a_stray_folder_is_not_the_champion_and_is_named_in_the_log(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     decide("good")
-    (versions.home(NAME) / "99").mkdir()
+    (layout.home(NAME) / "99").mkdir()
     assert decide("good").code == "unchanged"
     assert "99 is not a version that layerflow published, and a server" in caplog.text
 
@@ -316,7 +318,7 @@ def test_no_secret_of_an_address_is_in_a_decision(
     monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     address, shown = "https://operator:Zq7secret@tickets/7?token=Zq7secret", []
     promote(RetrainConfig(), contenders["good"], "run")
-    champion = versions.home(NAME) / "1" / versions.RECEIPT
+    champion = layout.home(NAME) / "1" / layout.RECEIPT
     unmasked = json.loads(champion.read_text())
     unmasked["config"]["data"]["module"] = address  # as an earlier layerflow wrote it
     champion.write_text(json.dumps(unmasked))

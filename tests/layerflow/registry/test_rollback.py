@@ -10,8 +10,8 @@ from layerflow import checksums, store
 from layerflow.checksums import DIGESTS
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.outcomes import Promotion
-from layerflow.registry import versions
-from layerflow.registry.promotion import Challenger
+from layerflow.registry import layout, ledger, versions
+from layerflow.registry.receipt import Challenger, identity
 from layerflow.registry.rollback import roll_back
 
 NAME = "mlp-digits"
@@ -20,8 +20,8 @@ Decide = Callable[..., Promotion]
 
 def model_bytes(version: int) -> dict[str, str]:
     """Digests of a version's files, without what is the version's own."""
-    files = checksums.digests(versions.home(NAME) / str(version))
-    return {name: digest for name, digest in files.items() if name not in (DIGESTS, versions.RECEIPT)}
+    files = checksums.digests(layout.home(NAME) / str(version))
+    return {name: digest for name, digest in files.items() if name not in (DIGESTS, layout.RECEIPT)}
 
 
 def test_a_name_that_is_a_path_makes_no_folder(empty_store: Path) -> None:
@@ -38,11 +38,11 @@ def test_the_version_before_is_restored_byte_for_byte_as_the_next_one(decide: De
     assert versions.versions(NAME) == [3, 2, 1]
     assert model_bytes(3) == model_bytes(1) != model_bytes(2)
     assert versions.model_digest(NAME, 3) == versions.model_digest(NAME, 1) == done.digest
-    receipt = json.loads((store.path(done.published) / versions.RECEIPT).read_text())
+    receipt = json.loads((store.path(done.published) / layout.RECEIPT).read_text())
     assert receipt["version"] == 3
     assert receipt["decision"]["code"] == "rolled_back"
     assert receipt["decision"]["reason"] == "version 1 restored in place of 2"
-    assert versions.read_ledger(NAME).rolled_back == (versions.model_digest(NAME, 2),)
+    assert ledger.read_ledger(NAME).rolled_back == (versions.model_digest(NAME, 2),)
 
 
 def test_again_and_again_goes_further_back_and_never_to_what_was_taken_back(decide: Decide) -> None:
@@ -53,7 +53,7 @@ def test_again_and_again_goes_further_back_and_never_to_what_was_taken_back(deci
         roll_back(NAME)
     back = roll_back(NAME, to=3)
     assert (back.version, back.restored) == (6, 3)
-    assert versions.model_digest(NAME, 3) not in versions.read_ledger(NAME).rolled_back
+    assert versions.model_digest(NAME, 3) not in ledger.read_ledger(NAME).rolled_back
 
 
 def test_what_was_taken_back_stays_out_when_it_is_made_again_with_other_bytes(
@@ -70,7 +70,7 @@ def test_what_was_taken_back_stays_out_when_it_is_made_again_with_other_bytes(
     assert decide(again._replace(export=other_code)).code not in ("unchanged", "kept_rolled_back")
     receipt = versions.receipt_of(NAME, 1) or {}
     renamed = {**receipt, "data": {"classes": ["zero", *receipt["data"]["classes"][1:]]}}
-    assert versions.identity(renamed) != versions.identity(receipt), "a model of other classes is another"
+    assert identity(renamed) != identity(receipt), "a model of other classes is another"
 
 
 def test_what_can_not_be_restored_is_one_sentence_and_changes_nothing(decide: Decide) -> None:
@@ -84,15 +84,15 @@ def test_what_can_not_be_restored_is_one_sentence_and_changes_nothing(decide: De
     with pytest.raises(RegistryError, match=r"must be one that is published \(1\). Received: 4"):
         roll_back(NAME, to=4)
     decide("good")
-    (versions.home(NAME) / "1" / "saved_model.pb").write_bytes(b"another")
+    (layout.home(NAME) / "1" / "saved_model.pb").write_bytes(b"another")
     with pytest.raises(VerificationError, match=r"saved_model\.pb was changed"):
         roll_back(NAME)
     assert versions.versions(NAME) == [2, 1]
-    assert versions.read_ledger(NAME).rolled_back == ()
+    assert ledger.read_ledger(NAME).rolled_back == ()
 
 
 def test_a_version_that_lost_its_receipt_can_be_rolled_back_from(decide: Decide) -> None:
     decide("poor")
     decide("good")
-    (versions.home(NAME) / "2" / versions.RECEIPT).write_text("no receipt")
+    (layout.home(NAME) / "2" / layout.RECEIPT).write_text("no receipt")
     assert roll_back(NAME).restored == 1

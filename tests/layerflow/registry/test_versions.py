@@ -21,8 +21,8 @@ from layerflow import checksums, store
 from layerflow.checksums import EXTRA
 from layerflow.errors import DamagedError, RegistryError
 from layerflow.outcomes import Promotion
-from layerflow.registry import versions
-from layerflow.registry.promotion import Challenger
+from layerflow.registry import layout, publishing, versions
+from layerflow.registry.receipt import Challenger
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
@@ -48,26 +48,26 @@ def receipt_of(label: str, files: dict[str, str], version: int) -> dict[str, obj
 def publish(challenger: Challenger, label: str, name: str = NAME) -> int:
     """Publish a contender's files under the next number, as a model of its own."""
     with store.locked(f"models-{name}"):
-        version = versions.next_version(name)
+        version = publishing.next_version(name)
         receipt = receipt_of(label, challenger.export.files, version)
-        versions.publish(name, version, store.path(challenger.export.saved_model), receipt)
+        publishing.publish(name, version, store.path(challenger.export.saved_model), receipt)
     return version
 
 
 def test_foreign_folders_are_no_versions_and_take_no_number(decide: Decide) -> None:
     decide("poor")
     for name in ("abc", "7.bak", ".staging-9", "007", "0", "-3", "²"):
-        (versions.home(NAME) / name).mkdir()
-    (versions.home(NAME) / "8").write_text("a file, and no version")
+        (layout.home(NAME) / name).mkdir()
+    (layout.home(NAME) / "8").write_text("a file, and no version")
     assert versions.versions(NAME) == [1]
     assert decide("good").version == 9
-    assert (versions.home(NAME) / "7.bak").is_dir()
+    assert (layout.home(NAME) / "7.bak").is_dir()
 
 
 def test_a_number_is_never_given_again_even_if_its_folder_was_deleted(decide: Decide) -> None:
     decide("poor")
     assert decide("good").version == 2
-    shutil.rmtree(versions.home(NAME) / "2")
+    shutil.rmtree(layout.home(NAME) / "2")
     assert versions.versions(NAME) == [1]
     assert decide("good").version == 3
 
@@ -80,7 +80,7 @@ def test_a_version_is_whole_or_absent(decide: Decide, monkeypatch: pytest.Monkey
         patch.setattr(versions.store, "sync", disk_full)
         with pytest.raises(OSError, match="No space left"):
             decide("good")
-    assert sorted(entry.name for entry in versions.home(NAME).iterdir()) == [".ledger.json", ".ledger.json.bak"]
+    assert sorted(entry.name for entry in layout.home(NAME).iterdir()) == [".ledger.json", ".ledger.json.bak"]
     assert decide("good").version == 2
 
 
@@ -91,14 +91,14 @@ def test_a_disk_that_fills_up_in_the_middle_is_one_sentence_and_loses_nothing(
     script = """
 import resource, signal, sys
 from layerflow import store
-from layerflow.registry import versions
+from layerflow.registry import publishing
 from layerflow.records import ExportRef
 import json
 export = ExportRef.model_validate_json(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
 with store.locked("models-mlp-digits"):
-    versions.publish("mlp-digits", 2, store.path(export.saved_model), json.loads(sys.argv[2]))
+    publishing.publish("mlp-digits", 2, store.path(export.saved_model), json.loads(sys.argv[2]))
 """
     export = contenders["good"].export
     receipt = json.dumps(receipt_of(export.digest, export.files, 2))
@@ -112,8 +112,8 @@ with store.locked("models-mlp-digits"):
     )
     assert "File too large" in done.stderr
     assert versions.versions(NAME) == [1]
-    assert checksums.damage(versions.home(NAME) / "1") is None
-    assert not list(versions.home(NAME).glob(".staging*"))
+    assert checksums.damage(layout.home(NAME) / "1") is None
+    assert not list(layout.home(NAME).glob(".staging*"))
     assert decide("good").version == 3
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
@@ -124,12 +124,12 @@ def test_old_versions_are_removed_but_never_the_champion_nor_the_one_before(
     for label in ("a", "b", "b", "b"):
         publish(contenders["good"], label)
     with store.locked(f"models-{NAME}"):
-        versions.prune(NAME, keep=10)
+        publishing.prune(NAME, keep=10)
         assert versions.versions(NAME) == [4, 3, 2, 1]
-        versions.prune(NAME, keep=1)
+        publishing.prune(NAME, keep=1)
     assert versions.versions(NAME) == [4, 1], "1 is what a rollback would restore"
     assert versions.predecessor(NAME) == 1
-    assert not list(versions.home(NAME).glob(".removing*"))
+    assert not list(layout.home(NAME).glob(".removing*"))
 
 
 def test_retention_works_in_a_run_and_is_named_in_the_log(
@@ -145,15 +145,15 @@ def test_retention_works_in_a_run_and_is_named_in_the_log(
 
 def test_what_a_dead_process_left_is_swept_and_what_a_living_one_makes_is_not(decide: Decide) -> None:
     decide("good")
-    staging, removing = (versions.home(NAME) / name for name in (".staging-2", ".removing-1"))
+    staging, removing = (layout.home(NAME) / name for name in (".staging-2", ".removing-1"))
     for folder in (staging, removing):
         (folder / "variables").mkdir(parents=True)
     held = FileLock(store.root() / ".locks" / f"models-{NAME}.lock", thread_local=False)
     with held:
-        code = "import sys; from layerflow.registry import versions; versions.sweep(sys.argv[1])"
+        code = "import sys; from layerflow.registry import publishing; publishing.sweep(sys.argv[1])"
         subprocess.run([sys.executable, "-c", code, NAME], check=True, timeout=60)
         assert staging.is_dir()
-    versions.sweep(NAME)
+    publishing.sweep(NAME)
     assert not staging.exists()
     assert not removing.exists()
     assert versions.versions(NAME) == [1]
@@ -175,7 +175,7 @@ def test_work_that_died_and_checkpoints_that_nobody_came_back_to_are_swept(empty
 def test_a_ledger_that_can_not_be_read_publishes_nothing(decide: Decide) -> None:
     decide("good")
     for name in (".ledger.json", ".ledger.json.bak"):
-        (versions.home(NAME) / name).write_text("{")
+        (layout.home(NAME) / name).write_text("{")
     with pytest.raises(DamagedError, match="restore it from a backup of the store, or rebuild it"):
         decide("similar", margin=1.0)
     assert versions.versions(NAME) == [1]
@@ -202,12 +202,12 @@ def test_names_and_versions_that_do_not_exist_are_one_sentence(decide: Decide) -
         (lambda folder: (folder / "saved_model.pb").unlink(), "saved_model.pb is missing"),
         (lambda folder: (folder / "more").write_bytes(b"?"), "more does not belong to the model"),
         (lambda folder: (folder / checksums.DIGESTS).unlink(), "SHA256SUMS can't be read"),
-        (lambda folder: (folder / versions.RECEIPT).write_text("{}"), "receipt.json was changed"),
+        (lambda folder: (folder / layout.RECEIPT).write_text("{}"), "receipt.json was changed"),
     ],
 )
 def test_damage_to_a_version_is_named(decide: Decide, harm: Callable[[Path], None], damage: str) -> None:
     decide("good")
-    folder = versions.home(NAME) / "1"
+    folder = layout.home(NAME) / "1"
     assert checksums.damage(folder) is None
     harm(folder)
     assert damage in (checksums.damage(folder) or "")
@@ -215,7 +215,7 @@ def test_damage_to_a_version_is_named(decide: Decide, harm: Callable[[Path], Non
 
 def test_a_published_version_carries_warm_up_requests_that_it_can_answer(decide: Decide) -> None:
     decide("good")
-    folder = versions.home(NAME) / "1"
+    folder = layout.home(NAME) / "1"
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     records = list(tf.data.TFRecordDataset(str(folder / EXTRA / "tf_serving_warmup_requests")).as_numpy_iterator())
     sizes = []
@@ -231,16 +231,16 @@ def test_two_processes_that_publish_at_once_get_two_numbers(shelf: Path, contend
     script = """
 import json, sys
 from layerflow import store
-from layerflow.registry import versions
+from layerflow.registry import publishing
 from layerflow.records import ExportRef
 export = ExportRef.model_validate_json(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(20):
     with store.locked("models-busy"):
-        version = versions.next_version("busy")
+        version = publishing.next_version("busy")
         receipt = {**json.loads(sys.argv[2]), "version": version}
-        versions.publish("busy", version, store.path(export.saved_model), receipt)
+        publishing.publish("busy", version, store.path(export.saved_model), receipt)
     print(version, flush=True)
 """
     environment = {**os.environ, "LAYERFLOW_STORE": str(shelf)}
@@ -271,8 +271,8 @@ for _ in range(20):
     given = [[int(line) for line in process.communicate(timeout=120)[0].split()] for process in both]
     assert sorted(given[0] + given[1]) == list(range(1, 41)), "no number twice, none lost"
     for version in versions.versions("busy"):
-        assert checksums.damage(versions.home("busy") / str(version)) is None
-        receipt = json.loads((versions.home("busy") / str(version) / versions.RECEIPT).read_text())
+        assert checksums.damage(layout.home("busy") / str(version)) is None
+        receipt = json.loads((layout.home("busy") / str(version) / layout.RECEIPT).read_text())
         assert version in given[["one", "other"].index(receipt["export"]["digest"])]
 
 
@@ -280,9 +280,9 @@ def test_a_publisher_that_was_killed_leaves_the_lock_free(shelf: Path, contender
     script = """
 import time
 from layerflow import store
-from layerflow.registry import versions
+from layerflow.registry import layout
 with store.locked("models-mlp-digits"):
-    (versions.home("mlp-digits") / ".staging-1").mkdir(parents=True)
+    (layout.home("mlp-digits") / ".staging-1").mkdir(parents=True)
     print("publishing", flush=True)
     time.sleep(60)
 """

@@ -1,0 +1,30 @@
+"""Where published models lie: ``<store>/models/<name>/<N>/``, which TF Serving serves the highest number of."""
+
+from pathlib import Path
+
+from layerflow import store
+from layerflow.checksums import EXTRA
+
+#: TF Serving reads version numbers as signed 64-bit integers, and passes over what does not fit.
+HIGHEST = 2**63 - 1
+
+
+def home(name: str) -> Path:
+    """The folder of all versions of a model."""
+    return store.root() / "models" / name
+
+
+def folders() -> list[str]:
+    """The folders of models, in order of name, whether or not a version is in them."""
+    models = store.root() / "models"
+    found = [folder.name for folder in models.iterdir() if folder.is_dir()] if models.is_dir() else []
+    return sorted(name for name in found if not name.startswith(".") and name.isprintable())
+
+
+def is_version(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and text == str(int(text)) and 0 < int(text) <= HIGHEST
+
+
+RECEIPT = f"{EXTRA}/receipt.json"
+#: All cards of the run that made the model, for people.
+REPORT = f"{EXTRA}/report.html"

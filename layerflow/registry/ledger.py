@@ -1,0 +1,127 @@
+"""What the versions of a model can't vouch for themselves: which folders are versions, and what their bytes were."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from layerflow import json_file, store
+from layerflow.errors import DamagedError
+from layerflow.registry.layout import HIGHEST, RECEIPT, home, is_version
+
+#: The copy is written first: it knows all that the ledger knows, and stands in for a damaged one.
+LEDGER, COPY = ".ledger.json", ".ledger.json.bak"
+
+
+class Published(BaseModel):
+    """What a version was when it was published: SHA-256 of its list of digests, and which model it is, if known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sums: str
+    model: str | None = None
+
+
+class Ledger(BaseModel):
+    """What the versions that are there can't tell: numbers that were given, rolled-back models, published digests.
+
+    ``published`` is none in the ledger of a layerflow that did not keep digests yet; the next publication adds them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    highest: int = Field(0, ge=0, le=HIGHEST)
+    rolled_back: tuple[str, ...] = ()
+    published: dict[int, Published] | None = None
+
+
+def read_ledger(name: str) -> Ledger:
+    """The ledger of a model, or its copy where the ledger is damaged; empty for a new model.
+
+    Raises:
+        DamagedError: If neither can be read, or there are versions and neither exists.
+    """
+    return ledger_and_file(name)[0]
+
+
+def ledger_and_file(name: str) -> tuple[Ledger, Path]:
+    """``read_ledger``, and the file that it is from."""
+    if found := read_either(home(name)):
+        return found
+    folders = home(name).iterdir() if home(name).is_dir() else []
+    if any(is_version(each.name) and _has_receipt(each) for each in folders):
+        raise is_lost(home(name))  # an empty one would let a rolled-back model return
+    return Ledger(), home(name) / LEDGER
+
+
+def _has_receipt(folder: Path) -> bool:
+    """Whether a folder carries a receipt that names its number."""
+    try:
+        return bool(json_file.read_json(folder / RECEIPT)["version"] == int(folder.name))
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def known_ledger(name: str) -> Ledger:
+    """``read_ledger`` for those who only look: an empty one where none can be read."""
+    try:
+        return read_ledger(name)
+    except DamagedError:
+        return Ledger()
+
+
+def read_either(folder: Path) -> tuple[Ledger, Path] | None:
+    """The ledger in ``folder`` or its copy, with its file. One without a digest counts where the other has none either.
+
+    Raises:
+        DamagedError: If there are such files and none can be read.
+    """
+    damaged = False
+    for digested in (True, False):
+        for file in (folder / LEDGER, folder / COPY):
+            try:
+                return read_file(file, digested), file
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError):
+                damaged = True
+    if damaged:
+        raise is_lost(folder)
+    return None
+
+
+def is_lost(folder: Path) -> DamagedError:
+    return DamagedError(
+        f"{folder / LEDGER} must hold the numbers that were given, the rolled-back models and the digests of the "
+        "versions, and neither it nor its copy can be read; restore it from a backup of the store, or rebuild it "
+        "as docs/operations.md shows."
+    )
+
+
+def read_file(file: Path, digested: bool) -> Ledger:
+    """A ledger, whose digest of itself must be right where it has one; ``digested``: it must have one.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is no ledger.
+    """
+    content = json_file.read_json(file)
+    digest = content.pop("digest", None) if isinstance(content, dict) else None
+    if digest != _digest(content) and (digested or digest is not None):
+        raise ValueError(f"{file} does not have its digest")
+    return Ledger.model_validate(content)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_ledger(name: str, ledger: Ledger) -> None:
+    """Replace the ledger of a model and its copy."""
+    home(name).mkdir(parents=True, exist_ok=True)
+    content = ledger.model_dump(mode="json")
+    text = json.dumps({**content, "digest": _digest(content)}, indent=2)
+    for file in (COPY, LEDGER):
+        store.write_atomically(home(name) / file, text.encode())

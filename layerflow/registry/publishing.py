@@ -1,0 +1,128 @@
+"""Putting a version into service, whole or not at all, and removing old ones.
+
+A version is never rewritten, and its number is never given again. Whoever changes something holds the lock
+``models-<name>``.
+"""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from layerflow import checksums, store
+from layerflow.checksums import DIGESTS, write_digests
+from layerflow.errors import DamagedError, RegistryError
+from layerflow.registry.layout import HIGHEST, home, is_version
+from layerflow.registry.layout import RECEIPT as RECEIPT
+from layerflow.registry.layout import REPORT as REPORT
+from layerflow.registry.ledger import Ledger, Published, read_ledger, write_ledger
+from layerflow.registry.receipt import identity as identity
+from layerflow.registry.versions import model_digest, predecessor, versions
+
+log = logging.getLogger(__name__)
+
+
+#: Hidden folders in which a version is put together or taken apart: TF Serving and we look at plain numbers only.
+_STAGING, _REMOVING = ".staging-", ".removing-"
+
+
+def next_version(name: str) -> int:
+    """The number after all that were ever given, whatever became of them, and after any stray folder's.
+
+    Raises:
+        RegistryError: If there is no higher number.
+    """
+    entries = home(name).iterdir() if home(name).is_dir() else []
+    there = [int(entry.name) for entry in entries if is_version(entry.name)]
+    highest = max([read_ledger(name).highest, *there])
+    if highest >= HIGHEST:
+        raise RegistryError(
+            f"A version of {name} must have a number below {HIGHEST}; move {home(name) / str(highest)} away."
+        )
+    return highest + 1
+
+
+def _with_digests(name: str, ledger: Ledger) -> dict[int, Published]:
+    """The digests of the versions; of a ledger without any they are taken from the versions as they are now."""
+    if ledger.published is not None:
+        return ledger.published
+    found = {}
+    for version in versions(name):
+        sums = home(name) / str(version) / DIGESTS
+        found[version] = Published(
+            sums=checksums.sha256(sums) if sums.is_file() else "", model=model_digest(name, version)
+        )
+    return found
+
+
+def publish(name: str, version: int, source: Path, receipt: dict[str, Any], report: str | None = None) -> Path:
+    """Publish the model in ``source`` with ``receipt`` and ``report`` as ``version``, and return its folder.
+
+    Args:
+        name: Name of the model.
+        version: What ``next_version`` gave, under the same lock.
+        source: An export, or another version; its own receipt and report are left behind.
+        receipt: Of this version; holds the digests that the model must have, as ``receipt["export"]["files"]``.
+        report: An HTML page, if there is one.
+
+    Raises:
+        DamagedError: If the copy is not, byte for byte, what was exported.
+    """
+    final = home(name) / str(version)
+    staging = home(name) / f"{_STAGING}{version}"
+    clear(name)
+    ledger = read_ledger(name)
+    ledger = ledger.model_copy(update={"highest": version, "published": _with_digests(name, ledger)})
+    write_ledger(name, ledger)
+    try:
+        shutil.copytree(source, staging)
+        for beside in (RECEIPT, REPORT):
+            (staging / beside).unlink(missing_ok=True)
+        if write_digests(staging) != receipt["export"]["files"]:
+            raise DamagedError(f"The copy of {source} is not what was exported; it was not published.")
+        (staging / RECEIPT).write_text(json.dumps(receipt, indent=2))
+        if report is not None:
+            (staging / REPORT).write_text(report, encoding="utf-8")
+        entry = Published(sums=write_digests(staging)[DIGESTS], model=identity(receipt))
+        store.sync(staging)
+        # Before the version appears: a version without its digest in the ledger is not one.
+        published = {**(ledger.published or {}), version: entry}
+        write_ledger(name, ledger.model_copy(update={"published": published}))
+        staging.rename(final)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    store.sync_entry(home(name))
+    return final
+
+
+def prune(name: str, keep: int) -> None:
+    """Remove all but the newest ``keep`` versions, never the champion nor the one it can be rolled back to."""
+    published = versions(name)
+    needed = {*published[: max(keep, 1)], predecessor(name)}
+    for version in published:
+        if version not in needed:
+            removing = home(name) / f"{_REMOVING}{version}"
+            (home(name) / str(version)).rename(removing)
+            store.sync_entry(home(name))
+            ledger = read_ledger(name)
+            if ledger.published is not None:
+                kept = {number: entry for number, entry in ledger.published.items() if number != version}
+                write_ledger(name, ledger.model_copy(update={"published": kept}))
+            shutil.rmtree(removing)
+            log.info("removed version %d of %s: registry.keep is %d", version, name, keep)
+
+
+def clear(name: str) -> None:
+    """Remove what dead processes left half published or half removed; the caller holds the lock, so they are dead."""
+    for kind in (_STAGING, _REMOVING):
+        for folder in home(name).glob(f"{kind}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(name: str) -> None:
+    """``clear``, unless somebody is publishing just now."""
+    if home(name).is_dir():
+        with store.locked_if_free(f"models-{name}") as free:
+            if free:
+                clear(name)
