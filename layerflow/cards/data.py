@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layerflow.cards.markdown import (
+from layerflow.cards.drawing import (
     COLOURS,
     INK,
     colours_of,
@@ -13,12 +13,10 @@ from layerflow.cards.markdown import (
     new_sheet,
     numbers_told,
     picture,
-    plain,
     put,
     slant,
-    table,
-    write,
 )
+from layerflow.cards.markdown import plain, table, write
 from layerflow.data.arrays import images_and_labels
 from layerflow.records import DataReport, DatasetRef
 

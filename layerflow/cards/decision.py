@@ -1,6 +1,7 @@
 """A decision as people look at it: a summary of one screen, then the new model against the live version."""
 
-from layerflow.cards.markdown import COLOURS, INK, new_figure, picture, plain, short, table
+from layerflow.cards.drawing import COLOURS, INK, new_figure, picture
+from layerflow.cards.markdown import plain, short, table
 from layerflow.evaluation.statistics import p_text
 from layerflow.outcomes import Code, Comparison, Promotion
 from layerflow.records import DatasetRef, Evaluation

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from layerflow.cards.markdown import (
+from layerflow.cards.drawing import (
     COLOURS,
     INK,
     colours_of,
@@ -15,12 +15,10 @@ from layerflow.cards.markdown import (
     new_sheet,
     numbers_told,
     picture,
-    plain,
     put,
     slant,
-    table,
-    write,
 )
+from layerflow.cards.markdown import plain, table, write
 from layerflow.data.arrays import images_and_labels
 from layerflow.evaluation.calibration import Calibration, calibration
 from layerflow.records import DatasetRef, Evaluation, TrainedRef

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from layerflow.cards.markdown import COLOURS, INK, code, new_figure, picture, plain, short, table
+from layerflow.cards.drawing import COLOURS, INK, new_figure, picture
+from layerflow.cards.markdown import code, plain, short, table
 from layerflow.config import RetrainConfig
 from layerflow.errors import mask
 from layerflow.outcomes import Trial

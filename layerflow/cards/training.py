@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from layerflow.cards.markdown import COLOURS, INK, new_figure, picture, plain, table, write
+from layerflow.cards.drawing import COLOURS, INK, new_figure, picture
+from layerflow.cards.markdown import plain, table, write
 from layerflow.records import DatasetRef, Epoch, TrainedRef
 from layerflow.settings.training import TrainingConfig
 

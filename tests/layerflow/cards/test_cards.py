@@ -18,9 +18,9 @@ from sklearn.metrics import confusion_matrix
 from layerflow import checksums, store
 from layerflow.cards import data as data_card
 from layerflow.cards import decision as decision_card
+from layerflow.cards import drawing, report
 from layerflow.cards import evaluation as evaluation_card
 from layerflow.cards import markdown as cards
-from layerflow.cards import report
 from layerflow.config import RetrainConfig
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.evaluation.calibration import calibration
@@ -234,15 +234,15 @@ def test_the_numbers_of_the_matrix_have_ten_points_and_no_outline_or_are_left_ou
 def test_long_names_are_cut_and_those_without_glyphs_are_numbers(
     first_run: Retrained, recwarn: pytest.WarningsRecorder
 ) -> None:
-    assert cards.drawn(["Straße", "кот", "tabby, tabby cat, and others"]) == ["Straße", "кот", "tabby, tabby ca…"]
-    assert cards.numbers_told(["Straße", "кот"]) == ""
+    assert drawing.drawn(["Straße", "кот", "tabby, tabby cat, and others"]) == ["Straße", "кот", "tabby, tabby ca…"]
+    assert drawing.numbers_told(["Straße", "кот"]) == ""
     for names in (("日本語", "*cat*"), ("two\nlines", "b"), ("n" * 500, "b")):
         scores = tuple(ClassScore(name=name, precision=1, recall=1, f1=1, examples=3) for name in names)
         mixed_up = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((2, 1), (0, 3))})
         assert pictures(evaluation_card._matrix(mixed_up, 1) + evaluation_card._bars(mixed_up))
     assert not recwarn.list
-    assert cards.drawn(["日本語", "cat"]) == ["0", "1"]
-    assert cards.numbers_told(["日本語", "*cat*"]) == r"In the pictures: 0 is 日本語, 1 is \*cat\*."
+    assert drawing.drawn(["日本語", "cat"]) == ["0", "1"]
+    assert drawing.numbers_told(["日本語", "*cat*"]) == r"In the pictures: 0 is 日本語, 1 is \*cat\*."
 
 
 def test_a_single_mistake_among_a_thousand_classes_is_drawn() -> None:
@@ -397,7 +397,7 @@ def test_a_name_or_a_reason_is_shown_as_it_is(name: str) -> None:
     said, plain = " ".join(name.split()), cards.plain(name)
     assert shown(f"so {plain}.\n\n# {plain}") == [f"so {said}.", said]
     assert shown(cards.table(("", ""), [(plain, "`a|b`"), ("c", plain)])) == [said, "<code>a|b</code>", "c", said]
-    assert shown(cards._inline(b"", name), alt=True) == [said]
+    assert shown(drawing._inline(b"", name), alt=True) == [said]
     assert shown(cards.code(name)) == [f"<code>{' '.join(name.splitlines())}</code>"]
 
 
