@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from layerflow import devices, store
+from layerflow import artifacts, devices
 from layerflow.config import RetrainConfig
 from layerflow.data.load import load
 from layerflow.evaluation.evaluate import evaluate
@@ -55,12 +55,12 @@ def train(name: str, seed: int) -> tuple[float, float]:
     config = RetrainConfig.model_validate({**recipe, "training": {**recipe["training"], "seed": seed}})
     devices.set_up(config.devices_for_model)
     key = f"{name}-{seed}".replace(" ", "-")
-    data = store.make("load_data", config.data.name, DatasetRef, lambda folder: load(config.data, folder))
-    model = store.make("build_model", key, ModelRef, lambda folder: build(config.model, data, seed, folder))
-    trained = store.make(
+    data = artifacts.make("load_data", config.data.name, DatasetRef, lambda folder: load(config.data, folder))
+    model = artifacts.make("build_model", key, ModelRef, lambda folder: build(config.model, data, seed, folder))
+    trained = artifacts.make(
         "train_model", key, TrainedRef, lambda folder: training.train(config.training, model, data, folder)
     )
-    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, data, folder))
+    scored = artifacts.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, data, folder))
     return scored.accuracy, sum(epoch.seconds for epoch in trained.history) / 60
 
 

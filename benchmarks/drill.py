@@ -18,7 +18,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from layerflow import devices
-from layerflow import store
+from layerflow import artifacts
 from layerflow.models.build import build
 from layerflow.training import session
 from layerflow.training.train import train
@@ -32,8 +32,8 @@ from layerflow.records import DatasetRef, ModelRef
 devices.set_up(DevicesConfig(threads=1))
 engine.CHUNK_SECONDS = 0.02
 session._SAVING_SHARE = 1e6
-data = store.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
-model = store.make("build_model", "drill", ModelRef, lambda folder: build(ModelConfig(), data, 0, folder))
+data = artifacts.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
+model = artifacts.make("build_model", "drill", ModelRef, lambda folder: build(ModelConfig(), data, 0, folder))
 folder = Path(sys.argv[1])
 folder.mkdir(exist_ok=True)
 print("begins", flush=True)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 PLAIN = """
 from layerflow import devices
-from layerflow import store
+from layerflow import artifacts
 from layerflow.models.build import build
 from layerflow.training.train import train
 from layerflow.evaluation.evaluate import evaluate
@@ -30,13 +30,13 @@ from layerflow.records import *
 c = RetrainConfig()
 devices.set_up(c.devices_for_model)
 verification.start_early()
-d = store.make("d", "k", DatasetRef, lambda f: load(c.data, f))
-i = store.make("i", "k", DataReport, lambda f: validation.validate(c.checks, d, None, f))
-m = store.make("m", "k", ModelRef, lambda f: build(c.model, d, 0, f))
-t = store.make("t", "k", TrainedRef, lambda f: train(c.training, m, d, f))
-e = store.make("e", "k", Evaluation, lambda f: evaluate(t, d, f))
-x = store.make("x", "k", ExportRef, lambda f: saved_model.export(t, d, f))
-v = store.make("v", "k", Verification, lambda f: verification.verify(x, e, d))
+d = artifacts.make("d", "k", DatasetRef, lambda f: load(c.data, f))
+i = artifacts.make("i", "k", DataReport, lambda f: validation.validate(c.checks, d, None, f))
+m = artifacts.make("m", "k", ModelRef, lambda f: build(c.model, d, 0, f))
+t = artifacts.make("t", "k", TrainedRef, lambda f: train(c.training, m, d, f))
+e = artifacts.make("e", "k", Evaluation, lambda f: evaluate(t, d, f))
+x = artifacts.make("x", "k", ExportRef, lambda f: saved_model.export(t, d, f))
+v = artifacts.make("v", "k", Verification, lambda f: verification.verify(x, e, d))
 promote(c, Challenger(d, i, m, t, e, x, v), "plain")
 """
 

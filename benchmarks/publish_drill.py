@@ -21,7 +21,8 @@ NAME = "drill"
 SCRIPT = """
 import time
 import keras, numpy as np
-from layerflow import checksums, store
+from layerflow import checksums
+from layerflow import artifacts, store
 from layerflow.models.build import build
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
@@ -41,11 +42,11 @@ verification._Process.has_answered = property(lambda self: False, lambda self, v
 verification.start_early()
 gate = {"force": "a drill", "baseline": "none", "min_class_recall": 0}
 config = RetrainConfig.model_validate({"registry": {"name": "drill", "keep": 3}, "gate": gate})
-data = store.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
-checked = store.make(
+data = artifacts.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
+checked = artifacts.make(
     "validate_data", "drill", DataReport, lambda folder: validate(config.checks, data, None, folder)
 )
-model = store.make("build_model", "drill", ModelRef, lambda folder: build(ModelConfig(), data, 0, folder))
+model = artifacts.make("build_model", "drill", ModelRef, lambda folder: build(ModelConfig(), data, 0, folder))
 
 def vary(folder):
     network = keras.models.load_model(store.path(model.keras), compile=False)
@@ -65,10 +66,10 @@ number = 0
 while True:
     number += 1
     key = str(time.time_ns())
-    trained = store.make("train_model", key, TrainedRef, vary)
-    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, data, folder))
-    exported = store.make("export_model", key, ExportRef, lambda folder: saved_model.export(trained, data, folder))
-    proved = store.make(
+    trained = artifacts.make("train_model", key, TrainedRef, vary)
+    scored = artifacts.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, data, folder))
+    exported = artifacts.make("export_model", key, ExportRef, lambda folder: saved_model.export(trained, data, folder))
+    proved = artifacts.make(
         "verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data)
     )
     made = promote(config, Challenger(data, checked, model, trained, scored, exported, proved), "drill")

@@ -73,13 +73,13 @@ print(json.dumps(figures))
 
 def mnist() -> Any:
     """MNIST through layerflow: images and labels of train and test."""
-    from layerflow import store
+    from layerflow import artifacts
     from layerflow.data.arrays import images_and_labels
     from layerflow.data.load import load
     from layerflow.records import DatasetRef
     from layerflow.settings.data import DataConfig
 
-    data = store.make("load_data", "mnist", DatasetRef, lambda made: load(DataConfig(name="mnist"), made))
+    data = artifacts.make("load_data", "mnist", DatasetRef, lambda made: load(DataConfig(name="mnist"), made))
     parts = {split: [np.array(each) for each in images_and_labels(data, split)] for split in data.counts}
     learned = [np.concatenate(both) for both in zip(parts["train"], parts["validation"], strict=True)]
     return {"train": learned, "test": parts["test"]}

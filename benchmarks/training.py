@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from layerflow import store
+from layerflow import artifacts
 from layerflow.data.arrays import images_and_labels
 from layerflow.data.load import load
 from layerflow.records import DatasetRef
@@ -44,7 +44,7 @@ TASKS = [
 
 def arrays(folder: Path) -> Path:
     """MNIST's 60,000 and 10,000 images as one file for all contenders."""
-    data = store.make("load_data", "benchmark", DatasetRef, lambda made: load(DataConfig(name="mnist"), made))
+    data = artifacts.make("load_data", "benchmark", DatasetRef, lambda made: load(DataConfig(name="mnist"), made))
     parts = [images_and_labels(data, split) for split in ("train", "validation")]
     x, y = (np.concatenate(both) for both in zip(*parts, strict=True))
     test_x, test_y = images_and_labels(data, "test")

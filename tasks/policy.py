@@ -31,7 +31,7 @@ from prefect.logging import get_run_logger
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.runtime import flow_run
 
-from layerflow import store, user_code
+from layerflow import artifacts, store, user_code
 from layerflow.cards.markdown import code
 from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
@@ -181,7 +181,7 @@ class StoreCache(CachePolicy):
         image_folder.forget()
         target = store.folder_of(self.step, key_of(self.work, inputs))
         # Before Prefect reads its record: a damaged artifact is set aside, a record that disagrees with ours removed.
-        store.sound(target)
+        artifacts.sound(target)
         return str(target / "result.json")
 
 
@@ -216,10 +216,12 @@ def make(step: Task[P, R], *inputs: Any) -> R:
 def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
     for value in inputs.values():
         if isinstance(value, Record):
-            store.check_record(value)
+            artifacts.check_record(value)
     kind = inspect.signature(work).return_annotation
     try:
-        return store.make(name, key_of(work, inputs, listed=True), kind, lambda target: work(**inputs, folder=target))
+        return artifacts.make(
+            name, key_of(work, inputs, listed=True), kind, lambda target: work(**inputs, folder=target)
+        )
     except Exception as error:
         if not isinstance(error, LayerflowError | OSError) and not heals(error) and (mistake := user_code.blame(error)):
             raise mistake from error
@@ -234,7 +236,7 @@ def cached(step: Task[P, R], *inputs: Any) -> R | None:
     if not isinstance(cache, StoreCache):
         return None
     arguments = inspect.signature(step.fn).bind(*inputs).arguments
-    return store.find(cache.step, key_of(cache.work, arguments), inspect.signature(step.fn).return_annotation)
+    return artifacts.find(cache.step, key_of(cache.work, arguments), inspect.signature(step.fn).return_annotation)
 
 
 def _identity(value: Any) -> Any:

@@ -23,13 +23,13 @@ def _promote_model(
     verification: Verification,
 ) -> State[Promotion]:
     """Publish the model as the next version if it may be, keep the champion otherwise; leave a receipt either way."""
-    from layerflow import store
+    from layerflow import artifacts
     from layerflow.registry.promotion import promote
     from layerflow.registry.receipt import Challenger
 
     challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
     for record in challenger:
-        store.check_record(record)
+        artifacts.check_record(record)
 
     def show(card: str) -> None:
         show_card(f"decision-{config.registry_name}", card, "Start here: published or not, why, and what is next")

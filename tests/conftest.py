@@ -19,7 +19,7 @@ import pytest  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
 from prefect.testing.utilities import prefect_test_harness  # noqa: E402
 
-from layerflow import store  # noqa: E402
+from layerflow import artifacts  # noqa: E402
 from layerflow.config import RetrainConfig  # noqa: E402
 from layerflow.outcomes import Retrained  # noqa: E402
 from layerflow.records import DatasetRef  # noqa: E402
@@ -83,4 +83,4 @@ def digits() -> DatasetRef:
     """The digits, prepared through TFDS in the session's store."""
     from layerflow.data.load import load
 
-    return store.make("load_data", "digits-of-the-tests", DatasetRef, lambda folder: load(DataConfig(), folder))
+    return artifacts.make("load_data", "digits-of-the-tests", DatasetRef, lambda folder: load(DataConfig(), folder))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from layerflow import store
+from layerflow import artifacts, store
 from layerflow.cards import decision as decision_card
 from layerflow.cards import report
 from layerflow.config import RetrainConfig
@@ -157,7 +157,7 @@ def _compare(
         return f"champion {champion} is not as it was published: {damage}"
     if theirs["evaluation"]["test_digest"] != challenger.evaluation.test_digest:
         return f"champion {champion} was scored on other test examples"
-    store.check_record(challenger.data)
+    artifacts.check_record(challenger.data)
     tests = store.path(challenger.data.folder)
     report = verification.score_both(
         store.path(challenger.export.saved_model),

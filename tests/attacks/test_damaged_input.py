@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cli.main import _over_file
-from layerflow import store
+from layerflow import artifacts
 from layerflow.config import RetrainConfig
 from layerflow.data import image_folder, validation
 from layerflow.data import load as data
@@ -46,7 +46,7 @@ def test_images_that_libjpeg_repairs_are_refused_and_where_they_may_be_left_out_
     def load(max_broken: float) -> DatasetRef:
         image_folder.forget()
         config = DataConfig(name="folder", path=pets, max_broken=max_broken, validation_fraction=0.3)
-        return store.make("load_data", "pets", DatasetRef, lambda target: data.load(config, target))
+        return artifacts.make("load_data", "pets", DatasetRef, lambda target: data.load(config, target))
 
     with pytest.raises(
         DatasetError, match=r"2 of 84 files .* test/cat/0\.jpg \(corrupt JPEG data.* train/cat/0\.jpg \("
@@ -54,7 +54,7 @@ def test_images_that_libjpeg_repairs_are_refused_and_where_they_may_be_left_out_
         load(0)
     made = load(0.05)
     assert (made.broken, sum(made.counts.values())) == (2, 82)
-    report = store.make(
+    report = artifacts.make(
         "validate_data", "pets", DataReport, lambda target: validation.validate(ChecksConfig(), made, None, target)
     )
     assert "2 of 84 files can't be read and were left out" in report.findings[0].text

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from cli import yaml_file
-from layerflow import checksums, store
+from layerflow import artifacts, checksums, store
 from layerflow.config import RetrainConfig
 from layerflow.data import image_folder
 from layerflow.errors import LayerflowError, config_sentence
@@ -161,7 +161,7 @@ def _made(content: str) -> ModelRef:
         (target / "file").write_text(content)
         return ModelRef(name="mlp", digest="the digest", parameters=650)
 
-    return store.make("build_model", "key", ModelRef, build)
+    return artifacts.make("build_model", "key", ModelRef, build)
 
 
 @fuzzed(0.2)
@@ -174,7 +174,7 @@ def test_a_damaged_record_is_made_again_and_never_another_one(data: st.DataObjec
     damaged = data.draw(damaged_json(record.read_bytes()))
     same = _parsed(damaged) == json.loads(record.read_bytes())  # other white space, the same record
     record.write_bytes(damaged)
-    found = store.find("build_model", "key", ModelRef)
+    found = artifacts.find("build_model", "key", ModelRef)
     assert found in (None, whole)
     again = _made("second")
     assert again == whole

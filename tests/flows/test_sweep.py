@@ -31,7 +31,7 @@ from prefect.settings import PREFECT_API_URL
 
 import tasks
 from flows.sweep import sweep
-from layerflow import checksums, store
+from layerflow import artifacts, checksums, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import (
     ClusterError,
@@ -160,7 +160,7 @@ def without_test_images(digits: DatasetRef, empty_store: Path, session_store: Pa
         assert test_digest != digits.test_digest
         return digits.model_copy(update={"digest": digest, "test_digest": test_digest})
 
-    return store.make("load_data", "without-test", DatasetRef, copy)
+    return artifacts.make("load_data", "without-test", DatasetRef, copy)
 
 
 @flow(name="trials", persist_result=False)

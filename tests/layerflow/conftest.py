@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from layerflow import store
+from layerflow import artifacts
 from layerflow.config import RetrainConfig
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
@@ -26,11 +26,13 @@ NO_FLOOR = {"baseline": "none", "min_class_recall": 0}
 
 def _made(key: str, data: DatasetRef, checked: DataReport, model: ModelConfig, settings: TrainingConfig) -> Challenger:
     """What the steps before the decision make of a config, for real."""
-    built = store.make("build_model", key, ModelRef, lambda folder: build(model, data, settings.seed, folder))
-    trained = store.make("train_model", key, TrainedRef, lambda folder: train(settings, built, data, folder))
-    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, data, folder))
-    exported = store.make("export_model", key, ExportRef, lambda folder: saved_model.export(trained, data, folder))
-    proved = store.make("verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data))
+    built = artifacts.make("build_model", key, ModelRef, lambda folder: build(model, data, settings.seed, folder))
+    trained = artifacts.make("train_model", key, TrainedRef, lambda folder: train(settings, built, data, folder))
+    scored = artifacts.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, data, folder))
+    exported = artifacts.make("export_model", key, ExportRef, lambda folder: saved_model.export(trained, data, folder))
+    proved = artifacts.make(
+        "verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data)
+    )
     return Challenger(data, checked, built, trained, scored, exported, proved)
 
 

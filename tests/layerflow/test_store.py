@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prefect.serializers import JSONSerializer
 
-from layerflow import checksums, store
+from layerflow import artifacts, checksums, store
 from layerflow.errors import DamagedError, StoreError
 from layerflow.records import DatasetRef, ModelRef, Record
 
@@ -27,7 +27,7 @@ def make(content: str = "bytes") -> ModelRef:
         (folder / "file").write_text(content)
         return record()
 
-    return store.make("step", "key", ModelRef, build)
+    return artifacts.make("step", "key", ModelRef, build)
 
 
 def test_what_was_made_is_not_made_again(empty_store: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_build_that_fails_leaves_nothing_that_counts(empty_store: Path) -> Non
         raise RuntimeError("died")
 
     with pytest.raises(RuntimeError):
-        store.make("step", "key", ModelRef, fail)
+        artifacts.make("step", "key", ModelRef, fail)
     assert not store.folder_of("step", "key").exists()
     make()
     assert not (store.folder_of("step", "key") / "half").exists(), "the next build starts from an empty folder"
@@ -66,7 +66,7 @@ def test_a_damaged_artifact_is_named_set_aside_and_made_again(empty_store: Path,
     else:
         file.write_text({"flipped": "fIrst", "truncated": "fir", "record is no json": "{"}[damage])
     with pytest.raises(DamagedError, match="is not as it was stored; the folder was set aside"):
-        store.check(folder)
+        artifacts.check(folder)
     make("second")
     assert (folder / "file").read_text() == "second"
     assert len(list(folder.parent.glob(".damaged-*"))) == 1
@@ -75,7 +75,7 @@ def test_a_damaged_artifact_is_named_set_aside_and_made_again(empty_store: Path,
 def test_a_cut_off_record_of_prefect_alone_does_not_cost_the_artifact(empty_store: Path) -> None:
     folder = store.path(make("first").folder)
     (folder / "result.json").write_text('{"result": ')
-    assert store.sound(folder)
+    assert artifacts.sound(folder)
     assert not (folder / "result.json").exists()
     assert (folder / "file").read_text() == "first"
 
@@ -83,13 +83,13 @@ def test_a_cut_off_record_of_prefect_alone_does_not_cost_the_artifact(empty_stor
 def test_two_processes_that_want_the_same_key_make_it_once(empty_store: Path) -> None:
     script = """
 import sys, time
-from layerflow import store
+from layerflow import artifacts, store
 from layerflow.records import ModelRef
 def build(folder):
     with open(store.root() / "builds", "a") as log: log.write("built\\n")
     time.sleep(0.5)
     return ModelRef(name="m", digest="d", parameters=1)
-store.make("step", "key", ModelRef, build)
+artifacts.make("step", "key", ModelRef, build)
 """
     empty_store.mkdir()
     processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
@@ -183,7 +183,7 @@ def test_an_artifact_that_can_not_be_opened_just_now_is_not_damaged(empty_store:
     result = write_result(folder, stored(folder)["record"])
     with no_more_files():
         try:
-            store.find("step", "key", ModelRef) if ask == "find" else store.check(folder)
+            artifacts.find("step", "key", ModelRef) if ask == "find" else artifacts.check(folder)
             found: OSError | None = None
         except OSError as error:
             found = error
@@ -199,7 +199,7 @@ def test_who_only_looks_sets_nothing_aside(empty_store: Path) -> None:
     folder = store.path(make("first").folder)
     write_result(folder, stored(folder)["record"])
     (folder / "record.json").write_text("{")
-    assert store.find("step", "key", ModelRef) is None
+    assert artifacts.find("step", "key", ModelRef) is None
     assert folder.exists(), "it does not hold the step's lock"
 
 
@@ -210,9 +210,9 @@ def test_a_record_of_any_shape_is_set_aside_and_made_again(empty_store: Path, co
     write_result(folder, stored(folder)["record"])
     (folder / "record.json").write_bytes(content.encode(errors="surrogateescape"))
     if ask == "find":
-        assert store.find("step", "key", ModelRef) is None
+        assert artifacts.find("step", "key", ModelRef) is None
     elif ask == "check":
-        assert not store.sound(folder)
+        assert not artifacts.sound(folder)
     make("second")
     assert (folder / "file").read_text() == "second"
     assert len(list(folder.parent.glob(".damaged-*"))) == 1
@@ -255,7 +255,7 @@ def name_another_kind(content: dict[str, Any]) -> None:
 def seal(content: dict[str, Any]) -> None:
     """Give a changed record the digest that it would have, as whoever reads the code can."""
     del content["digest"]
-    content["digest"] = store._digest(content)
+    content["digest"] = artifacts._digest(content)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_record_that_was_edited_is_not_believed(empty_store: Path, change: Cal
     change(content)
     (folder / "record.json").write_text(json.dumps(content))
     with pytest.raises(DamagedError, match=r"record\.json in .* is not as it was stored"):
-        store.check(folder)
+        artifacts.check(folder)
 
 
 def write_result(folder: Path, record: dict[str, Any], **changes: Any) -> Path:
@@ -291,8 +291,8 @@ def write_result(folder: Path, record: dict[str, Any], **changes: Any) -> Path:
 def test_prefects_record_is_kept_where_it_agrees(empty_store: Path) -> None:
     folder = store.path(make("first").folder)
     file = write_result(folder, stored(folder)["record"])
-    assert store.sound(folder)
-    assert store.find("step", "key", ModelRef) == make()
+    assert artifacts.sound(folder)
+    assert artifacts.find("step", "key", ModelRef) == make()
     assert file.exists()
 
 
@@ -332,18 +332,18 @@ def test_a_forged_record_of_prefect_is_removed_before_prefect_reads_it(
     record = stored(folder)["record"]
     file = write_result(folder, record, **forge(record))
     if ask == "sound":
-        assert store.sound(folder), "ours is whole"
+        assert artifacts.sound(folder), "ours is whole"
     else:
-        assert store.find("step", "key", ModelRef) is None
+        assert artifacts.find("step", "key", ModelRef) is None
     assert not file.exists()
     assert make("second").parameters == 1
 
 
 def test_a_step_takes_no_record_that_is_not_the_stored_one(empty_store: Path) -> None:
     made = make("first")
-    store.check_record(made)
+    artifacts.check_record(made)
     with pytest.raises(DamagedError, match=r"must be the one in its record\.json"):
-        store.check_record(made.model_copy(update={"parameters": 2}))
+        artifacts.check_record(made.model_copy(update={"parameters": 2}))
 
 
 def test_a_folder_that_somebody_deletes_in_mid_run_is_one_sentence(empty_store: Path) -> None:
@@ -351,7 +351,7 @@ def test_a_folder_that_somebody_deletes_in_mid_run_is_one_sentence(empty_store: 
     folder = store.path(made.folder)
     folder.rename(folder.with_name("elsewhere"))
     with pytest.raises(DamagedError, match=r"must hold what an earlier step made; it is gone. Re-run the command"):
-        store.check_record(made)
+        artifacts.check_record(made)
 
 
 @pytest.mark.parametrize("outside", ["../x", "step/../../x", "/etc/passwd"])
@@ -369,15 +369,15 @@ def test_classes_and_contents_are_bound_by_the_digest_of_the_data(empty_store: P
         rules = {"image_rule": "", "split_rule": ""}
         return DatasetRef(digest=digest, test_digest=test_digest, classes=("cat", "dog"), **facts, **rules)
 
-    made = store.make("load_data", "key", DatasetRef, build)
+    made = artifacts.make("load_data", "key", DatasetRef, build)
     folder = store.path(made.folder)
-    assert store.check(folder) == made
+    assert artifacts.check(folder) == made
     content = stored(folder)
     content["record"]["classes"].reverse()
     seal(content)
     (folder / "record.json").write_text(json.dumps(content))
     with pytest.raises(DamagedError, match=r"record\.json in"):
-        store.check(folder)
+        artifacts.check(folder)
 
 
 @pytest.mark.parametrize(("wrong", "said"), [(".locks", "It is a file"), (".locks/step-key.lock", "It is a folder")])
@@ -410,5 +410,5 @@ def test_a_step_that_fails_leaves_nothing_on_a_disk_that_may_be_full(empty_store
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        store.make("load_data", "key", Record, fill)
+        artifacts.make("load_data", "key", Record, fill)
     assert [*(empty_store / "load_data").iterdir()] == []

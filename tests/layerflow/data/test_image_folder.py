@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from layerflow import store
+from layerflow import artifacts, store
 from layerflow.data import decode, image_folder, source_key
 from layerflow.data import load as data
 from layerflow.data.arrays import images_and_labels
@@ -528,7 +528,7 @@ def test_a_folder_that_changes_while_it_is_read_is_an_error_that_heals(
 
 def test_a_full_disk_leaves_nothing_and_does_not_heal(tree: Path, empty_store: Path) -> None:
     def make() -> DatasetRef:
-        return store.make("load_data", "full", DatasetRef, lambda target: data.load(config(tree), target))
+        return artifacts.make("load_data", "full", DatasetRef, lambda target: data.load(config(tree), target))
 
     image_folder.scan(tree)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -187,12 +187,12 @@ def test_two_processes_prepare_a_dataset_once_and_leftovers_are_swept(empty_stor
     leftover = empty_store / "tfds" / "digits" / "incomplete.ABC_1.0.0"
     leftover.mkdir(parents=True)
     script = """
-from layerflow import store
+from layerflow import artifacts
 from layerflow.settings.data import DataConfig
 from layerflow.data.load import load
 from layerflow.records import DatasetRef
 import sys
-print(store.make("load_data", sys.argv[1], DatasetRef, lambda folder: load(DataConfig(), folder)).digest)
+print(artifacts.make("load_data", sys.argv[1], DatasetRef, lambda folder: load(DataConfig(), folder)).digest)
 """
     processes = [
         subprocess.Popen([sys.executable, "-c", script, key], stdout=subprocess.PIPE, text=True) for key in "ab"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerflow import store
+from layerflow import artifacts, store
 from layerflow.data import validation
 from layerflow.errors import DataError
 from layerflow.records import DataReport, DatasetRef, Profile
@@ -52,9 +52,9 @@ def check(
         return DatasetRef(name="planted", classes=classes, counts=counts, image_shape=shape, **facts)
 
     key = f"planted-{next(_number)}"
-    data = store.make("load_data", key, DatasetRef, write)
+    data = artifacts.make("load_data", key, DatasetRef, write)
     settings = ChecksConfig.model_validate(config)
-    return store.make(
+    return artifacts.make(
         "validate_data", key, DataReport, lambda folder: validation.validate(settings, data, baseline, folder)
     )
 

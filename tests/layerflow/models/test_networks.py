@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from layerflow import store
+from layerflow import artifacts
 from layerflow.errors import ConfigError
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
@@ -104,10 +104,12 @@ def test_each_is_trained_evaluated_exported_and_verified_and_learns(name: str, d
     }
     config, key = ModelConfig(name=name, **settings[name]), f"learns-{name}"
     epochs = TrainingConfig(epochs=8, learning_rate=3e-3, patience=8)
-    model = store.make("build_model", key, ModelRef, lambda folder: build(config, digits, 0, folder))
-    trained = store.make("train_model", key, TrainedRef, lambda folder: train.train(epochs, model, digits, folder))
-    scored = store.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, digits, folder))
-    exported = store.make("export_model", key, ExportRef, lambda folder: saved_model.export(trained, digits, folder))
+    model = artifacts.make("build_model", key, ModelRef, lambda folder: build(config, digits, 0, folder))
+    trained = artifacts.make("train_model", key, TrainedRef, lambda folder: train.train(epochs, model, digits, folder))
+    scored = artifacts.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, digits, folder))
+    exported = artifacts.make(
+        "export_model", key, ExportRef, lambda folder: saved_model.export(trained, digits, folder)
+    )
     assert verification.verify(exported, scored, digits).test_accuracy == scored.accuracy
     assert scored.accuracy > 0.9
     assert trained.compiled == ("graph" if name in ("cnn", "resnet") else "xla")
@@ -118,7 +120,7 @@ def test_training_resumed_in_mid_epoch_ends_with_the_same_bits(
     name: str, digits: DatasetRef, session_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = ModelConfig(name=name, **{**SMALL[name], "shift": 1, "flip": True})
-    model = store.make("build_model", f"resumed-{name}", ModelRef, lambda folder: build(config, digits, 0, folder))
+    model = artifacts.make("build_model", f"resumed-{name}", ModelRef, lambda folder: build(config, digits, 0, folder))
     monkeypatch.setattr(session, "_SAVING_SHARE", 1e6)
     weights = []
     for seconds, dies in ((60.0, False), (61.0, True)):  # two trainings that differ in nothing that matters
@@ -147,7 +149,7 @@ def test_training_resumed_in_mid_epoch_ends_with_the_same_bits(
 @pytest.mark.parametrize(("name", "precision"), [("cnn", "mixed_bfloat16"), ("vit", "mixed_float16")])
 def test_networks_train_in_mixed_precision(name: str, precision: str, digits: DatasetRef, tmp_path: Path) -> None:
     config = ModelConfig(name=name, **SMALL[name])
-    model = store.make("build_model", f"mixed-{name}", ModelRef, lambda folder: build(config, digits, 0, folder))
+    model = artifacts.make("build_model", f"mixed-{name}", ModelRef, lambda folder: build(config, digits, 0, folder))
     made = train.train(TrainingConfig(epochs=1, precision=precision), model, digits, tmp_path)
     assert np.isfinite(made.history[0].loss)
     shipped = keras.models.load_model(tmp_path / "model.keras")

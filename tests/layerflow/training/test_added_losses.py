@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from layerflow import store
+from layerflow import artifacts, store
 from layerflow.data.arrays import images_and_labels
 from layerflow.models.build import build
 from layerflow.records import DatasetRef, ModelRef
@@ -83,7 +83,7 @@ def test_two_replicas_add_it_once_and_end_as_fit_on_one() -> None:
 @pytest.fixture
 def penalised(digits: DatasetRef) -> ModelRef:
     config = ModelConfig(name="penalised:Penalised", options={"rate": 0.3})
-    return store.make("build_model", "penalised", ModelRef, lambda folder: build(config, digits, 0, folder))
+    return artifacts.make("build_model", "penalised", ModelRef, lambda folder: build(config, digits, 0, folder))
 
 
 def train(model: ModelRef, data: DatasetRef, folder: Path, **settings: object) -> list[object]:

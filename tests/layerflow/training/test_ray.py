@@ -21,7 +21,7 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from layerflow import store
+from layerflow import artifacts, store
 from layerflow.data.arrays import images_and_labels
 from layerflow.errors import ClusterError, NonFiniteLossError, UnreachableError
 from layerflow.models.build import build
@@ -156,7 +156,7 @@ def train(data: DatasetRef, notes: Path, model: dict[str, object] | None = None,
     """Build a network that notes into the new folder ``notes``, and train it."""
     notes.mkdir()
     options = {"folder": str(notes), **(model or {})}
-    built = store.make(
+    built = artifacts.make(
         "build_model",
         f"spy-{notes.name}",
         ModelRef,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from layerflow import memory, store
+from layerflow import artifacts, memory
 from layerflow.data.arrays import images_and_labels
 from layerflow.models import build as building
 from layerflow.models.networks import Mlp
@@ -41,7 +41,7 @@ def many(digits: DatasetRef) -> DatasetRef:
                 np.save(folder / f"{split}_{kind}.npy", np.concatenate([content] * 8), allow_pickle=False)
         return digits.model_copy(update={"digest": "many"})
 
-    return store.make("load_data", "many", DatasetRef, write)
+    return artifacts.make("load_data", "many", DatasetRef, write)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def small_windows(session_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def build(data: DatasetRef, **settings: object) -> ModelRef:
     config = ModelConfig(**settings)
     key = f"streamed-{config.model_dump_json()}"
-    return store.make("build_model", key, ModelRef, lambda folder: building.build(config, data, 0, folder))
+    return artifacts.make("build_model", key, ModelRef, lambda folder: building.build(config, data, 0, folder))
 
 
 def train(model: ModelRef, data: DatasetRef, folder: Path, **settings: object) -> tuple[TrainedRef, list[object]]:

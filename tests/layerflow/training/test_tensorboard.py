@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import HISTOGRAMS, EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from layerflow import store
+from layerflow import artifacts, store
 from layerflow.models.build import build
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.model import ModelConfig
@@ -21,7 +21,7 @@ from layerflow.training.tensorboard import RunLog, folder_of
 @pytest.fixture(scope="module")
 def model(digits: DatasetRef) -> ModelRef:
     config = ModelConfig(hidden=(8,))
-    return store.make("build_model", "logged", ModelRef, lambda folder: build(config, digits, 0, folder))
+    return artifacts.make("build_model", "logged", ModelRef, lambda folder: build(config, digits, 0, folder))
 
 
 def train(model: ModelRef, digits: DatasetRef, folder: Path, **settings: object) -> tuple[TrainedRef, Path]:

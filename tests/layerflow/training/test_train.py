@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from layerflow import devices, store
+from layerflow import artifacts, devices, store
 from layerflow.errors import ConfigError, NonFiniteLossError
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model
@@ -35,14 +35,16 @@ from layerflow.training.fingerprint import fingerprint_of
 
 @pytest.fixture(scope="module")
 def model(digits: DatasetRef) -> ModelRef:
-    return store.make("build_model", "of-the-tests", ModelRef, lambda folder: build(ModelConfig(), digits, 0, folder))
+    return artifacts.make(
+        "build_model", "of-the-tests", ModelRef, lambda folder: build(ModelConfig(), digits, 0, folder)
+    )
 
 
 @pytest.fixture(scope="module")
 def dropping(digits: DatasetRef) -> ModelRef:
     """The same network, with dropout."""
     config = ModelConfig(hidden=(32, 16), dropout=0.3)
-    return store.make("build_model", "dropping", ModelRef, lambda folder: build(config, digits, 0, folder))
+    return artifacts.make("build_model", "dropping", ModelRef, lambda folder: build(config, digits, 0, folder))
 
 
 def train(model: ModelRef, digits: DatasetRef, folder: Path, **settings: object) -> TrainedRef:
@@ -174,7 +176,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import numpy as np
 from layerflow import devices
-from layerflow import store
+from layerflow import artifacts
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
 from layerflow.training import fingerprint, train as training
@@ -190,14 +192,14 @@ config = TrainingConfig(epochs=4, seed=11, compile="graph", checkpoint_seconds=6
 fingerprint._NOT_THE_TRAINING = {"epochs", "patience"}
 def mirrored(epochs, key):
     shorter = config.model_copy(update={"epochs": epochs})
-    return store.make("train_model", key, TrainedRef, lambda folder: training.train(shorter, model, data, folder))
+    return artifacts.make("train_model", key, TrainedRef, lambda folder: training.train(shorter, model, data, folder))
 assert mirrored(2, "two-replicas-begun").replicas == 2
 two = mirrored(4, "two-replicas")
 assert [epoch.epoch for epoch in two.history] == [1, 2, 3, 4]
 # Float32 sums in another order, grown over 180 steps of Adam.
 np.testing.assert_allclose([e.loss for e in two.history], [e.loss for e in one.history], rtol=1e-3)
-scored = store.make("evaluate_model", "two", Evaluation, lambda folder: evaluate(two, data, folder))
-exported = store.make("export_model", "two", ExportRef, lambda folder: saved_model.export(two, data, folder))
+scored = artifacts.make("evaluate_model", "two", Evaluation, lambda folder: evaluate(two, data, folder))
+exported = artifacts.make("export_model", "two", ExportRef, lambda folder: saved_model.export(two, data, folder))
 assert verification.verify(exported, scored, data).test_accuracy == scored.accuracy > 0.8
 """
     arguments = [digits.model_dump_json(), model.model_dump_json()]
@@ -700,7 +702,7 @@ def test_what_xla_cannot_compile_runs_as_a_graph_from_training_to_export(
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "programs")
     config, lines = ModelConfig(name="area_network:make"), []
     monkeypatch.setattr(predict.log, "warning", lambda message, *what: lines.append(message % what))
-    model = store.make("build_model", "area", ModelRef, lambda folder: build(config, digits, 0, folder))
+    model = artifacts.make("build_model", "area", ModelRef, lambda folder: build(config, digits, 0, folder))
 
     def said() -> list[str]:
         found = lines[:]
@@ -709,16 +711,16 @@ def test_what_xla_cannot_compile_runs_as_a_graph_from_training_to_export(
 
     line = ["XLA can't compile this network (ResizeArea); it runs as a TensorFlow graph"]
     settings = TrainingConfig(epochs=2)
-    trained = store.make("train_model", "area", TrainedRef, lambda f: training.train(settings, model, digits, f))
+    trained = artifacts.make("train_model", "area", TrainedRef, lambda f: training.train(settings, model, digits, f))
     assert trained.compiled == "graph"
     assert said() == line
     again = training.train(settings, model, digits, tmp_path)
     assert again.compiled == "graph", "nothing was left to be trained"
     assert said() == []
-    scored = store.make("evaluate_model", "area", Evaluation, lambda f: evaluate(trained, digits, f))
+    scored = artifacts.make("evaluate_model", "area", Evaluation, lambda f: evaluate(trained, digits, f))
     assert scored.accuracy > 0.15  # after two epochs; chance is 0.1
     assert said() == line
-    exported = store.make("export_model", "area", ExportRef, lambda f: saved_model.export(trained, digits, f))
+    exported = artifacts.make("export_model", "area", ExportRef, lambda f: saved_model.export(trained, digits, f))
     assert said() == line
     assert check_graph(store.path(exported.saved_model))
 
