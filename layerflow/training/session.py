@@ -4,9 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,9 +12,10 @@ import tensorflow as tf
 
 from layerflow import devices, memory, store
 from layerflow.data.arrays import images_and_labels
-from layerflow.errors import ConfigError, NonFiniteLossError, OutOfMemoryError, UnreachableError
+from layerflow.errors import NonFiniteLossError, OutOfMemoryError, UnreachableError
 from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import load_model
+from layerflow.models.precision import in_precision
 from layerflow.models.predict import make_predictor, total_cross_entropy, uses_xla
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
 from layerflow.settings.training import TrainingConfig
@@ -24,12 +23,11 @@ from layerflow.training.checkpoint import Checkpoint, checkpoint_of
 from layerflow.training.engine import Engine
 from layerflow.training.epoch_windows import resident_bytes
 from layerflow.training.optimizers import make_optimizer
+from layerflow.training.progress import Progress
 from layerflow.training.step import with_added_loss
 from layerflow.training.workers import Workers
 
 log = logging.getLogger(__name__)
-
-
 #: Seconds between two lines of epochs in the log: short epochs would flood it. The first and the last are always there.
 _LOG_SECONDS = 1.0
 #: Share of a training's time that saving may take. Where an epoch is shorter than that allows (a large network, few
@@ -60,29 +58,6 @@ def train_here(
     return training.ship(model, folder) if training.workers.is_chief else None
 
 
-@dataclass
-class _Progress:
-    """What changes when an epoch ends."""
-
-    history: list[Epoch] = field(default_factory=list)
-    best_epoch: int = 0
-    best_weights: list[np.ndarray] = field(default_factory=list)
-    #: Seconds that the epoch after these took so far, in processes that are gone.
-    seconds: float = 0.0
-
-    def is_over(self, config: TrainingConfig) -> bool:
-        done = len(self.history)
-        return done >= config.epochs or done - self.best_epoch >= config.patience
-
-    def is_better(self, epoch: Epoch, monitor: str) -> bool:
-        if not self.best_epoch:
-            return True
-        new, best = getattr(epoch, monitor), getattr(self.history[self.best_epoch - 1], monitor)
-        if not math.isfinite(best):  # nothing compares with what is no number
-            return math.isfinite(new)
-        return new > best if monitor.endswith("accuracy") else new < best
-
-
 class _Training:
     """One training: network, optimizer, engine, progress, and the checkpoint of all of them."""
 
@@ -101,7 +76,7 @@ class _Training:
         self.validation = [each[share] for each in images_and_labels(data, "validation")]
         with self.strategy.scope():
             saved = load_model(model.name, store.path(model.keras))
-            self.network = _in_precision(saved, config.precision, data.image_shape)
+            self.network = in_precision(saved, config.precision, data.image_shape)
             self.optimizer = make_optimizer(config, -(-len(labels) // config.batch_size))
             self.optimizer.build(self.network.trainable_variables)
             self.network.optimizer = self.optimizer  # where Keras' callbacks look for it
@@ -129,7 +104,7 @@ class _Training:
         self.variables = [*self.network.variables, *self.optimizer.variables, *self.engine.variables]
         self.predict = make_predictor(with_added_loss(self.network), self.xla)
         self.threads = [devices.threads_in_use()]
-        self.progress = self._resume() or _Progress()
+        self.progress = self._resume() or Progress()
         self.began = time.perf_counter()
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
         self.logged_at = -math.inf
@@ -214,9 +189,7 @@ class _Training:
         for weight, value in zip(self.network.weights if raw else (), raw, strict=True):
             weight.assign(value)
         self.engine.start_epoch()
-        self.progress = _Progress(
-            [*self.progress.history, epoch], number if best else self.progress.best_epoch, weights
-        )
+        self.progress = Progress([*self.progress.history, epoch], number if best else self.progress.best_epoch, weights)
         began, self.began = self.began, time.perf_counter()  # of the next one no time has passed in this checkpoint
         if self.progress.is_over(self.config) or self._may_save():
             self.save()
@@ -282,7 +255,7 @@ class _Training:
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - began
 
-    def _resume(self) -> _Progress | None:
+    def _resume(self) -> Progress | None:
         """Set all variables to what an earlier run left and return its progress, if there is any that fits."""
         if self.checkpoint.found is None:
             return None
@@ -293,7 +266,7 @@ class _Training:
         best = [arrays[f"best_{index}"] for index in range(sum(name.startswith("best_") for name in arrays))]
         if len(history) < self.config.epochs:
             log.info("resuming at epoch %d of %d", len(history) + 1, self.config.epochs)
-        progress = _Progress(history, state["best_epoch"], best, state.get("seconds", 0.0))
+        progress = Progress(history, state["best_epoch"], best, state.get("seconds", 0.0))
         if progress.is_over(self.config):  # a checkpoint of an earlier layerflow does not say
             self.xla = state.get("compiled", self.compiled) == "xla"
         before = state["threads"]
@@ -307,23 +280,3 @@ class _Training:
             )
             self.threads = [*before, *self.threads]
         return progress
-
-
-def _in_precision(network: Any, precision: str, image_shape: tuple[int, ...]) -> Any:
-    """The same network with the same weights, computing in ``precision``; its weights stay float32."""
-    if precision == "float32":
-        return network
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        mixed = type(network).from_config({**network.get_config(), "dtype": precision})
-        mixed.build((None, *image_shape))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"training.precision {precision} needs a network that can be made again from its config with another "
-            f"dtype. {type(network).__name__} can't; train it in float32."
-        ) from error
-    finally:
-        keras.config.set_dtype_policy(before)
-    mixed.set_weights(network.get_weights())
-    return mixed

@@ -14,11 +14,11 @@ import pytest
 from layerflow import artifacts, store
 from layerflow.data.arrays import images_and_labels
 from layerflow.models.build import build
+from layerflow.models.precision import in_precision
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training import engine as engine_module
-from layerflow.training import session
 from layerflow.training import train as training
 from layerflow.training.checkpoint import Checkpoint
 from layerflow.training.engine import Engine
@@ -42,7 +42,7 @@ def small_network(kind: type[Penalised], precision: str) -> Penalised:
     keras.utils.set_random_seed(3)
     network = kind(4)
     network.build((None, 6, 6, 1))
-    return session._in_precision(network, precision, (6, 6, 1))
+    return in_precision(network, precision, (6, 6, 1))
 
 
 @pytest.mark.parametrize("xla", [True, False])

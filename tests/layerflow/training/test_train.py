@@ -31,6 +31,7 @@ from layerflow.training import train as training
 from layerflow.training.checkpoint import Checkpoint, checkpoint_of
 from layerflow.training.engine import Engine
 from layerflow.training.fingerprint import fingerprint_of
+from layerflow.training.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -380,10 +381,10 @@ def test_a_best_epoch_that_is_no_number_is_beaten_by_any_that_is(monitor: str) -
         return Epoch(epoch=number, loss=1, accuracy=1, val_loss=figure, val_accuracy=figure, seconds=1)
 
     for bad in (float("nan"), float("inf")):
-        progress = session._Progress([epoch(1, bad)], best_epoch=1)
+        progress = Progress([epoch(1, bad)], best_epoch=1)
         assert progress.is_better(epoch(2, 0.5), monitor)
         assert not progress.is_better(epoch(2, bad), monitor)
-    assert not session._Progress([epoch(1, 0.5)], best_epoch=1).is_better(epoch(2, float("nan")), monitor)
+    assert not Progress([epoch(1, 0.5)], best_epoch=1).is_better(epoch(2, float("nan")), monitor)
 
 
 def test_the_seconds_of_a_resumed_epoch_are_those_of_all_its_processes(

@@ -1,0 +1,32 @@
+"""How far a training is, and which of its epochs is the best."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from layerflow.records import Epoch
+from layerflow.settings.training import TrainingConfig
+
+
+@dataclass
+class Progress:
+    """What changes when an epoch ends."""
+
+    history: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    best_weights: list[np.ndarray] = field(default_factory=list)
+    #: Seconds that the epoch after these took so far, in processes that are gone.
+    seconds: float = 0.0
+
+    def is_over(self, config: TrainingConfig) -> bool:
+        done = len(self.history)
+        return done >= config.epochs or done - self.best_epoch >= config.patience
+
+    def is_better(self, epoch: Epoch, monitor: str) -> bool:
+        if not self.best_epoch:
+            return True
+        new, best = getattr(epoch, monitor), getattr(self.history[self.best_epoch - 1], monitor)
+        if not math.isfinite(best):  # nothing compares with what is no number
+            return math.isfinite(new)
+        return new > best if monitor.endswith("accuracy") else new < best
