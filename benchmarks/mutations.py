@@ -36,7 +36,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a graph is checked before it is loaded",
-        "layerflow/export/verifier.py",
+        "layerflow/export/verifier/model.py",
         "self.graph = check_graph(folder)",
         'self.graph = "unchecked"',
         (_FORGED, "-k", "unchecked"),

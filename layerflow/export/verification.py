@@ -12,19 +12,16 @@ import sysconfig
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layerflow import store
 from layerflow.checksums import DIGESTS
 from layerflow.errors import NotAnExportError, VerificationError
 from layerflow.records import Check, DatasetRef, Evaluation, ExportRef, Verification
 
-if TYPE_CHECKING:  # never imported, run as a program: named here since the key of a step follows imports
-    import layerflow.export.verifier  # noqa: F401
-
 log = logging.getLogger(__name__)
 
-_VERIFIER = Path(__file__).with_name("verifier.py")
+_VERIFIER = Path(__file__).with_name("verifier")
 #: What a model's own code lives in: the verifying process must be unable to import it.
 _OURS = ("layers", "layerflow")
 #: Seconds in which a model must be proved: to import TensorFlow and load on a busy machine; for each image; and for

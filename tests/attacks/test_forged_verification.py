@@ -17,7 +17,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 from layerflow import checksums
 from layerflow.checksums import DIGESTS, EXTRA
 from layerflow.errors import VerificationError
-from layerflow.export import verification, verifier
+from layerflow.export import verification
+from layerflow.export.verifier import answer, checks
+from layerflow.export.verifier.graph import check_graph, computes
+from layerflow.export.verifier.model import Model
+from layerflow.export.verifier.refusal import RefusedError
 
 PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 SHAPE, CLASSES = (4, 4, 1), ["0", "1", "2"]
@@ -141,18 +145,18 @@ def test_a_graph_that_does_more_than_compute_is_refused_before_it_is_loaded(
     tmp_path: Path, misdeed: Misdeed, operation: str
 ) -> None:
     model = ship(tmp_path / "model", misdeed)
-    with pytest.raises(verifier.RefusedError, match=f"nothing but compute, and at inference it has the {operation} "):
-        verifier.check_graph(model)
+    with pytest.raises(RefusedError, match=f"nothing but compute, and at inference it has the {operation} "):
+        check_graph(model)
 
 
 def test_no_graph_is_loaded_unchecked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.saved_model, "load", lambda folder: pytest.fail("it was loaded"))
-    with pytest.raises(verifier.RefusedError, match="file operation WriteFile"):
-        verifier.Model(ship(tmp_path / "model", writes_a_file))
+    with pytest.raises(RefusedError, match="file operation WriteFile"):
+        Model(ship(tmp_path / "model", writes_a_file))
 
 
 def test_an_honest_graph_is_not_refused(tmp_path: Path) -> None:
-    assert "compute" in verifier.check_graph(ship(tmp_path / "model"))
+    assert "compute" in check_graph(ship(tmp_path / "model"))
 
 
 def test_a_file_operation_is_refused_wherever_it_is_in_the_file(tmp_path: Path) -> None:
@@ -166,8 +170,8 @@ def test_a_file_operation_is_refused_wherever_it_is_in_the_file(tmp_path: Path) 
     stray.signature.name = "stray"
     stray.node_def.extend(node for node in read.node if node.op == "ReadFile")
     (model / "saved_model.pb").write_bytes(saved.SerializeToString())
-    with pytest.raises(verifier.RefusedError, match="file operation ReadFile"):
-        verifier.check_graph(model)
+    with pytest.raises(RefusedError, match="file operation ReadFile"):
+        check_graph(model)
 
 
 def test_a_signature_beyond_the_contract_is_refused(tmp_path: Path) -> None:
@@ -176,10 +180,8 @@ def test_a_signature_beyond_the_contract_is_refused(tmp_path: Path) -> None:
         return {"twice": 2.0 * x}
 
     model = ship(tmp_path / "model", debug=more)
-    with pytest.raises(
-        verifier.RefusedError, match="signatures beyond serving_default must not be there, received debug"
-    ):
-        verifier.check_graph(model)
+    with pytest.raises(RefusedError, match="signatures beyond serving_default must not be there, received debug"):
+        check_graph(model)
 
 
 def test_an_operation_that_tensorflow_does_not_know_is_refused(tmp_path: Path) -> None:
@@ -187,23 +189,23 @@ def test_an_operation_that_tensorflow_does_not_know_is_refused(tmp_path: Path) -
     saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
     saved.meta_graphs[0].graph_def.node.add(name="mine", op="FromALibraryOfMine")
     (model / "saved_model.pb").write_bytes(saved.SerializeToString())
-    with pytest.raises(verifier.RefusedError, match="unknown operation FromALibraryOfMine"):
-        verifier.check_graph(model)
+    with pytest.raises(RefusedError, match="unknown operation FromALibraryOfMine"):
+        check_graph(model)
 
 
 @pytest.mark.parametrize("name", ["saved_model.cpb", "saved_model.pbtxt"])
 def test_a_second_description_of_the_model_is_refused(tmp_path: Path, name: str) -> None:
     model = ship(tmp_path / "model")
     (model / name).write_bytes(b"")
-    with pytest.raises(verifier.RefusedError, match=f"there is {name}"):
-        verifier.check_graph(model)
+    with pytest.raises(RefusedError, match=f"there is {name}"):
+        check_graph(model)
 
 
 def test_a_damaged_description_is_refused(tmp_path: Path) -> None:
     model = ship(tmp_path / "model")
     (model / "saved_model.pb").write_bytes(b"\x0a\xff")
-    with pytest.raises(verifier.RefusedError, match=r"saved_model.pb can't be parsed"):
-        verifier.check_graph(model)
+    with pytest.raises(RefusedError, match=r"saved_model.pb can't be parsed"):
+        check_graph(model)
 
 
 def test_a_function_cannot_hide_under_the_name_of_an_operation(tmp_path: Path) -> None:
@@ -211,8 +213,8 @@ def test_a_function_cannot_hide_under_the_name_of_an_operation(tmp_path: Path) -
     saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
     saved.meta_graphs[0].graph_def.library.function.add().signature.name = "PrintV2"
     (model / "saved_model.pb").write_bytes(saved.SerializeToString())
-    with pytest.raises(verifier.RefusedError, match="has the name of the operation PrintV2"):
-        verifier.check_graph(model)
+    with pytest.raises(RefusedError, match="has the name of the operation PrintV2"):
+        check_graph(model)
 
 
 HARMFUL = """
@@ -225,7 +227,7 @@ SnapshotDataset Abort CustomAggregator MutableHashTableV2 StackPushV2 QueueEnque
 
 @pytest.mark.parametrize("op", HARMFUL.split())
 def test_an_operation_that_can_do_harm_does_not_count_as_computing(op: str) -> None:
-    assert not verifier.computes(op)
+    assert not computes(op)
 
 
 def test_what_serving_would_answer_is_verified_beside_what_python_answers(tmp_path: Path) -> None:
@@ -242,12 +244,12 @@ def test_what_serving_would_answer_is_verified_beside_what_python_answers(tmp_pa
     dims.attr["value"].tensor.CopyFrom(tf.make_tensor_proto([False, True]))
     signature.outputs["probabilities"].name = "exchanged:0"
     (model / "saved_model.pb").write_bytes(saved.SerializeToString())
-    loaded = verifier.Model(model)
+    loaded = Model(model)
     loaded.check_contract({"image_shape": SHAPE, "classes": CLASSES})
     with np.load(model / EXTRA / "golden.npz") as golden:
         assert np.allclose(loaded.answer(golden["images"], served=False), golden["probabilities"], atol=1e-5)
-        with pytest.raises(verifier.RefusedError):
-            verifier.check_golden(loaded, dict(golden))
+        with pytest.raises(RefusedError):
+            checks.check_golden(loaded, dict(golden))
 
 
 def test_answers_that_depend_on_the_batch_are_refused(tmp_path: Path) -> None:
@@ -256,17 +258,17 @@ def test_answers_that_depend_on_the_batch_are_refused(tmp_path: Path) -> None:
         tried = tf.reduce_any(size == tf.constant([1, 7, len(IMAGES), 1000]))
         return tf.cond(tried, lambda: probabilities, lambda: tf.reverse(probabilities, [1]))
 
-    model = verifier.Model(ship(tmp_path / "model", right_for_the_sizes_of_old))
+    model = Model(ship(tmp_path / "model", right_for_the_sizes_of_old))
     model.check_contract({"image_shape": SHAPE, "classes": CLASSES})
     with np.load(tmp_path / "model" / EXTRA / "golden.npz") as archive:
         golden = dict(archive)
-    verifier.check_golden(model, golden)
-    with pytest.raises(verifier.RefusedError, match="batch of 2: answers differ"):
-        verifier.check_batches(model, golden, np.random.default_rng(0))
+    checks.check_golden(model, golden)
+    with pytest.raises(RefusedError, match="batch of 2: answers differ"):
+        checks.check_batches(model, golden, np.random.default_rng(0))
 
 
 def test_sizes_and_places_of_batches_follow_from_the_seed_alone() -> None:
-    class Watched(verifier.Model):
+    class Watched(Model):
         def __init__(self) -> None:
             self.seen: list[Any] = []
 
@@ -351,40 +353,36 @@ def tests(tmp_path: Path) -> dict[str, str]:
     return {"test_images": str(tmp_path / "images.npy"), "test_labels": str(tmp_path / "labels.npy")}
 
 
-def ask(monkeypatch: pytest.MonkeyPatch, **request: object) -> None:
-    monkeypatch.setattr(verifier, "request", {"digests": DIGESTS, "seed": 1, "must_not_import": [], **request})
+def asked(**request: object) -> dict[str, object]:
+    return {"digests": DIGESTS, "seed": 1, "must_not_import": [], **request}
 
 
-def test_an_error_of_the_challenger_is_never_the_champions(
-    tmp_path: Path, tests: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_of_the_challenger_is_never_the_champions(tmp_path: Path, tests: dict[str, str]) -> None:
     def no_numbers(module: tf.Module, probabilities: tf.Tensor) -> tf.Tensor:
         return probabilities / 0.0 * 0.0
 
     sound, broken = ship(tmp_path / "sound"), ship(tmp_path / "broken", no_numbers)
-    ask(monkeypatch, saved_model=str(broken), champion=str(sound), **tests)
-    with pytest.raises(verifier.RefusedError, match="a probability is not a finite number"):
-        verifier.compare_with_champion()
-    ask(monkeypatch, saved_model=str(sound), champion=str(broken), **tests)
-    assert "not a finite number" in verifier.compare_with_champion()["not_comparable"]
+    request = asked(saved_model=str(broken), champion=str(sound), **tests)
+    with pytest.raises(RefusedError, match="a probability is not a finite number"):
+        answer.compare_with_champion(request)
+    request = asked(saved_model=str(sound), champion=str(broken), **tests)
+    assert "not a finite number" in answer.compare_with_champion(request)["not_comparable"]
 
 
 def test_a_challenger_without_its_contract_is_refused_and_not_called_incomparable(
-    tmp_path: Path, tests: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tests: dict[str, str]
 ) -> None:
     sound = ship(tmp_path / "sound")
     torn = Path(shutil.copytree(sound, tmp_path / "torn"))
     (torn / EXTRA / "contract.json").write_text("{")
-    ask(monkeypatch, saved_model=str(torn), champion=str(sound), **tests)
+    request = asked(saved_model=str(torn), champion=str(sound), **tests)
     with pytest.raises(ValueError, match="Expecting property name"):
-        verifier.compare_with_champion()
+        answer.compare_with_champion(request)
 
 
-def test_test_examples_that_cannot_be_read_are_not_the_champions_fault(
-    tmp_path: Path, tests: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_test_examples_that_cannot_be_read_are_not_the_champions_fault(tmp_path: Path, tests: dict[str, str]) -> None:
     sound = ship(tmp_path / "sound")
     Path(tests["test_labels"]).unlink()
-    ask(monkeypatch, saved_model=str(sound), champion=str(sound), **tests)
+    request = asked(saved_model=str(sound), champion=str(sound), **tests)
     with pytest.raises(FileNotFoundError):
-        verifier.compare_with_champion()
+        answer.compare_with_champion(request)

@@ -22,7 +22,8 @@ from layerflow import artifacts, checksums, store
 from layerflow.config import RetrainConfig
 from layerflow.data import image_folder
 from layerflow.errors import LayerflowError, config_sentence
-from layerflow.export import verifier
+from layerflow.export.verifier.graph import check_graph
+from layerflow.export.verifier.refusal import RefusedError
 from layerflow.outcomes import Retrained
 from layerflow.records import ModelRef
 from layerflow.registry import layout, publishing, versions
@@ -295,8 +296,8 @@ def test_any_graph_is_checked_or_refused_in_one_sentence(data: st.DataObject, pu
     whole = target.read_bytes()
     target.write_bytes(data.draw(damaged_bytes(whole)))
     try:
-        verifier.check_graph(target.parent)
-    except verifier.RefusedError as error:
+        check_graph(target.parent)
+    except RefusedError as error:
         require_one_sentence(str(error))
     finally:
         target.write_bytes(whole)

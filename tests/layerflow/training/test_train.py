@@ -16,7 +16,7 @@ from layerflow import artifacts, devices, store
 from layerflow.errors import ConfigError, NonFiniteLossError
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model
-from layerflow.export.verifier import check_graph
+from layerflow.export.verifier.graph import check_graph
 from layerflow.models import predict
 from layerflow.models.build import build
 from layerflow.models.networks import Mlp

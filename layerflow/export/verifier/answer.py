@@ -1,0 +1,137 @@
+"""Answering requests: one model verified, or two compared."""
+
+import json
+import math
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .checks import (
+    Request,
+    check_batches,
+    check_digests,
+    check_golden,
+    check_isolation,
+    measure_latency,
+    read_contract,
+    score_again,
+    score_test,
+    test_split,
+)
+from .model import Model
+from .refusal import RefusedError, first_line, require
+
+#: Largest file that this process may write; its own log is one.
+FILE_BYTES = 16 * 2**20
+
+
+def verify(request: Request) -> dict[str, Any]:
+    folder, chance = Path(request["saved_model"]), np.random.default_rng(request["seed"])
+    digests = check_digests(request, folder, request.get("export_digest"))
+    checks = {"isolation": check_isolation(request), "digests": digests}
+    contract = read_contract(request, folder)
+    with np.load((folder / request["digests"]).with_name("golden.npz"), allow_pickle=False) as archive:
+        golden = dict(archive)
+    model = Model(folder)
+    checks["graph"] = model.graph
+    checks["contract"] = model.check_contract(contract)
+    checks["golden"] = check_golden(model, golden)
+    checks["batches"] = check_batches(model, golden, chance)
+    figures: dict[str, Any] = {"load_seconds": model.load_seconds, "tensorflow": tf.__version__}
+    if "test_images" in request:
+        checks["test_split"], scored = score_test(request, model, chance)
+        figures |= scored
+    figures |= measure_latency(golden["images"][:1], model)[0]
+    checks["again"] = score_again(request, model, golden, chance)
+    require(
+        all(math.isfinite(value) for value in figures.values() if isinstance(value, float)),
+        "a figure is missing",
+    )
+    checks["isolation"] = check_isolation(request)  # still so, now that the model is loaded
+    return {"checks": checks, "seed": request["seed"], **figures}
+
+
+def compare_with_champion(request: Request) -> dict[str, Any]:
+    """Both models as they ship, on the same test examples: where each is right, and how fast.
+
+    What goes wrong with the challenger, or with the examples, is raised; only the champion's own faults make the two
+    not comparable, for a gate may publish then.
+    """
+    folder, theirs, chance = (
+        Path(request["saved_model"]),
+        Path(request["champion"]),
+        np.random.default_rng(request["seed"]),
+    )
+    images, labels = test_split(request)
+    contract, challenger = read_contract(request, folder), Model(folder)
+    challenger.check_contract(contract)
+    predicted = challenger.answer_all(images, chance).argmax(axis=-1)
+    try:
+        check_digests(request, theirs, None)
+        other = read_contract(request, theirs)
+        for what, name in (("image_shape", "images"), ("classes", "classes")):
+            require(
+                contract[what] == other[what],
+                f"it is for {name} {other[what]}, and the challenger for {contract[what]}",
+            )
+        champion = Model(theirs)
+        champion.check_contract(other)
+        their_predicted = champion.answer_all(images, chance).argmax(axis=-1)
+    except Exception as error:  # whatever is wrong with it
+        return {"not_comparable": " ".join(str(error).split())}
+    they_right, we_right = their_predicted == labels, predicted == labels
+    latencies = measure_latency(np.asarray(images[:1]), champion, challenger)
+    sides = {}
+    for side, right, latency in zip(("champion", "challenger"), (they_right, we_right), latencies, strict=True):
+        recalls = {name: float(right[labels == name].mean()) for name in np.unique(labels).tolist()}
+        worst = min(recalls, key=lambda name: recalls[name])
+        sides[side] = {
+            "accuracy": float(right.mean()),
+            "lowest_recall": recalls[worst],
+            "lowest_class": contract["classes"][worst],
+            **latency,
+        }
+    return {
+        **sides,
+        "both_right": int((we_right & they_right).sum()),
+        "only_challenger": int((we_right & ~they_right).sum()),
+        "only_champion": int((they_right & ~we_right).sum()),
+        "both_wrong": int((~we_right & ~they_right).sum()),
+    }
+
+
+def set_limits() -> None:
+    """Let no model fill the disk or take more memory than the machine has.
+
+    The limit is on data, not on addresses: TensorFlow reserves many times what it uses, and images are mapped.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, FILE_BYTES), (resource.RLIMIT_CORE, 0))
+    for which, wanted in limits:
+        hard = resource.getrlimit(which)[1]
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(which, (most, most))
+
+
+def main() -> None:
+    set_limits()
+    tf.get_logger().setLevel("ERROR")
+    with os.fdopen(int(sys.argv[1]), "w") as answers, os.fdopen(os.dup(0)) as requests:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for line in requests:  # until whoever asks has gone
+            request = json.loads(line)
+            try:
+                report = compare_with_champion(request) if "champion" in request else verify(request)
+            except RefusedError as refusal:
+                report = {"refused": str(refusal)}
+            except Exception as error:
+                traceback.print_exc()
+                report = {"refused": f"verification fails: {type(error).__name__}: {first_line(error)}"}
+            answers.write(json.dumps({**report, "nonce": request["nonce"]}) + "\n")
+            answers.flush()

@@ -1,0 +1,138 @@
+"""What must be true of a model before it is served."""
+
+import hashlib
+import importlib.util
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .model import TOLERANCE, Model, large
+from .refusal import require
+
+Request = dict[str, Any]
+#: Batch sizes that are tried: each up to the first number, where a server's requests are, and so many random ones.
+SMALL_SIZES, RANDOM_SIZES = 16, 8
+#: Calls of one image each for the latency: the 99th percentile then has two beyond it.
+CALLS = 200
+
+
+def check_isolation(request: Request) -> str:
+    found = [name for name in request["must_not_import"] if importlib.util.find_spec(name)]
+    require(
+        not found,
+        f"this process could import {', '.join(found)}, so it proves nothing about a server that can't",
+    )
+    return "no code of the project can be imported"
+
+
+def check_digests(request: Request, folder: Path, expected: str | None) -> str:
+    sums = folder / request["digests"]
+    listed = dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines())
+    present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    present.discard(request["digests"])
+    require(not (lost := listed.keys() - present), f"{min(lost, default='')} is missing")
+    require(not (foreign := present - listed.keys()), f"{min(foreign, default='')} does not belong to the model")
+    for name, digest in listed.items():
+        received = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        require(received == digest, f"{name} was changed: expected SHA-256 {digest}, received {received}")
+    if expected:
+        require(
+            hashlib.sha256(sums.read_bytes()).hexdigest() == expected,
+            "its list of digests is not the exported one",
+        )
+    return f"{len(listed)} files have their SHA-256"
+
+
+def compare(expected: np.ndarray, received: np.ndarray, what: str) -> float:
+    """The largest difference between two sets of probabilities, refused above the tolerance."""
+    require(
+        expected.shape == received.shape,
+        f"{what}: expected shape {expected.shape}, received {received.shape}",
+    )
+    difference = float(np.abs(expected - received).max())
+    require(
+        difference <= TOLERANCE,
+        f"{what}: answers differ by {difference:.2g} from those of the trained model, where {TOLERANCE} is allowed",
+    )
+    return difference
+
+
+def check_golden(model: Model, golden: dict[str, np.ndarray], what: str = "golden examples") -> str:
+    difference = max(
+        compare(golden["probabilities"], model.answer(golden["images"], served), what) for served in (False, True)
+    )
+    return f"{len(golden['images'])} {what} answer the same (largest difference {difference:.1e})"
+
+
+def check_batches(model: Model, golden: dict[str, np.ndarray], chance: np.random.Generator) -> str:
+    """An answer must not depend on the size of the batch, nor on the images beside it."""
+    images, most = golden["images"], large(golden["images"])
+    small = range(1, min(SMALL_SIZES, most) + 1)
+    for size in (*small, most, *chance.integers(1, most, RANDOM_SIZES, endpoint=True).tolist()):
+        rows = chance.integers(len(images), size=size)
+        received = model.answer(images[rows], served=bool(chance.integers(2)))
+        compare(golden["probabilities"][rows], received, f"batch of {size}")
+    return f"batches of 1 to {small[-1]}, of {RANDOM_SIZES} random sizes, and of {most} answer the same"
+
+
+def score_test(request: Request, model: Model, chance: np.random.Generator) -> tuple[str, dict[str, Any]]:
+    """Score every test example with the model that ships; its answers must be the evaluation's."""
+    images, labels = test_split(request)
+    expected = np.load(request["predictions"], allow_pickle=False)
+    received = model.answer_all(images, chance)
+    difference = compare(expected, received, "test split")
+    # Two classes within the tolerance of each other are a tie that rounding may break either way.
+    top = np.sort(expected, axis=-1)
+    clear = top[:, -1] - top[:, -2] > 2 * TOLERANCE
+    same = expected.argmax(axis=-1) == received.argmax(axis=-1)
+    require(bool(same[clear].all()), "test split: a predicted class is not the evaluation's")
+    detail = f"all {len(labels)} test examples answer as in the evaluation (largest difference {difference:.1e})"
+    return detail, {"max_difference": difference, "ties": int((~clear).sum()), **count(labels, received)}
+
+
+def count(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """What decides about a model: examples, right answers and answers of each class."""
+    predicted, classes = probabilities.argmax(axis=-1), probabilities.shape[-1]
+    right = predicted == labels
+    each = {"examples": labels, "right": labels[right], "predicted": predicted}
+    counts = {f"class_{what}": np.bincount(of, minlength=classes).tolist() for what, of in each.items()}
+    return {"test_examples": len(labels), "test_accuracy": float(right.mean()), **counts}
+
+
+def test_split(request: Request) -> tuple[np.ndarray, np.ndarray]:
+    images = np.load(request["test_images"], mmap_mode="r", allow_pickle=False)
+    return images, np.load(request["test_labels"], allow_pickle=False)
+
+
+def score_again(request: Request, model: Model, golden: dict[str, np.ndarray], chance: np.random.Generator) -> str:
+    """After all those calls, the model must still answer as before."""
+    detail = check_golden(model, golden, "golden examples, asked again at the end,")
+    if "test_images" in request:
+        images, _ = test_split(request)
+        expected = np.load(request["predictions"], mmap_mode="r", allow_pickle=False)
+        rows = np.sort(chance.choice(len(images), min(large(images), len(images)), replace=False))
+        received = model.answer(images[rows], served=bool(chance.integers(2)))
+        compare(np.asarray(expected[rows]), received, "test examples, asked again at the end")
+    return detail
+
+
+def measure_latency(image: np.ndarray, *models: Model) -> list[dict[str, float]]:
+    """Milliseconds of one image, for each of the models, called in turn."""
+    tensor = tf.constant(image)
+    seconds: list[list[float]] = [[] for _ in models]
+    for _ in range(CALLS):
+        for model, taken in zip(models, seconds, strict=True):
+            began = time.perf_counter()
+            model.signature(images=tensor)["probabilities"].numpy()
+            taken.append(time.perf_counter() - began)
+    found = [np.percentile(taken, [50, 99]) * 1000 for taken in seconds]
+    return [{"latency_p50_ms": float(p50), "latency_p99_ms": float(p99)} for p50, p99 in found]
+
+
+def read_contract(request: Request, folder: Path) -> dict[str, Any]:
+    contract: dict[str, Any] = json.loads((folder / request["digests"]).with_name("contract.json").read_text())
+    return contract

@@ -1,0 +1,111 @@
+"""A model that is loaded, and asked in the two ways in which it can be served."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .graph import check_graph
+from .refusal import RefusedError, first_line, require
+
+#: Room for what float32 rounding does when other kernels multiply in another order (seen: 1e-6).
+TOLERANCE = 1e-4
+#: Largest batch that is tried; also the batch in which the test split is scored. Of large images it is fewer: those in
+#: this many bytes, for a network's own arrays are a hundred times as large.
+LARGE, LARGE_BYTES = 1000, 8 * 2**20
+
+
+class Model:
+    """A loaded model, of which TensorFlow knows two ways to answer, from different parts of its file.
+
+    Python programs call the function among its objects; TensorFlow Serving runs the nodes that the signature names,
+    with variables that the graph itself restored. What ships must answer the same in both ways, or it would be verified
+    in one and served in the other: every batch goes the way that chance decides.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.graph = check_graph(folder)
+        began = time.perf_counter()
+        try:
+            self.loaded = tf.saved_model.load(str(folder))
+            self.load_seconds = time.perf_counter() - began
+            session = tf.compat.v1.Session(graph=tf.Graph())
+            described = tf.compat.v1.saved_model.load(session, ["serve"], str(folder)).signature_def
+        except Exception as error:
+            raise RefusedError(f"tf.saved_model.load fails: {first_line(error)}") from error
+        for names in (self.loaded.signatures, described):
+            require("serving_default" in names, f"signature serving_default is missing: {list(names)}")
+        self.signature, self.described = self.loaded.signatures["serving_default"], described["serving_default"]
+        self.session = session
+
+    def check_contract(self, contract: dict[str, Any]) -> str:
+        """Both descriptions of the signature must be the contract's."""
+        shape, classes = (None, *contract["image_shape"]), len(contract["classes"])
+        given = {
+            "probabilities": tf.TensorSpec((None, classes), tf.float32),
+            "class_id": tf.TensorSpec((None,), tf.int64),
+        }
+        for kind, expected, received, nodes in (
+            (
+                "input",
+                {"images": tf.TensorSpec(shape, tf.uint8)},
+                self.signature.structured_input_signature[1],
+                self.described.inputs,
+            ),
+            ("output", given, self.signature.structured_outputs, self.described.outputs),
+        ):
+            served = {
+                name: tf.TensorSpec(tf.TensorShape(node.tensor_shape), tf.as_dtype(node.dtype))
+                for name, node in nodes.items()
+            }
+            for found in (received, served):
+                require(
+                    expected.keys() == found.keys(),
+                    f"the signature's {kind}s must be {sorted(expected)}, received {sorted(found)}",
+                )
+                for name, spec in expected.items():
+                    same = found[name].dtype == spec.dtype and found[name].shape.is_compatible_with(spec.shape)
+                    require(same, f"{kind} {name} must be {spec.dtype.name} {spec.shape}, received {found[name]}")
+        names = [self.described.outputs[name].name for name in ("probabilities", "class_id")]
+        self.run = self.session.make_callable(names, [self.described.inputs["images"].name])
+        return f"images uint8 {shape} to probabilities float32 and class_id int64 of {classes} classes"
+
+    def answer(self, images: np.ndarray, served: bool) -> np.ndarray:
+        """Probabilities ``(images, classes)``, with what must hold for any answer; ``served``: as Serving would."""
+        try:
+            if served:
+                probabilities, class_id = self.run(images)
+            else:
+                result = self.signature(images=tf.constant(images))
+                probabilities, class_id = result["probabilities"].numpy(), result["class_id"].numpy()
+        except Exception as error:
+            raise RefusedError(f"a batch of {len(images)} fails: {first_line(error)}") from error
+        require(len(probabilities) == len(images) == len(class_id), "answers and images differ in number")
+        require(bool(np.isfinite(probabilities).all()), "a probability is not a finite number")
+        require(bool(np.abs(probabilities.sum(axis=-1) - 1).max() < TOLERANCE), "probabilities do not sum to 1")
+        chosen = np.take_along_axis(probabilities, class_id.clip(0, probabilities.shape[1] - 1)[:, None], axis=-1)[:, 0]
+        # Two classes may be as probable as each other in float32, and not have been as logits.
+        most = bool((chosen >= probabilities.max(axis=-1) - TOLERANCE).all())
+        require(most, "class_id is not the most probable class")
+        return np.asarray(probabilities)
+
+    def answer_all(self, images: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+        """The answers to a whole split, in batches of random sizes, at random places, in a random order."""
+        most, cuts = large(images), [0]
+        while cuts[-1] < len(images):
+            cuts.append(min(len(images), cuts[-1] + int(chance.integers(-(-most // 2), most, endpoint=True))))
+        answers: np.ndarray | None = None
+        for index in chance.permutation(len(cuts) - 1):
+            rows = chance.permutation(np.arange(cuts[index], cuts[index + 1]))
+            part = self.answer(images[rows], served=bool(chance.integers(2)))
+            if answers is None:
+                answers = np.empty((len(images), *part.shape[1:]), part.dtype)
+            answers[rows] = part
+        assert answers is not None
+        return answers
+
+
+def large(images: np.ndarray) -> int:
+    return max(1, min(LARGE, LARGE_BYTES // images[:1].nbytes))
