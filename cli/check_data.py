@@ -28,7 +28,7 @@ def check_data(config: RetrainConfig, as_json: bool) -> None:
             import tasks
             from layerflow.data.validation import require_no_stop
             from layerflow.devices import set_up
-            from tasks.policy import make
+            from tasks.caching import make
 
             set_up(config.devices)
         data = make(tasks.load_data, config.data, config.devices)

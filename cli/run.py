@@ -139,7 +139,7 @@ def _ends_with(embedded: Server) -> Iterator[None]:
 def _prepare(config: RetrainConfig) -> None:
     """While the server starts: check the data's name and mirror, and import TensorFlow, where they will be needed."""
     import tasks
-    from tasks.policy import cached
+    from tasks.caching import cached
 
     data = cached(tasks.load_data, config.data, config.devices)
     if data and _is_exported(config, data):
@@ -162,7 +162,7 @@ def _prepare(config: RetrainConfig) -> None:
 def _prepare_data(config: RetrainConfig) -> None:
     """While the server starts: check the data's name and mirror, unless they are there, and import TensorFlow."""
     import tasks
-    from tasks.policy import cached
+    from tasks.caching import cached
 
     with quiet_stderr():
         from layerflow.data.load import check
@@ -204,7 +204,7 @@ def _check_own(config: RetrainConfig) -> None:
 def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
     """Whether every step that needs TensorFlow is done already."""
     import tasks
-    from tasks.policy import cached
+    from tasks.caching import cached
 
     devices = config.devices_for_model
     model = cached(tasks.build_model, config.model, data, config.training.seed, devices)

@@ -35,9 +35,10 @@ def show(output: Output, embedded: bool) -> None:
         output: How much.
         embedded: Whether the server ends with the command: then a link to it is dead when it is clicked.
     """
-    from tasks import progress
-    from tasks.policy import console
+    from tasks import logs, progress
+    from tasks.logs import console
 
+    logs.install()
     progress.on_terminal = not output.quiet
     console.everything, console.links = output.verbose, not embedded
     console.lowest = logging.WARNING if output.quiet else logging.NOTSET

@@ -9,12 +9,15 @@ from tasks import (
     evaluate_model,
     export_model,
     load_data,
+    logs,
     promote_model,
     train_model,
     validate_data,
     verify_export,
 )
-from tasks.policy import data_in_service, forget_failure, result_storage, sweep
+from tasks.caching import remove_leftovers, result_storage
+from tasks.policy import forget_failure
+from tasks.validate_data import data_in_service
 
 
 @flow(
@@ -27,7 +30,8 @@ from tasks.policy import data_in_service, forget_failure, result_storage, sweep
 )
 def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008  (frozen)
     """Retrain one image classifier. Steps whose inputs and code are unchanged are `Cached`."""
-    sweep(config.registry_name)
+    logs.install()
+    remove_leftovers(config.registry_name)
     devices = config.devices_for_model
     data = load_data(config.data, devices)
     checked = validate_data(config.checks, data, data_in_service(config.registry_name, data))

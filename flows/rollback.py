@@ -6,7 +6,7 @@ from prefect import flow
 from pydantic import Field
 
 from layerflow.outcomes import RolledBack
-from tasks import rollback_model
+from tasks import logs, rollback_model
 
 
 @flow(
@@ -25,4 +25,5 @@ def rollback(
         name: The model, such as `mlp-digits`: what `registry.name` may be.
         to: The version to restore; default: the newest with another model than the one in service.
     """
+    logs.install()
     return rollback_model(name, to)

@@ -9,9 +9,11 @@ from flows.retrain import retrain
 from layerflow.config import RetrainConfig
 from layerflow.outcomes import Sweep
 from layerflow.sweeps.space import plan
-from tasks import choose_winner, load_data, validate_data
-from tasks.policy import data_in_service, forget_failure, result_storage
+from tasks import choose_winner, load_data, logs, validate_data
+from tasks.caching import result_storage
+from tasks.policy import forget_failure
 from tasks.trials.run_trial import run_trials
+from tasks.validate_data import data_in_service
 
 
 @flow(
@@ -38,6 +40,7 @@ def sweep(
         parallel: Trials at a time.
         ray: Address of a Ray cluster that runs them (`auto`, `ray://host:10001`), or `local` to start one.
     """
+    logs.install()
     planned = plan(config, space, ray)
     data = load_data(config.data, config.devices_for_model)
     validate_data(config.checks, data, data_in_service(config.registry_name, data))

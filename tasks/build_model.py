@@ -5,7 +5,7 @@ from pathlib import Path
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig
-from tasks.policy import step
+from tasks.caching import step
 
 
 @step("build_model", run_name="build-{config.name}-for-{data.name}")

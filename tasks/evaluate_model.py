@@ -4,14 +4,15 @@ from pathlib import Path
 
 from layerflow.records import DatasetRef, Evaluation, TrainedRef
 from layerflow.settings.devices import DevicesConfig
-from tasks.policy import card_shown, step
+from tasks.caching import step
+from tasks.cards import card_shown
 
 
 @step(
     "evaluate_model",
     run_name="evaluate-{trained.model}-on-{data.name}",
-    then=card_shown("evaluation", "Scores on the test images: confusion matrix, classes, calibration, mistakes"),
-    whole=("devices",),
+    on_result=card_shown("evaluation", "Scores on the test images: confusion matrix, classes, calibration, mistakes"),
+    hash_all_fields_of=("devices",),
 )
 def evaluate_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> Evaluation:
     """Score every test example: accuracy with its interval, loss, per-class figures, confusion matrix."""

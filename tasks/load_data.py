@@ -5,7 +5,7 @@ from pathlib import Path
 from layerflow.records import DatasetRef
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
-from tasks.policy import step
+from tasks.caching import step
 
 
 @step("load_data", run_name="load-{config.title}")

@@ -9,7 +9,9 @@ from prefect.states import Completed, State
 from layerflow.config import RetrainConfig
 from layerflow.outcomes import Promotion
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
-from tasks.policy import as_task, show_card, tell
+from tasks.cards import show_card
+from tasks.events import emit_model_event
+from tasks.policy import as_task
 
 
 def _promote_model(
@@ -37,7 +39,7 @@ def _promote_model(
     promotion = promote(config, challenger, flow_run.name or "", show)
     if promotion.status != "unchanged":
         essentials = ("code", "reason", "version", "champion_version", "accuracy", "test_examples", "receipt")
-        tell(promotion.status, promotion.name, promotion.model_dump(mode="json", include=set(essentials)))
+        emit_model_event(promotion.status, promotion.name, promotion.model_dump(mode="json", include=set(essentials)))
     kept = promotion.code.removeprefix("kept_").replace("_", " ")
     state_name = f"Kept: {kept}" if promotion.status == "kept" else promotion.status.capitalize()
     return Completed(name=state_name, message=f"{promotion.code}: {promotion.reason}", data=promotion)

@@ -3,7 +3,8 @@
 from prefect.runtime import flow_run
 
 from layerflow.outcomes import RolledBack
-from tasks.policy import as_task, tell
+from tasks.events import emit_model_event
+from tasks.policy import as_task
 
 
 def _rollback_model(name: str, to: int | None = None) -> RolledBack:
@@ -11,7 +12,7 @@ def _rollback_model(name: str, to: int | None = None) -> RolledBack:
     from layerflow.registry.rollback import roll_back
 
     done = roll_back(name, to, flow_run.name or "")
-    tell("rolled_back", name, done.model_dump(mode="json"))
+    emit_model_event("rolled_back", name, done.model_dump(mode="json"))
     return done
 
 

@@ -6,14 +6,15 @@ from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from tasks import progress
-from tasks.policy import card_shown, step
+from tasks.caching import step
+from tasks.cards import card_shown
 
 
 @step(
     "train_model",
     run_name="train-{model.name}-on-{data.name}",
-    then=card_shown("training", "The training: loss and accuracy by epoch, speed and set-up"),
-    whole=("devices",),
+    on_result=card_shown("training", "The training: loss and accuracy by epoch, speed and set-up"),
+    hash_all_fields_of=("devices",),
 )
 def train_model(
     config: TrainingConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig, folder: Path

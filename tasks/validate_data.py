@@ -4,8 +4,15 @@ from pathlib import Path
 
 from layerflow import store
 from layerflow.records import DataReport, DatasetRef, Profile
+from layerflow.registry import versions
 from layerflow.settings.checks import ChecksConfig
-from tasks.policy import show_card, step
+from tasks.caching import step
+from tasks.cards import show_card
+
+
+def data_in_service(name: str, data: DatasetRef) -> Profile | None:
+    """What the data were like on which the model in service was trained, if there is one that was trained on others."""
+    return versions.profile_in_service(name, data.digest)
 
 
 def _tell(report: DataReport) -> None:
@@ -16,7 +23,7 @@ def _tell(report: DataReport) -> None:
     require_no_stop(report)
 
 
-@step("validate_data", run_name="validate-{data.name}", then=_tell, whole=("data",))
+@step("validate_data", run_name="validate-{data.name}", on_result=_tell, hash_all_fields_of=("data",))
 def validate_data(config: ChecksConfig, data: DatasetRef, baseline: Profile | None, folder: Path) -> DataReport:
     """Look for leakage, duplicates, missing classes and drift since the model in service; end the run where it must."""
     from layerflow.data.validation import validate

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from layerflow.records import DatasetRef, Evaluation, ExportRef, Verification
-from tasks.policy import card_shown, step
+from tasks.caching import step
+from tasks.cards import card_shown
 
 
 @step(
     "verify_export",
     run_name="verify-export-of-{data.name}",
-    then=card_shown("export", "The exported model: what was verified, its signature and its files"),
+    on_result=card_shown("export", "The exported model: what was verified, its signature and its files"),
 )
 def verify_export(export: ExportRef, evaluation: Evaluation, data: DatasetRef, folder: Path) -> Verification:
     """Reload the export in a fresh process and score the whole test split with what ships."""

@@ -8,7 +8,7 @@ from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from tasks import build_model, evaluate_model, export_model, load_data, train_model
-from tasks.policy import key_of
+from tasks.caching import key_of
 
 DATA = DatasetRef.model_construct(digest="data")
 MODEL = ModelRef.model_construct(digest="model")

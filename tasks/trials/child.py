@@ -23,7 +23,7 @@ from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from tasks import build_model, progress, train_model
-from tasks.policy import make
+from tasks.caching import make
 
 #: Seconds in which an interrupted training has saved its checkpoint, or never will.
 _SAVE_SECONDS = 10.0

@@ -6,7 +6,8 @@ from layerflow.errors import TrialError
 from layerflow.outcomes import StudyRef, Swept, Trial
 from layerflow.sweeps.space import Space, configured
 from layerflow.sweeps.study import Study
-from tasks.policy import as_task, show_card
+from tasks.cards import show_card
+from tasks.policy import as_task
 
 
 def show(config: RetrainConfig, space: Space, known: Study, winner: Trial) -> str:
@@ -18,7 +19,7 @@ def show(config: RetrainConfig, space: Space, known: Study, winner: Trial) -> st
         f"sweep-{config.registry_name}",
         text,
         "The sweep: its trials, the settings that mattered, and the best of them",
-        again=False,
+        with_rerun_command=False,
     )
     return text
 

@@ -27,7 +27,8 @@ from layerflow.outcomes import StudyRef
 from layerflow.records import DatasetRef, Epoch, TrainedRef
 from layerflow.sweeps.space import Space, configured
 from layerflow.sweeps.study import Study, study_of
-from tasks.policy import as_task, show_card
+from tasks.cards import show_card
+from tasks.policy import as_task
 from tasks.trials.choose_winner import show
 
 _ROOT = Path(__file__).resolve().parents[2]

@@ -50,7 +50,7 @@ from layerflow.sweeps.space import configured, plan
 from layerflow.sweeps.study import Study, study_of
 from layerflow.training import ray_cluster, train
 from tasks import choose_winner
-from tasks.policy import make
+from tasks.caching import make
 from tasks.trials.child import is_of_settings
 from tasks.trials.run_trial import _process, _runner, _stop_trials, _stopped, run_trials
 
