@@ -12,7 +12,7 @@ from layerflow.sweeps.space import plan
 from tasks import choose_winner, load_data, logs, validate_data
 from tasks.caching import result_storage
 from tasks.policy import forget_failure
-from tasks.trials.run_trial import run_trials
+from tasks.trials.schedule import run_trials
 from tasks.validate_data import data_in_service
 
 

@@ -52,7 +52,8 @@ from layerflow.training import ray_cluster, train
 from tasks import choose_winner
 from tasks.caching import make
 from tasks.trials.child import is_of_settings
-from tasks.trials.run_trial import _process, _runner, _stop_trials, _stopped, run_trials
+from tasks.trials.process import is_stopped, stop_trials, trial_process
+from tasks.trials.schedule import _runner, run_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = RetrainConfig.model_validate({"training": {"epochs": 3}, "registry": {"name": "swept"}})
@@ -175,7 +176,7 @@ from prefect import flow
 from layerflow.config import RetrainConfig
 from layerflow.records import DatasetRef
 from layerflow.sweeps.space import plan
-from tasks.trials.run_trial import run_trials
+from tasks.trials.schedule import run_trials
 
 @flow(persist_result=False)
 def trials():
@@ -369,9 +370,9 @@ def test_an_interrupted_sweep_leaves_no_process_and_keeps_its_trial_open(
 @pytest.fixture
 def stopped() -> Iterator[None]:
     """The sweep of this process is stopped."""
-    _stop_trials()
+    stop_trials()
     yield
-    _stopped.clear()
+    is_stopped.clear()
 
 
 def test_a_trial_that_was_about_to_start_when_its_sweep_was_stopped_does_not(
@@ -379,7 +380,7 @@ def test_a_trial_that_was_about_to_start_when_its_sweep_was_stopped_does_not(
 ) -> None:
     study = study_of(CONFIG, SPACE, digits)
     Study(study)
-    with pytest.raises(SweepError, match="It was stopped"), _process(0, CONFIG, digits, study):
+    with pytest.raises(SweepError, match="It was stopped"), trial_process(0, CONFIG, digits, study):
         pass
     assert not trial_processes()
 
