@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from layerflow.checksums import digests, sha256
 from layerflow.errors import DamagedError
 from layerflow.records import Record
-from layerflow.store import _NO_FILE, folder_of, is_below, locked, path, sync, sync_entry
+from layerflow.store import folder_of, is_below, locked, path, sync, sync_entry
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ _SERIALIZER = {
     "dumps_kwargs": {},
     "loads_kwargs": {},
 }
+#: What opening a file that isn't there raises. Any other OSError, such as too many open files, says nothing about it.
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 #: What reading JSON of any shape can raise.
 _UNREADABLE = (*_NO_FILE, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 #: Files whose digest was right in this process, by path, with what ``stat`` said then.

@@ -13,8 +13,6 @@ from filelock import BaseFileLock, FileLock, Timeout
 from layerflow.errors import DamagedError, StoreError, printed
 
 log = logging.getLogger(__name__)
-#: What opening a file that isn't there raises. Any other OSError, such as too many open files, says nothing about it.
-_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 #: Seconds after which a checkpoint is of no use: a training that nobody continued in thirty days.
 _FORGET_SECONDS = 30 * 24 * 3600
 
