@@ -1,6 +1,7 @@
 """What is logged: in the UI with the task run, and on the console what its reader can use."""
 
 import logging
+from typing import Any
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
@@ -14,9 +15,10 @@ class _ToRunLogger(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            get_run_logger().log(record.levelno, mask(record.getMessage()))
+            logger: Any = get_run_logger()
         except MissingContextError:
-            logging.getLogger("prefect").log(record.levelno, mask(record.getMessage()))
+            logger = logging.getLogger("prefect")
+        logger.log(record.levelno, mask(record.getMessage()), exc_info=record.exc_info)
 
 
 def _masked(record: logging.LogRecord) -> bool:

@@ -177,7 +177,7 @@ def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tup
         # The version of an unchanged model has its page.
         return card, "" if made.code == "unchanged" else report.render(config, _cards(challenger, card), made.status)
     except Exception as error:  # whatever it is: what people look at must not keep a model from service
-        log.warning("the report can't be drawn: %s", error)
+        log.warning("the report can't be drawn: %s: %s", type(error).__name__, error, exc_info=True)
         return ("The report could not be drawn; the receipt tells all.",) * 2
 
 

@@ -117,9 +117,13 @@ def test_what_prefect_logs_of_an_error_of_others_is_masked() -> None:
         assert silent(said)
     heard: list[str] = []
     handler = next(each for each in policy._ours.handlers if isinstance(each, policy._ToRunLogger))
-    logging.getLogger("prefect").addFilter(lambda record: bool(heard.append(record.getMessage())))  # type: ignore[func-returns-value]
+    prefect = logging.getLogger("prefect")
+    prefect.addFilter(lambda record: bool(heard.append(logging.Formatter().format(record))))  # type: ignore[func-returns-value]
     try:
-        handler.emit(logging.LogRecord("layerflow", logging.WARNING, __file__, 1, "reading %s", (BUCKET,), None))
+        failure = (type(failed), failed, failed.__traceback__)
+        handler.emit(logging.LogRecord("layerflow", logging.WARNING, __file__, 1, "reading %s", (BUCKET,), failure))
     finally:
-        logging.getLogger("prefect").filters.pop()
-    assert heard == ["reading s3://***@bucket/prepared?***"]
+        prefect.filters.pop()
+    (said,) = heard
+    assert said.startswith("reading s3://***@bucket/prepared?***\nTraceback")
+    assert silent(said)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -528,15 +529,19 @@ def test_a_card_that_is_damaged_or_gone_keeps_no_model_from_service(with_cards: 
 
 
 def test_what_can_not_be_drawn_keeps_no_model_from_service(
-    with_cards: Challenger, monkeypatch: pytest.MonkeyPatch
+    with_cards: Challenger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*arguments: object) -> str:
-        raise OSError("no font")
+        raise KeyError("font")
 
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     monkeypatch.setattr(decision_card, "draw", fail)
     assert promote(RetrainConfig(), with_cards, "run").version == 1
     assert versions.report_of(NAME, 1).read_text() == "The report could not be drawn; the receipt tells all."
     assert checksums.damage(versions.folder_of(NAME, 1)) is None
+    (told,) = (record for record in caplog.records if "can't be drawn" in record.getMessage())
+    assert "KeyError: 'font'" in told.getMessage()
+    assert told.exc_info, "a bug of a card is found by its traceback"
 
 
 def test_a_version_without_a_report_says_so(with_cards: Challenger) -> None:
