@@ -539,7 +539,7 @@ def test_what_can_not_be_drawn_keeps_no_model_from_service(
     assert promote(RetrainConfig(), with_cards, "run").version == 1
     assert versions.report_of(NAME, 1).read_text() == "The report could not be drawn; the receipt tells all."
     assert checksums.damage(versions.folder_of(NAME, 1)) is None
-    (told,) = (record for record in caplog.records if "can't be drawn" in record.getMessage())
+    told = next(record for record in caplog.records if "can't be drawn" in record.getMessage())
     assert "KeyError: 'font'" in told.getMessage()
     assert told.exc_info, "a bug of a card is found by its traceback"
 
