@@ -1,4 +1,4 @@
-"""Take out each guard of verification, records, registry, gate and input, and see that a test notices.
+"""Take out chosen guards of verification, records, registry, gate and input, and see that a test notices each.
 
 Usage: ``python benchmarks/mutations.py [WORD]``, of which the word selects mutations by their description. Each is made
 in a copy of the project; the named tests must fail there, and pass in an unchanged copy.

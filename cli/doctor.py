@@ -54,7 +54,7 @@ def diagnose(data: DataConfig, as_json: bool) -> None:
     if as_json:
         print(json.dumps([finding._asdict() for finding in found], indent=2))
     if failed := [finding.name for finding in found if finding.level == "fail"]:
-        raise UserError(f"This machine must have all that a run needs. Mend {', '.join(failed)} as said above.")
+        raise UserError(f"This machine must have all that a run needs. Fix {', '.join(failed)} as described above.")
 
 
 def _findings(data: DataConfig) -> Iterator[Finding]:

@@ -95,7 +95,7 @@ def _show_comparison(decision: dict[str, Any]) -> None:
         console().print("comparison  the receipt holds none that this version of layerflow can read")
         return
     console().print(comparison_table(comparison))
-    console().print(changes_table(differing, f"champion {comparison['champion_version']}", "challenger"))
+    console().print(changes_table(differing, f"version {comparison['champion_version']}", "new model"))
 
 
 def _number(value: float | None, form: str) -> str:
@@ -154,7 +154,7 @@ def roll_back(name: str | None, to: int | None, as_json: bool) -> None:
         print(json.dumps(done.model_dump(), indent=2))
     else:
         print(
-            f"version {done.version} of {done.name} is in service, with the model of version {done.restored} in place "
+            f"version {done.version} of {done.name} is live, with the model of version {done.restored} in place "
             f"of {done.instead_of}: {store.path(done.published)}"
         )
 

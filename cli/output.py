@@ -54,7 +54,7 @@ def show_retrained(outcome: Outcome) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_row(
         "accuracy",
-        f"{evaluation.accuracy:.4f} (95 % interval {evaluation.accuracy_low:.4f} to {evaluation.accuracy_high:.4f}, "
+        f"{promotion.accuracy:.4f} (95 % interval {evaluation.accuracy_low:.4f} to {evaluation.accuracy_high:.4f}, "
         f"{evaluation.test_examples:,} test examples)",
     )
     facts.add_row("baseline", beside(evaluation))
@@ -67,13 +67,13 @@ def show_retrained(outcome: Outcome) -> None:
     )
     facts.add_row(promotion.status, promotion.reason)
     if promotion.published:
-        facts.add_row("in service", f"version {promotion.version}: {store.path(promotion.published)}")
+        facts.add_row("live", f"version {promotion.version}: {store.path(promotion.published)}")
     facts.add_row("receipt", str(store.path(promotion.receipt)))
     facts.add_row("report", str(store.path(promotion.report)))
     if promotion.comparison:
         terminal.print(comparison_table(promotion.comparison.model_dump()))
         changes = [change.model_dump() for change in promotion.changes]
-        terminal.print(changes_table(changes, f"champion {promotion.champion_version}", "challenger"))
+        terminal.print(changes_table(changes, f"version {promotion.champion_version}", "new model"))
     terminal.print(facts)
 
 
@@ -131,9 +131,9 @@ def show_verification(folder: Path, report: dict[str, Any]) -> None:
 
 
 def comparison_table(found: dict[str, Any]) -> Table:
-    """Champion against challenger, side by side, from the ``comparison`` of a decision."""
+    """The live version against the new model, side by side, from the ``comparison`` of a decision."""
     champion, challenger = found["champion"], found["challenger"]
-    table = Table("", f"champion {found['champion_version']}", "challenger")
+    table = Table("", f"version {found['champion_version']}", "new model")
     table.add_row("accuracy", f"{champion['accuracy']:.4f}", f"{challenger['accuracy']:.4f}")
     table.add_row(
         "lowest recall", *(f"{side['lowest_recall']:.4f} ({side['lowest_class']})" for side in (champion, challenger))

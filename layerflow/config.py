@@ -44,8 +44,8 @@ class RetrainConfig(Group):
         name = self.registry_name
         if len(name) > MOST_PUBLISHED or not re.match(PUBLISHED, name):
             raise ValueError(
-                f"a published name of at most {MOST_PUBLISHED} letters, digits, `.`, `_` and `-`; model and data make "
-                f"{printed(name)} of {len(name)}: set registry.name"
+                f"a published name of at most {MOST_PUBLISHED} letters, digits, `.`, `_` and `-`; the default, "
+                f"from model and data, is {printed(name)} with {len(name)}; set registry.name"
             )
         return self
 

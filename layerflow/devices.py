@@ -27,8 +27,8 @@ def set_up(config: DevicesConfig) -> None:
             tf.config.threading.set_intra_op_parallelism_threads(config.threads)
         except RuntimeError:  # decided by whoever used TensorFlow first in this process
             log.warning(
-                "devices.threads %d comes too late, for TensorFlow runs in this process with %d: the last bits of the "
-                "model are of those; start a process of its own",
+                "devices.threads %d can't be set, because TensorFlow already runs in this process with %d, which "
+                "changes the last bits of the model; start a new process",
                 *(config.threads, threads_in_use()),
             )
     if config.deterministic:

@@ -186,5 +186,5 @@ def config_sentence(error: ValidationError) -> str:
         received = f". Received: {shown(item['input'])}" if field else ""  # of several groups, all that was given
         parts.append(f"{field or 'config'}: {expected}{received}")
     if len(items) > _MOST_SETTINGS:
-        parts.append(f"and {len(items) - _MOST_SETTINGS:,} settings more")
+        parts.append(f"and {len(items) - _MOST_SETTINGS:,} more settings")
     return "; ".join(parts)

@@ -28,7 +28,7 @@ def root() -> Path:
         return Path(place).expanduser().absolute()
     except RuntimeError as error:
         raise StoreError(
-            f"LAYERFLOW_STORE must name a folder. {printed(place)} names the home of nobody; set another."
+            f"LAYERFLOW_STORE must name a folder. {printed(place)} names a user who doesn't exist; set another."
         ) from error
 
 

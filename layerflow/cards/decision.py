@@ -91,11 +91,11 @@ def _figures(made: Promotion, evaluation: Evaluation) -> str:
     if made.comparison:
         live = f"**{made.comparison.champion.accuracy:.4f}**", f"the new model: {made.comparison.difference:+.4f}"
     elif made.code == "unchanged":
-        live = f"**{evaluation.accuracy:.4f}**", "this very model"
+        live = f"**{made.accuracy:.4f}**", "this very model"
     else:
         live = ("**?**", "not compared") if made.champion_version else ("**none**", "this is the first")
     columns = [
-        ("accuracy", f"**{evaluation.accuracy:.4f}**", interval),
+        ("accuracy", f"**{made.accuracy:.4f}**", interval),
         ("baseline", f"**{evaluation.baseline:.4f}**", f"always answering {plain(evaluation.majority.name)}"),
         (_rival(made), *live),
         (
@@ -110,7 +110,7 @@ def _figures(made: Promotion, evaluation: Evaluation) -> str:
 
 def _bars(made: Promotion, evaluation: Evaluation) -> str:
     """The accuracy with its interval, beside the live version and the baseline."""
-    rows = [("new model", evaluation.accuracy, "train")]
+    rows = [("new model", made.accuracy, "train")]
     if made.comparison:
         rows.append((_rival(made), made.comparison.champion.accuracy, "test"))
     rows.append(("baseline", evaluation.baseline, "validation"))

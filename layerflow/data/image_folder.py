@@ -99,7 +99,7 @@ def require_few_broken(listing: Listing, broken: list[tuple[str, str]], allowed:
         for line in named[MOST_NAMED:]:
             log.error("can't be read: %s", line)
         raise DatasetError(
-            f"The images must be whole, but for a share of data.max_broken ({allowed:g}). {sentence}; mend or remove "
+            f"The images must be whole, but for a share of data.max_broken ({allowed:g}). {sentence}; repair or remove "
             "them, or raise data.max_broken to leave them out."
         )
     for line in named:
@@ -149,7 +149,7 @@ def read_batches(
         if content is None or hashlib.sha256(content).hexdigest() != file.digest:
             _unlearn(listing.root, file.path)
             raise FolderChangedError(
-                f"{brief(listing.root)} must be at rest while it is read. {brief(file.path)} changed meanwhile; run "
+                f"{brief(listing.root)} must not change while it is read. {brief(file.path)} changed meanwhile; run "
                 "again when nothing writes there."
             )
         try:

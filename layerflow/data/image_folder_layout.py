@@ -41,8 +41,8 @@ def find_files(root: Path) -> list["FoundFile"]:
         return list(_walk(root))
     except FileNotFoundError as error:
         raise FolderChangedError(
-            f"{brief(root)} must be at rest while it is read. {brief(error.filename)} is gone meanwhile; run again "
-            "when nothing writes there."
+            f"{brief(root)} must not change while it is read. {brief(error.filename)} was removed meanwhile; run "
+            "again when nothing writes there."
         ) from error
     except OSError as error:
         if heals(error) and error.errno != errno.ENAMETOOLONG:

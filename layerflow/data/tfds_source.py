@@ -96,7 +96,9 @@ def _data_dir(config: DataConfig) -> str:
     try:
         home = Path(os.environ.get("TFDS_DATA_DIR") or store.root() / "tfds").expanduser()
     except RuntimeError as error:
-        raise DatasetError("TFDS_DATA_DIR must name a folder. It names the home of nobody; set another.") from error
+        raise DatasetError(
+            "TFDS_DATA_DIR must name a folder. It names a user who doesn't exist; set another."
+        ) from error
     return str(home / user_code.code_of(config.module, "data.module")[:16] if config.module else home)
 
 

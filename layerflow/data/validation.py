@@ -222,10 +222,10 @@ def _imbalance(config: ChecksConfig, classes: tuple[str, ...], counts: tuple[int
 def classes_since(config: ChecksConfig, before: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Finding]:
     """Classes that came or went since the model in service was trained."""
     if new := sorted(set(now) - set(before)):
-        text = f"classes that the model in service does not know: {_some(new)}"
+        text = f"classes that the live version does not know: {_some(new)}"
         yield _finding("new_class", config.new_class, text, "remove them, unless they are meant to be there")
     if lost := sorted(set(before) - set(now)):
-        text = f"classes of the model in service that are gone: {_some(lost)}"
+        text = f"classes of the live version that are gone: {_some(lost)}"
         yield _finding("lost_class", config.lost_class, text, "bring them back, unless they are meant to be gone")
 
 
@@ -235,13 +235,13 @@ def _since(config: ChecksConfig, before: Profile, now: Profile) -> Iterator[Find
     if before.classes == now.classes:
         psi = stability_index(before.counts["train"], now.counts["train"])
         if psi > config.max_psi:
-            text = f"class shares differ from those of the model in service: PSI {psi:.2f}, above {config.max_psi:g}"
+            text = f"class shares differ from those of the live version: PSI {psi:.2f}, above {config.max_psi:g}"
             yield _finding("class_drift", config.class_drift, text, "see where the new images come from")
     pairs = {"pixels": (before.pixels, now.pixels), "brightness": (before.brightness, now.brightness)}
     distances = {name: float(jensenshannon(*pair, base=2)) for name, pair in pairs.items()}
     if max(distances.values()) > config.max_distance:
         text = ", ".join(f"{name} by {distance:.2f}" for name, distance in distances.items())
-        text = f"images differ from those of the model in service (Jensen-Shannon distance): {text}"
+        text = f"images differ from those of the live version (Jensen-Shannon distance): {text}"
         text = f"{text}, above {config.max_distance:g}"
         yield _finding("pixel_drift", config.pixel_drift, text, "see how the new images were taken and scaled")
 

@@ -47,7 +47,7 @@ def below_floor(gate: GateConfig, evaluation: Evaluation, verification: Verifica
     }
     for name, figure in figures.items():
         if not math.isfinite(figure):
-            return f"its {name} is {figure}, which is no figure"
+            return f"its {name} is {figure}, which is not a number"
     if verification.test_examples < gate.min_test_examples:
         return f"{verification.test_examples} test examples are below gate.min_test_examples {gate.min_test_examples}"
     if verification.test_accuracy < gate.min_accuracy:
@@ -88,7 +88,7 @@ def too_slow(gate: GateConfig, found: Comparison) -> str | None:
     if gate.max_latency_ratio is None or ratio <= gate.max_latency_ratio:
         return None
     return (
-        f"its latency p99 is {ratio:.2f} times that of champion {found.champion_version}, "
+        f"its latency p99 is {ratio:.2f} times that of version {found.champion_version}, "
         f"above gate.max_latency_ratio {gate.max_latency_ratio}"
     )
 
@@ -97,7 +97,7 @@ def judge(gate: GateConfig, found: Comparison) -> Verdict:
     """Apply the rule to a comparison; floors and ceilings are not its business, for ``gate.force`` may overrule it."""
     champion, challenger = found.champion, found.challenger
     accuracies = (
-        f"accuracy {challenger.accuracy:.4f} against {champion.accuracy:.4f} of champion {found.champion_version} "
+        f"accuracy {challenger.accuracy:.4f} against {champion.accuracy:.4f} of version {found.champion_version} "
         f"(difference {found.difference:+.4f}, 95 % interval {found.difference_low:+.4f} to "
         f"{found.difference_high:+.4f}, McNemar {p_text(found.p_value)})"
     )

@@ -22,7 +22,7 @@ from layerflow.registry.receipt import Challenger, changes, identity, receipt_fo
 from layerflow.settings.gate import GateConfig
 
 log = logging.getLogger(__name__)
-_TAKEN_BACK = Verdict("kept_rolled_back", "this very model was in service and was rolled back from")
+_TAKEN_BACK = Verdict("kept_rolled_back", "this very model was live and was rolled back")
 
 
 def promote(
@@ -139,7 +139,7 @@ def _decide(
 def _preferred(rules: GateConfig, found: Comparison | str | None, accuracy: float) -> Verdict:
     """Which of the two models is preferred, the challenger where there is no champion."""
     if found is None:
-        return Verdict("promoted_first", f"accuracy {accuracy:.4f}, and there was no champion")
+        return Verdict("promoted_first", f"accuracy {accuracy:.4f}, and there was no live version")
     if isinstance(found, Comparison):
         return judge(rules, found)
     if rules.not_comparable == "floors_only":
@@ -152,11 +152,11 @@ def _compare(
 ) -> Comparison | str:
     """Score both on the challenger's test examples, or say why they can't be compared."""
     if theirs is None:
-        return f"champion {champion} carries no receipt to be compared by"
+        return f"version {champion} carries no receipt to be compared by"
     if damage:
-        return f"champion {champion} is not as it was published: {damage}"
+        return f"version {champion} is not as it was published: {damage}"
     if theirs["evaluation"]["test_digest"] != challenger.evaluation.test_digest:
-        return f"champion {champion} was scored on other test examples"
+        return f"version {champion} was scored on other test examples"
     artifacts.check_record(challenger.data)
     tests = store.path(challenger.data.folder)
     report = verification.score_both(
@@ -166,7 +166,7 @@ def _compare(
         tests / "test_labels.npy",
     )
     if "not_comparable" in report:
-        return f"champion {champion} can't be scored: {report['not_comparable']}"
+        return f"version {champion} can't be scored: {report['not_comparable']}"
     return statistics.compare(champion, report)
 
 

@@ -101,7 +101,7 @@ def target_of(name: str, to: int | None = None) -> tuple[int, int]:
         return champion, target
     versions.folder_of(name, to)
     if versions.model_digest(name, to) == versions.model_digest(name, champion):
-        raise RegistryError(f"--to must name a version with another model than the one in service. Received: {to}")
+        raise RegistryError(f"--to must name a version with another model than the live version. Received: {to}")
     return champion, to
 
 

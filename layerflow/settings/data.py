@@ -25,7 +25,7 @@ def _require_nameable(path: str) -> None:
             "rename it, or set a link to it"
         ) from error
     except RuntimeError as error:
-        raise ValueError(f"a folder; {printed(path)} names the home of nobody") from error
+        raise ValueError(f"a folder; {printed(path)} names a user who doesn't exist") from error
     if "\0" in path:
         raise ValueError("a folder whose path has no null character")
 

@@ -20,12 +20,12 @@ class DevicesConfig(Group):
         ge=1,
         le=1024,
         description="CPU threads of one operation, on which the last bits of a model depend; default: 1 for `mlp` in "
-        "batches below 64, otherwise as many as this process may use.",
+        "batches below 64 and with several workers, otherwise as many as this process may use.",
     )
     deterministic: bool = Field(
         False,
-        description="Same bits in every run on a GPU too, at a cost in speed; on a CPU every run with as many threads "
-        "has the same bits with or without it, though not those of the other.",
+        description="Same bits in every run on a GPU too, at a cost in speed. Runs on a CPU with the same number of "
+        "threads have the same bits either way, but setting it changes which.",
     )
 
     @property

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 def own_module(name: str) -> str:
     """Refuse Python's own modules: `os:system` with options is a command that a form in the UI would run."""
     if name.partition(":")[0].partition(".")[0] in {*sys.stdlib_module_names, "__main__"}:
-        raise ValueError("a module of your own, and none of Python's own")
+        raise ValueError("a module of your own; it is one of Python's")
     return name
 
 

@@ -19,7 +19,7 @@ def warn_if_not_beaten(trained: TrainedRef, data: DatasetRef) -> None:
     if round(accuracy * len(labels)) > counts.max():
         return
     log.warning(
-        "validation accuracy %.4f is not above %.4f, which always answering %s gives: the network has learned nothing "
-        "that counts; train longer, try another learning rate, or look at the data",
+        "validation accuracy %.4f is not above %.4f, which always answering %s gives: the network has not "
+        "learned to tell the classes apart; train longer, try another learning rate, or look at the data",
         *(accuracy, counts.max() / len(labels), data.classes[int(counts.argmax())]),
     )

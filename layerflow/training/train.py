@@ -28,7 +28,8 @@ def train(
 
     The checkpoint is in the store, under a fingerprint of config, data, model, code and ``devices.threads``: whatever
     interrupts the training, the next call with the same ones goes on from there and ends with the same bits. Where no
-    threads are set, there are as many as cores: on a machine with others the last bits differ, and a warning says so.
+    threads are set, one worker has as many as cores, and each of several has one: where a training goes on with
+    another number, the last bits differ, and a warning says so.
     More epochs than before continue it too, unless the schedule stretches over them. Fewer start anew, beside the
     longer training's checkpoint.
 

@@ -89,7 +89,7 @@ def test_everything_that_must_be_mended_is_said_at_once_with_status_2(tmp_path: 
     assert re.search(rf"The mirror must hold {tmp_path}/mnist/\S+-ubyte\.gz, which is not there", failed["dataset"])
     assert "A Prefect server must answer at http://127.0.0.1:9/api" in failed["prefect"]
     assert done.stderr == (
-        "layerflow: This machine must have all that a run needs. Mend store, dataset, prefect as said above.\n"
+        "layerflow: This machine must have all that a run needs. Fix store, dataset, prefect as described above.\n"
     )
 
 

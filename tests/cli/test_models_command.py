@@ -119,7 +119,7 @@ def test_verify_names_what_is_damaged_and_fails(published: Path) -> None:
 def test_rollback_is_one_command(published: Path) -> None:
     done = layerflow("rollback", store=published)
     assert done.returncode == 0, done.stderr
-    assert f"version 3 of {NAME} is in service, with the model of version 1 in place of 2" in done.stdout
+    assert f"version 3 of {NAME} is live, with the model of version 1 in place of 2" in done.stdout
     rows = answer("models", store=published)
     assert [(row["version"], row["role"]) for row in rows] == [(3, "champion"), (2, "rolled back"), (1, "")]
     assert rows[0]["digest"] == rows[2]["digest"] != rows[1]["digest"]
@@ -134,7 +134,7 @@ def test_rollback_is_one_command(published: Path) -> None:
         (["models", "--name", "mlp-digit"], "did you mean mlp-digits?"),
         (["models", "show", "two"], "two"),
         (["report", "9"], "must be one that is published (1, 2). Received: 9"),
-        (["rollback", "--to", "2"], "another model than the one in service. Received: 2"),
+        (["rollback", "--to", "2"], "another model than the live version. Received: 2"),
         (["rollback", "--name", "../../x"], "--name must be one of mlp-digits. Received: ../../x"),
         (["rollback", "--name", "cnn"], "--name must be one of mlp-digits. Received: cnn"),
     ],
@@ -151,10 +151,8 @@ def test_what_does_not_exist_is_one_sentence_and_status_2(published: Path, comma
 def test_where_a_server_is_configured_a_rollback_is_a_run_there_and_a_wrong_one_is_none(published: Path) -> None:
     done = layerflow("rollback", "--to", "2", store=published)
     assert done.returncode == 2
-    assert (
-        done.stderr == "layerflow: --to must name a version with another model than the one in service. Received: 2\n"
-    )
+    assert done.stderr == "layerflow: --to must name a version with another model than the live version. Received: 2\n"
     done = layerflow("rollback", store=published)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"version 3 of {NAME} is in service, with the model of version 1 in place of 2")
+    assert done.stdout.startswith(f"version 3 of {NAME} is live, with the model of version 1 in place of 2")
     assert (versions.receipt_of(NAME, 3) or {})["flow_run"] == f"rollback-{NAME}"

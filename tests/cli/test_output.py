@@ -14,7 +14,7 @@ def test_names_and_reasons_that_look_like_markup_are_shown_as_they_are(capsys: p
     found = {"champion": side, "challenger": side, "champion_version": 1, "only_champion": 0, "only_challenger": 0}
     console().print(comparison_table(found | differences))
     change = {"field": "config.gate.force", "before": "[b]", "after": "see [/wiki] :cat:"}
-    console().print(changes_table([change], "champion 1", "challenger"))
+    console().print(changes_table([change], "version 1", "new model"))
     console().print("forced (see [/wiki])")
     text = capsys.readouterr().out
     assert text.count("([cat])") == 2

@@ -231,7 +231,7 @@ def test_runs_by_hand_are_tagged_and_tell_what_became_of_the_model(
         environment=deployed,
     )
     assert [status for status, *_ in answers] == [0, 0, 0], answers
-    assert "version 3 of mlp-digits is in service, with the model of version 1 in place of 2" in said
+    assert "version 3 of mlp-digits is live, with the model of version 1 in place of 2" in said
     runs = ask(deployed, "flow_runs/filter", {"flow_runs": {"tags": {"all_": ["layerflow", "by-hand"]}}})
     assert sorted((run["name"], run["state_name"]) for run in runs) == [
         ("retrain-mlp-on-digits", "Completed"),

@@ -147,7 +147,7 @@ def test_flags_are_taken_back_by_the_command_line(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"name": "folder", "path": "~nobody-at-all/x"}, "names the home of nobody"),
+        ({"name": "folder", "path": "~nobody-at-all/x"}, "names a user who doesn't exist"),
         ({"name": "digits", "image_size": "99999x99999"}, "at most 100,000,000 pixels"),
     ],
 )
@@ -165,17 +165,17 @@ def test_impossible_data_are_one_sentence(settings: dict[str, str], sentence: st
         ({"training": {"schedule": {"class_name": "CosineDecay", "config": "fast"}}}, "a mapping under `config`"),
         ({"training": {"optimizer": {"class_name": "Adam", "lr": 1}}}, "`class_name` and `config`"),
         ({"training": {"optimizer": {"class_name": ["Adam"]}}}, "the name of a Keras optimizer"),
-        ({"model": {"name": "os:system"}}, "a module of your own, and none of Python's own"),
-        ({"model": {"name": "subprocess:getoutput", "options": {"cmd": "id"}}}, "none of Python's own"),
-        ({"model": {"name": "os.path:join"}}, "none of Python's own"),
-        ({"model": {"name": "__main__:x"}}, "none of Python's own"),
+        ({"model": {"name": "os:system"}}, "a module of your own; it is one of Python's"),
+        ({"model": {"name": "subprocess:getoutput", "options": {"cmd": "id"}}}, "it is one of Python's"),
+        ({"model": {"name": "os.path:join"}}, "it is one of Python's"),
+        ({"model": {"name": "__main__:x"}}, "it is one of Python's"),
         ({"model": {"name": f"{'m' * 300}:Net"}}, "at most 200 characters"),
-        ({"data": {"module": "antigravity"}}, "none of Python's own"),
+        ({"data": {"module": "antigravity"}}, "it is one of Python's"),
         ({"data": {"name": "d" * 300}}, "at most 100 characters"),
         ({"data": {"name": "folder", "path": "/data/\udcff"}}, "a folder whose path is text in UTF-8"),
         ({"data": {"mirror": "/data/\udcff"}}, "a folder whose path is text in UTF-8"),
         ({"data": {"data_dir": "/data/\udcff"}}, "data.data_dir"),
-        ({"data": {"data_dir": "~nobody-at-all/x"}}, "names the home of nobody"),
+        ({"data": {"data_dir": "~nobody-at-all/x"}}, "names a user who doesn't exist"),
         ({"data": {"name": "folder", "path": "/data/a\0b"}}, "a folder"),
     ],
 )

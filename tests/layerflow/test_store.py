@@ -393,7 +393,7 @@ def test_a_lock_that_can_not_be_one_is_one_sentence(empty_store: Path, wrong: st
 
 @pytest.mark.parametrize(
     ("place", "reason"),
-    [("~nobody-at-all/x", "names the home of nobody"), ("/tmp/\udcff", "must be text in UTF-8")],
+    [("~nobody-at-all/x", "names a user who doesn't exist"), ("/tmp/\udcff", "must be text in UTF-8")],
 )
 def test_a_store_that_can_not_be_named_is_one_sentence(
     place: str, reason: str, monkeypatch: pytest.MonkeyPatch

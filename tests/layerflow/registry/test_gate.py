@@ -78,7 +78,7 @@ def test_the_bootstrap_is_that_of_drawing_examples_again() -> None:
     ("gate", "counts", "code", "reason"),
     [
         # The worked example of the README: 10,000 examples.
-        ({}, (9640, 124, 86, 150), "promoted_better", "better: accuracy 0.9764 against 0.9726 of champion 4"),
+        ({}, (9640, 124, 86, 150), "promoted_better", "better: accuracy 0.9764 against 0.9726 of version 4"),
         ({}, (9640, 100, 110, 150), "promoted_not_worse", "not worse: accuracy 0.9740 against 0.9750"),
         ({"rule": "better"}, (9640, 100, 110, 150), "kept_within_noise", "not better than noise explains"),
         ({"rule": "better"}, (9640, 124, 86, 150), "promoted_better", "McNemar p = 0.011"),
@@ -106,7 +106,7 @@ def test_a_slower_model_is_above_the_ceiling_however_good() -> None:
     assert too_slow(GateConfig(), better) is None
     assert too_slow(GateConfig(max_latency_ratio=2), better) is None
     slow = too_slow(GateConfig(max_latency_ratio=1.5), better)
-    assert "1.60 times that of champion 4, above gate.max_latency_ratio 1.5" in (slow or "")
+    assert "1.60 times that of version 4, above gate.max_latency_ratio 1.5" in (slow or "")
     assert too_slow(GateConfig(max_latency_ratio=2), counted(800, 150, 10, 40, slower=math.nan))
 
 
@@ -215,7 +215,7 @@ def test_a_figure_that_is_none_passes_no_floor(contenders: dict[str, Challenger]
     else:
         field = {"verified": "test_accuracy", "latency": "latency_p99_ms"}[figure]
         verification = verification.model_copy(update={field: broken})
-    assert "which is no figure" in (below_floor(GateConfig(), evaluation, verification) or "")
+    assert "which is not a number" in (below_floor(GateConfig(), evaluation, verification) or "")
 
 
 def test_a_class_without_test_examples_is_no_collapse() -> None:

@@ -280,7 +280,7 @@ def test_the_same_model_is_not_unchanged_where_the_one_in_service_was_replaced(d
     checksums.write_digests(layout.home(NAME) / "1")
     kept = decide("good")
     assert (kept.code, kept.version) == ("kept_not_comparable", 1)
-    assert "champion 1 is not as it was published" in kept.reason
+    assert "version 1 is not as it was published" in kept.reason
     assert decide("good", not_comparable="floors_only").version == 2, "the good one is published anew"
 
 

@@ -79,7 +79,7 @@ def test_what_can_not_be_restored_is_one_sentence_and_changes_nothing(decide: De
     decide("poor")
     with pytest.raises(RegistryError, match="an earlier version with another model"):
         roll_back(NAME)
-    with pytest.raises(RegistryError, match=r"another model than the one in service\. Received: 1"):
+    with pytest.raises(RegistryError, match=r"another model than the live version\. Received: 1"):
         roll_back(NAME, to=1)
     with pytest.raises(RegistryError, match=r"must be one that is published \(1\). Received: 4"):
         roll_back(NAME, to=4)
