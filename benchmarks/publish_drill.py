@@ -44,7 +44,7 @@ gate = {"force": "a drill", "baseline": "none", "min_class_recall": 0}
 config = RetrainConfig.model_validate({"registry": {"name": "drill", "keep": 3}, "gate": gate})
 data = artifacts.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
 checked = artifacts.make(
-    "validate_data", "drill", DataReport, lambda folder: validate(config.checks, data, None, folder)
+    "validate_data", "drill", DataReport, lambda folder: validate(config.checks, data, None)
 )
 model = artifacts.make("build_model", "drill", ModelRef, lambda folder: build(ModelConfig(), data, 0, folder))
 

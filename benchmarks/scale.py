@@ -35,10 +35,15 @@ store.make("load_data", key, DatasetRef, lambda made: load(config.data, made))
 figures["seconds"] = time.perf_counter() - began
 """,
     "check": """
+from layerflow.cards.data import write_card
 from layerflow.data.validation import validate
 data = store.make("load_data", key, DatasetRef, None)
+def check(folder):
+    report = validate(config.checks, data, None)
+    write_card(report, data, folder)
+    return report
 began = time.perf_counter()
-store.make("validate_data", key, DataReport, lambda made: validate(config.checks, data, None, made))
+store.make("validate_data", key, DataReport, check)
 figures["seconds"] = time.perf_counter() - began
 """,
     "resident": """

@@ -26,6 +26,9 @@ def _tell(report: DataReport) -> None:
 @step("validate_data", run_name="validate-{data.name}", on_result=_tell, hash_all_fields_of=("data",))
 def validate_data(config: ChecksConfig, data: DatasetRef, baseline: Profile | None, folder: Path) -> DataReport:
     """Look for leakage, duplicates, missing classes and drift since the model in service; end the run where it must."""
+    from layerflow.cards.data import write_card
     from layerflow.data.validation import validate
 
-    return validate(config, data, baseline, folder)
+    report = validate(config, data, baseline)
+    write_card(report, data, folder)
+    return report

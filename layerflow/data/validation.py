@@ -3,13 +3,11 @@
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 
-from layerflow.cards.data import write_card
 from layerflow.config import RetrainConfig
 from layerflow.data.arrays import images_and_labels
 from layerflow.errors import DataError
@@ -49,11 +47,11 @@ class _Split(NamedTuple):
     values: np.ndarray
 
 
-def validate(config: ChecksConfig, data: DatasetRef, baseline: Profile | None, folder: Path) -> DataReport:
-    """Check the data, compare them with those of the model in service, and write ``card.md``.
+def validate(config: ChecksConfig, data: DatasetRef, baseline: Profile | None) -> DataReport:
+    """Check the data, and compare them with those of the live version.
 
     Args:
-        baseline: Profile of the data on which the model in service was trained, if there is one.
+        baseline: Profile of the data that the live version was trained on, if there is one.
     """
     splits = {split: _look_at(*images_and_labels(data, split)) for split in _SPLITS}
     profile = _profile(data, splits)
@@ -61,7 +59,6 @@ def validate(config: ChecksConfig, data: DatasetRef, baseline: Profile | None, f
     if baseline:
         found += _since(config, baseline, profile)
     report = DataReport(name=data.name, data_digest=data.digest, profile=profile, findings=tuple(found))
-    write_card(report, data, folder)
     for finding in found:
         log.log(logging.INFO if finding.level == "info" else logging.WARNING, "%s: %s", finding.check, finding.text)
     return report

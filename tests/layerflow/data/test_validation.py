@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerflow import artifacts, store
+from layerflow import artifacts
+from layerflow.cards.data import write_card
 from layerflow.data import validation
 from layerflow.errors import DataError
 from layerflow.records import DataReport, DatasetRef, Profile
@@ -28,13 +29,7 @@ def clean() -> Splits:
     }
 
 
-def check(
-    splits: Splits,
-    baseline: Profile | None = None,
-    classes: tuple[str, ...] = ("cat", "cow", "dog"),
-    broken: int = 0,
-    **config: object,
-) -> DataReport:
+def stored(splits: Splits, classes: tuple[str, ...] = ("cat", "cow", "dog"), broken: int = 0) -> DatasetRef:
     def write(folder: Path) -> DatasetRef:
         for split, (images, labels) in splits.items():
             np.save(folder / f"{split}_images.npy", images)
@@ -51,12 +46,17 @@ def check(
         shape = splits["train"][0].shape[1:]
         return DatasetRef(name="planted", classes=classes, counts=counts, image_shape=shape, **facts)
 
-    key = f"planted-{next(_number)}"
-    data = artifacts.make("load_data", key, DatasetRef, write)
-    settings = ChecksConfig.model_validate(config)
-    return artifacts.make(
-        "validate_data", key, DataReport, lambda folder: validation.validate(settings, data, baseline, folder)
-    )
+    return artifacts.make("load_data", f"planted-{next(_number)}", DatasetRef, write)
+
+
+def check(
+    splits: Splits,
+    baseline: Profile | None = None,
+    classes: tuple[str, ...] = ("cat", "cow", "dog"),
+    broken: int = 0,
+    **config: object,
+) -> DataReport:
+    return validation.validate(ChecksConfig.model_validate(config), stored(splits, classes, broken), baseline)
 
 
 @pytest.fixture(autouse=True)
@@ -217,11 +217,12 @@ def test_the_stability_index_is_the_published_sum() -> None:
     assert np.isfinite(validation.stability_index((0, 10), (10, 0)))
 
 
-def test_the_card_shows_findings_classes_and_images_and_needs_no_other_file() -> None:
+def test_the_card_shows_findings_classes_and_images_and_needs_no_other_file(tmp_path: Path) -> None:
     splits = clean()
     leak(splits, 5)
-    report = check(splits)
-    card = store.path(report.card).read_text()
+    data = stored(splits)
+    write_card(validation.validate(ChecksConfig(), data, None), data, tmp_path)
+    card = (tmp_path / "card.md").read_text()
     assert "**stop** | leakage | 5 of 100 test images" in card
     assert "| cow | 100 | 20 | 33 |" in card
     assert card.count("](data:image/png;base64,") == 2, "a histogram, and images of each class"
