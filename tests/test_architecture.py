@@ -1,14 +1,24 @@
-"""The house: which room may import which, and what must never be loaded or stored."""
+"""The layout: which folder may import which, how deep imports go, and what must never be loaded or stored."""
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ["layers", "layerflow", "tasks", "flows", "cli"]  # each may import those before it
+#: The folders of `layerflow` with their rank: a stage imports itself and stages of a lower rank. Rank 0 is shared by
+#: all stages: the settings, and the modules directly in `layerflow`.
+RANKS = {
+    **{"": 0, "settings": 0, "data": 1, "models": 1, "training": 2, "sweeps": 2, "evaluation": 3, "export": 3},
+    **{"cards": 4, "registry": 5},
+}
+#: Import levels inside `layerflow`, those of imports inside functions included.
+MOST_LEVELS = 7
 
 
 def sources(room: str) -> list[Path]:
@@ -28,11 +38,86 @@ def imported(file: Path) -> set[str]:
     return names
 
 
+def modules(room: str) -> dict[str, Path]:
+    """The modules of a room by the name that imports use."""
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in sources(room)}
+
+
+def import_graph() -> dict[str, set[str]]:
+    """For each module of the project those that it imports, in functions too, but not for type checkers alone."""
+    known = {name: file for room in ROOMS for name, file in modules(room).items()}
+    graph: dict[str, set[str]] = {}
+    for name, file in known.items():
+        package, found = name.split(".")[:-1], set[str]()
+        for node in _executed(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else []
+                module = ".".join([*base, *filter(None, [node.module])])
+                found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+        graph[name] = found & known.keys()
+    return graph
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from _executed(node)
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_never_go_backwards(room: str) -> None:
     forbidden = set(ROOMS[ROOMS.index(room) + 1 :])
     for file in sources(room):
         assert not {name.partition(".")[0] for name in imported(file)} & forbidden, file
+
+
+def test_stages_import_only_earlier_stages() -> None:
+    graph = import_graph()
+    for module in modules("layerflow"):
+        stage = _stage_of(module)
+        for other in graph[module]:
+            if (earlier := _stage_of(other)) != stage and RANKS[earlier]:
+                assert RANKS[earlier] < RANKS[stage], f"{module} imports {other}"
+
+
+def _stage_of(module: str) -> str:
+    """The folder of `layerflow` that a module is in; empty for a shared module, and for a layer."""
+    room, *folders, _ = module.split(".")
+    stage = folders[0] if room == "layerflow" and folders else ""
+    assert stage in RANKS, f"{module} is in a folder that is not a stage"
+    return stage
+
+
+def test_steps_know_nothing_of_trials() -> None:
+    graph = import_graph()
+    for module in modules("tasks").keys() - {"tasks.__init__"}:
+        if not module.startswith("tasks.trials."):
+            assert not [other for other in graph[module] if other.startswith("tasks.trials.")], module
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    try:
+        graphlib.TopologicalSorter(import_graph()).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_imports_inside_layerflow_are_at_most_seven_levels_deep() -> None:
+    graph, levels = import_graph(), dict[str, int]()
+    for module in graphlib.TopologicalSorter(graph).static_order():
+        below = (levels[other] for other in graph[module] if other.startswith("layerflow."))
+        levels[module] = 1 + max(below, default=0)
+    deep = {module: levels[module] for module in modules("layerflow") if levels[module] > MOST_LEVELS}
+    assert not deep
+
+
+def test_packages_inside_layerflow_export_nothing() -> None:
+    """What one imports is in every cache key that reaches any module of the package."""
+    faces = [file for file in sources("layerflow") if file.name == "__init__.py" and file.parent.name != "layerflow"]
+    assert not [file for file in faces if file.read_text()]
 
 
 @pytest.mark.parametrize("room", ["layers", "layerflow"])
