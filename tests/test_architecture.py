@@ -17,6 +17,7 @@ RANKS = {
     **{"": 0, "settings": 0, "data": 1, "models": 1, "training": 2, "sweeps": 2, "evaluation": 3, "export": 3},
     **{"cards": 4, "registry": 5},
 }
+MOST_LINES = 300  # of a module
 #: Import levels inside `layerflow`, those of imports inside functions included.
 MOST_LEVELS = 7
 
@@ -112,6 +113,12 @@ def test_imports_inside_layerflow_are_at_most_seven_levels_deep() -> None:
         levels[module] = 1 + max(below, default=0)
     deep = {module: levels[module] for module in modules("layerflow") if levels[module] > MOST_LEVELS}
     assert not deep
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_module_has_at_most_300_lines(room: str) -> None:
+    long = {str(file): lines for file in sources(room) if (lines := len(file.read_text().splitlines())) > MOST_LINES}
+    assert not long
 
 
 def test_packages_inside_layerflow_export_nothing() -> None:

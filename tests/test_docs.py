@@ -142,7 +142,7 @@ def arguments_of(words: list[str]) -> tuple[str, list[str]]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_of_the_documents_is_one_that_there_is(document: str) -> None:
-    from cli.main import app
+    from cli.commands import app
 
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for words, _ in commands((ROOT / document).read_text()):

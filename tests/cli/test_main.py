@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import pytest
 
-from cli.main import app, main
+from cli.commands import app
+from cli.main import main
 from layerflow.registry import versions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -136,7 +136,7 @@ def test_the_flags_of_a_config_give_the_config_back() -> None:
 
 
 def test_flags_are_taken_back_by_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cli.main import app
+    from cli.commands import app
 
     settings = {"data": {"name": "mnist"}, "model": {"flip": True, "hidden": [8]}, "devices": {"deterministic": True}}
     config = RetrainConfig.model_validate(settings)

@@ -1,0 +1,246 @@
+"""The commands of `layerflow` and their flags. Each imports what it needs when it runs: `--help` must be quick."""
+
+import contextlib
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Group, Parameter, validators
+from pydantic import BaseModel
+
+from cli import models_commands
+from cli.given import over_file, space_of
+from cli.models_commands import OPTIONS, Json
+from cli.terminal import Output
+from layerflow.config import RetrainConfig
+from layerflow.settings.data import DataConfig
+
+# Flags keep the names of the config's fields, underscores and all; dashes work too.
+_settings = Parameter(name_transform=lambda name: name, negative=())
+app = App(
+    name="layerflow",
+    version=lambda: importlib.metadata.version("layerflow"),
+    help="Retrain image classifiers made of your own Keras layers, and ship only what is proved. "
+    "With --debug, any command prints the traceback of an error.",
+    default_parameter=_settings,
+    group_parameters=OPTIONS,
+    help_on_error=False,
+)
+app.register_install_completion_command(help="Let the shell complete commands and flags.")
+
+#: The flags that a newcomer needs, in the order of `--help`.
+_MOST_USED = {
+    "data": ("name", "path", "image_size"),
+    "model": ("name", "hidden"),
+    "training": ("epochs", "batch_size", "learning_rate"),
+    "gate": ("min_accuracy",),
+    "registry": ("name",),
+}
+_most_used = Group("Most used", sort_key=1)
+
+
+def _group_flags() -> None:
+    """Divide the flags in `--help` as the settings are divided, the most used ones first."""
+    for number, (name, group) in enumerate(RetrainConfig.model_fields.items(), 3):
+        rest = Group(name.capitalize(), sort_key=number)
+        assert isinstance(group.annotation, type)
+        assert issubclass(group.annotation, BaseModel)
+        for field, info in group.annotation.model_fields.items():
+            info.metadata.append(Parameter(group=_most_used if field in _MOST_USED.get(name, ()) else rest))
+
+
+_group_flags()
+_EXAMPLES = """Examples:
+
+    layerflow retrain
+
+    layerflow retrain --data.name folder --data.path photos --data.image_size 64x64 --model.name cnn
+
+    layerflow retrain --config nightly.yaml --training.epochs 5 --json
+
+Add --debug for the traceback of an error."""
+
+
+@app.command(help_epilogue=_EXAMPLES)
+def retrain(
+    *,
+    settings: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),  # noqa: B008  (frozen)
+    config: Path | None = None,
+    as_json: Json = False,
+    output: Output = Output(),  # noqa: B008  (frozen)
+) -> None:
+    """Run the flow `retrain` once: load, build, train, evaluate, export, verify, publish.
+
+    Parameters
+    ----------
+    config
+        YAML file with the same fields; flags win over it.
+    as_json
+        Print one JSON object on stdout; everything else goes to stderr.
+    """
+    from cli.output import retrained_as_json, show_retrained
+    from cli.run import run_retrain
+
+    settings = over_file(config, settings) if config else settings
+    # TFDS prints its progress; stdout is for the answer alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        outcome = run_retrain(settings, output)
+    if as_json:
+        print(json.dumps(retrained_as_json(outcome), indent=2))
+    else:
+        show_retrained(outcome)
+
+
+@app.command
+def sweep(
+    *,
+    settings: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),  # noqa: B008  (frozen)
+    config: Path | None = None,
+    trials: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 20,
+    parallel: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
+    space: Path | None = None,
+    over: list[str] | None = None,
+    ray: str | None = None,
+    as_json: Json = False,
+    output: Output = Output(),  # noqa: B008  (frozen)
+) -> None:
+    """Try settings on the validation images, then run the flow `retrain` with the best ones.
+
+    The same command goes on where a killed one stopped; more trials continue it.
+
+    Parameters
+    ----------
+    config
+        YAML file with the settings of a run; flags win over it.
+    trials
+        Trials in all; those of earlier runs of the same sweep count.
+    parallel
+        Trials at a time.
+    space
+        YAML file of what is tried, a line a field: `training.learning_rate: {log_uniform: [1e-4, 1e-2]}`; or uniform,
+        int, choice. Without it and --over: what is usual for the network.
+    over
+        One such line; may be given several times, and wins over the file.
+    ray
+        Run the trials on the Ray cluster of this address (`auto`, `ray://host:10001`), or `local` to start one.
+    as_json
+        Print one JSON object on stdout; everything else goes to stderr.
+    """
+    from cli.output import show_swept, swept_as_json
+    from cli.run import run_sweep
+
+    settings = over_file(config, settings) if config else settings
+    tried = space_of(space, over or [])
+    with contextlib.redirect_stdout(sys.stderr):
+        done = run_sweep(settings, tried, trials, parallel, ray, output)
+    if as_json:
+        print(json.dumps(swept_as_json(done), indent=2))
+    else:
+        show_swept(done)
+
+
+@app.command
+def verify(folder: Path, /) -> None:
+    """Verify an exported model: its receipt and the ledger, then, in a fresh process, digests, signature and answers.
+
+    Without a signature, the files of one folder vouch only for each other: whoever can write the folder and the ledger
+    beside it can replace all of them together.
+
+    Parameters
+    ----------
+    folder
+        A SavedModel that layerflow exported, such as store/models/mlp-digits/1.
+    """
+    from cli.output import show_verification
+    from layerflow.export.verification import inspect
+    from layerflow.registry.versions import provenance
+
+    told = provenance(folder)
+    report = inspect(folder)
+    report["checks"]["receipt"] = told
+    show_verification(folder, report)
+
+
+app.command(models_commands.models)
+app.command(models_commands.report)
+app.command(models_commands.rollback)
+
+
+@app.command
+def doctor(*, data: DataConfig = DataConfig(), as_json: Json = False) -> None:  # noqa: B008  (frozen)
+    """Say whether this machine can run the flow: versions, devices, store, dataset, Prefect server, held locks.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON array.
+    """
+    from cli.doctor import diagnose
+
+    diagnose(data, as_json)
+
+
+@app.command
+def deploy(*, webhook: str | None = None, file: Path | None = None) -> None:
+    """Put the flows on the Prefect server: work pool, deployments, automations. Again, it brings them up to date.
+
+    Parameters
+    ----------
+    webhook
+        Address that is told when a model is promoted or rolled back, or a run fails.
+    file
+        Deployments for other work pools, such as pools/docker.yaml; default: prefect.yaml and its process pool.
+    """
+    from cli.deploy import deploy
+
+    deploy(webhook, file)
+
+
+@app.command
+def ui(*, port: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))] = 4200) -> None:
+    """Start a Prefect server with its UI, for this machine only, with a password that nobody has to type.
+
+    Parameters
+    ----------
+    port
+        The port that it listens on.
+    """
+    from cli.ui import serve_ui
+
+    serve_ui(port)
+
+
+@app.command
+def serve() -> None:
+    """Run the deployments of prefect.yaml on their schedules from this process, without a worker."""
+    from cli.deploy import serve
+
+    serve()
+
+
+data = App(name="data", help="Look at the data before anything is trained.")
+app.command(data)
+
+
+@data.command
+def check(
+    *,
+    settings: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),  # noqa: B008  (frozen)
+    config: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Load the data and check them as a run would: leakage, duplicates, missing classes, drift. Trains nothing.
+
+    Parameters
+    ----------
+    config
+        YAML file with the settings of a run; flags win over it.
+    as_json
+        Print the report as one JSON object.
+    """
+    from cli.check_data import check_data
+
+    settings = over_file(config, settings) if config else settings
+    check_data(settings, as_json)

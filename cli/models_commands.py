@@ -1,0 +1,124 @@
+"""The flags of the commands on published models; ``cli.models`` does what they ask."""
+
+from typing import Annotated
+
+from cyclopts import App, Group, Parameter
+
+#: Where `--help` shows the flags that are not settings of a run.
+OPTIONS = Group("Options", sort_key=2)
+
+models = App(
+    name="models",
+    help="List the published versions, newest first; show one, compare two, or check them all.",
+    group_parameters=OPTIONS,
+)
+Json = Annotated[bool, Parameter(name="--json")]
+Version = Annotated[int, Parameter(show_default=False)]
+
+
+@models.default
+def list_models(*, name: str | None = None, as_json: Json = False) -> None:
+    """List the published versions, newest first.
+
+    Parameters
+    ----------
+    name
+        Only the versions of this model.
+    as_json
+        Print one JSON array.
+    """
+    from cli.models import list_versions
+
+    list_versions(name, as_json)
+
+
+@models.command
+def show(version: Version, /, *, name: str | None = None, as_json: Json = False) -> None:
+    """Show how a published version came about, and how good it is.
+
+    Parameters
+    ----------
+    version
+        Its number.
+    name
+        The model, where several are published.
+    as_json
+        Print its receipt.
+    """
+    from cli.models import show_version
+
+    show_version(version, name, as_json)
+
+
+@models.command
+def diff(before: Version, after: Version, /, *, name: str | None = None, as_json: Json = False) -> None:
+    """Show what differs between two published versions: data, settings, code, libraries, figures.
+
+    Parameters
+    ----------
+    before
+        The number of the one.
+    after
+        The number of the other.
+    name
+        The model, where several are published.
+    as_json
+        Print one JSON array.
+    """
+    from cli.models import show_difference
+
+    show_difference(before, after, name, as_json)
+
+
+@models.command(name="verify")
+def verify_all(*, name: str | None = None) -> None:
+    """Compare every byte of every published version with its digests, its receipt and the ledger.
+
+    Parameters
+    ----------
+    name
+        Only the versions of this model.
+    """
+    from cli.models import check_versions
+
+    check_versions(name)
+
+
+def report(
+    version: int | None = None,
+    /,
+    *,
+    name: str | None = None,
+    browser: Annotated[bool, Parameter(name="--open", negative="--no-open")] = True,
+) -> None:
+    """Open the report of a published version in the browser, and print its path: one page with all cards of its run.
+
+    Parameters
+    ----------
+    version
+        Its number; default: the one in service.
+    name
+        The model, where several are published.
+    browser
+        Open it in the browser; otherwise only its path is printed.
+    """
+    from cli.models import open_report
+
+    open_report(version, name, browser)
+
+
+def rollback(*, to: int | None = None, name: str | None = None, as_json: Json = False) -> None:
+    """Put an earlier version into service again: its bytes, verified, become the next version.
+
+    Parameters
+    ----------
+    to
+        The version to restore; default: the newest with another model than the one in service.
+    name
+        The model, where several are published.
+    as_json
+        Print one JSON object.
+    """
+    from cli.models import roll_back
+
+    roll_back(name, to, as_json)
