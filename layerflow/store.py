@@ -140,7 +140,7 @@ def _lock(name: str) -> BaseFileLock:
     return FileLock(file)
 
 
-def sweep() -> None:
+def remove_leftovers() -> None:
     """Remove what dead runs left half done, and checkpoints that nobody came back to; what is being made stays."""
     for work in root().glob("*/.*.working"):
         step, key = work.parent.name, work.name.removeprefix(".").removesuffix(".working")

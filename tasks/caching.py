@@ -38,8 +38,8 @@ def result_storage() -> Path:
 
 def remove_leftovers(name: str) -> None:
     """Remove what dead runs left in the store and among the versions of the model ``name``."""
-    store.sweep()
-    publishing.sweep(name)
+    store.remove_leftovers()
+    publishing.remove_leftovers(name)
 
 
 def step(

@@ -120,7 +120,7 @@ def clear(name: str) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep(name: str) -> None:
+def remove_leftovers(name: str) -> None:
     """``clear``, unless somebody is publishing just now."""
     if home(name).is_dir():
         with store.locked_if_free(f"models-{name}") as free:

@@ -43,7 +43,7 @@ def train_on_ray(
     """
     require_ray(config)
     job = Job(config, model, data, machine, fingerprint, folder, Place(store.root(), os.getcwd(), model.name))
-    scratch = store.root() / "checkpoints" / fingerprint / "ray"  # swept with the checkpoint where a run is killed
+    scratch = store.root() / "checkpoints" / fingerprint / "ray"  # removed with the checkpoint where a run is killed
     try:
         with cluster_for(config.workers):
             resources = _resources(job)

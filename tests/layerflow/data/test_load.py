@@ -183,7 +183,7 @@ def test_damaged_words_of_a_prepared_dataset_make_it_again(empty_store: Path, tm
     assert len(list(empty_store.glob("tfds/digits/.damaged-*"))) == 1
 
 
-def test_two_processes_prepare_a_dataset_once_and_leftovers_are_swept(empty_store: Path) -> None:
+def test_two_processes_prepare_a_dataset_once_and_leftovers_are_removed(empty_store: Path) -> None:
     leftover = empty_store / "tfds" / "digits" / "incomplete.ABC_1.0.0"
     leftover.mkdir(parents=True)
     script = """

@@ -143,30 +143,30 @@ def test_retention_works_in_a_run_and_is_named_in_the_log(
     assert "removed version 3 of mlp-digits: registry.keep is 2" in caplog.text
 
 
-def test_what_a_dead_process_left_is_swept_and_what_a_living_one_makes_is_not(decide: Decide) -> None:
+def test_what_a_dead_process_left_is_removed_and_what_a_living_one_makes_is_not(decide: Decide) -> None:
     decide("good")
     staging, removing = (layout.home(NAME) / name for name in (".staging-2", ".removing-1"))
     for folder in (staging, removing):
         (folder / "variables").mkdir(parents=True)
     held = FileLock(store.root() / ".locks" / f"models-{NAME}.lock", thread_local=False)
     with held:
-        code = "import sys; from layerflow.registry import publishing; publishing.sweep(sys.argv[1])"
+        code = "import sys; from layerflow.registry import publishing; publishing.remove_leftovers(sys.argv[1])"
         subprocess.run([sys.executable, "-c", code, NAME], check=True, timeout=60)
         assert staging.is_dir()
-    publishing.sweep(NAME)
+    publishing.remove_leftovers(NAME)
     assert not staging.exists()
     assert not removing.exists()
     assert versions.versions(NAME) == [1]
 
 
-def test_work_that_died_and_checkpoints_that_nobody_came_back_to_are_swept(empty_store: Path) -> None:
+def test_work_that_died_and_checkpoints_that_nobody_came_back_to_are_removed(empty_store: Path) -> None:
     dead, alive = (empty_store / "train_model" / f".{key}.working" for key in ("dead", "alive"))
     old, new = (empty_store / "checkpoints" / name for name in ("old", "new"))
     for folder in (dead, alive, old, new):
         folder.mkdir(parents=True)
     month_ago = time.time() - 31 * 24 * 3600
     os.utime(old, (month_ago, month_ago))
-    code = "from layerflow import store; store.sweep()"
+    code = "from layerflow import store; store.remove_leftovers()"
     with store.locked("train_model-alive"):
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert [folder.exists() for folder in (dead, alive, old, new)] == [False, True, False, True]

@@ -494,9 +494,9 @@ def test_a_shorter_training_is_not_forgotten_with_the_longer_one(empty_store: Pa
     checkpoint_of(fingerprint, 3).save({}, {"history": [0] * 2})
     os.utime(empty_store / "checkpoints" / fingerprint, (1, 1))
     with store.locked(f"training-{fingerprint}"):
-        store.sweep()
+        store.remove_leftovers()
         assert checkpoint_of(fingerprint, 6).found, "somebody is training"
-    store.sweep()
+    store.remove_leftovers()
     assert not checkpoint_of(fingerprint, 6).found
     found = checkpoint_of(fingerprint, 3).found
     assert found
@@ -504,7 +504,7 @@ def test_a_shorter_training_is_not_forgotten_with_the_longer_one(empty_store: Pa
     for folder in (empty_store / "checkpoints").iterdir():
         os.utime(folder, (1, 1))
     with store.locked(f"training-{fingerprint}"):
-        store.sweep()
+        store.remove_leftovers()
         assert checkpoint_of(fingerprint, 3).found, "somebody is training"
 
 
