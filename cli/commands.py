@@ -86,11 +86,11 @@ def retrain(
     settings = over_file(config, settings) if config else settings
     # TFDS prints its progress; stdout is for the answer alone.
     with contextlib.redirect_stdout(sys.stderr):
-        outcome = run_retrain(settings, output)
+        run = run_retrain(settings, output)
     if as_json:
-        print(json.dumps(retrained_as_json(outcome), indent=2))
+        print(json.dumps(retrained_as_json(run), indent=2))
     else:
-        show_retrained(outcome)
+        show_retrained(run)
 
 
 @app.command
@@ -128,17 +128,17 @@ def sweep(
     as_json
         Print one JSON object on stdout; everything else goes to stderr.
     """
-    from cli.output import show_swept, swept_as_json
+    from cli.output import show_sweep, sweep_as_json
     from cli.run import run_sweep
 
     settings = over_file(config, settings) if config else settings
     tried = space_of(space, over or [])
     with contextlib.redirect_stdout(sys.stderr):
-        done = run_sweep(settings, tried, trials, parallel, ray, output)
+        run = run_sweep(settings, tried, trials, parallel, ray, output)
     if as_json:
-        print(json.dumps(swept_as_json(done), indent=2))
+        print(json.dumps(sweep_as_json(run), indent=2))
     else:
-        show_swept(done)
+        show_sweep(run)
 
 
 @app.command

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cli.run import Outcome, Swept
+from cli.run import RetrainRun, SweepRun
 from layerflow import store
 from layerflow.cards.markdown import short
 from layerflow.errors import mask
@@ -18,9 +18,9 @@ from layerflow.evaluation.statistics import p_text
 from layerflow.records import Evaluation
 
 
-def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
+def retrained_as_json(run: RetrainRun) -> dict[str, Any]:
     """The object of ``--json``; paths are absolute."""
-    result, promotion = outcome.result, outcome.result.promotion
+    result, promotion = run.result, run.result.promotion
     return {
         "status": promotion.status,
         "code": promotion.code,
@@ -37,17 +37,17 @@ def retrained_as_json(outcome: Outcome) -> dict[str, Any]:
         "keras": str(store.path(result.trained.keras)),
         "receipt": str(store.path(promotion.receipt)),
         "report": str(store.path(promotion.report)),
-        "flow_run": outcome.flow_run,
-        "steps": outcome.steps,
+        "flow_run": run.flow_run,
+        "steps": run.steps,
     }
 
 
-def show_retrained(outcome: Outcome) -> None:
+def show_retrained(run: RetrainRun) -> None:
     """The steps with their states and seconds; then accuracy, what was verified, and what was published where."""
-    result, terminal = outcome.result, console()
-    steps = Table("step", "state", title=outcome.flow_run, title_justify="left")
+    result, terminal = run.result, console()
+    steps = Table("step", "state", title=run.flow_run, title_justify="left")
     steps.add_column("seconds", justify="right")
-    for name, step in outcome.steps.items():
+    for name, step in run.steps.items():
         steps.add_row(name, step["state"], f"{step['seconds']:.2f}")
     terminal.print(steps)
     evaluation, verification, promotion = result.evaluation, result.verification, result.promotion
@@ -86,37 +86,37 @@ def beside(evaluation: Evaluation) -> str:
     )
 
 
-def swept_as_json(done: Swept) -> dict[str, Any]:
+def sweep_as_json(run: SweepRun) -> dict[str, Any]:
     """The object of ``--json``: the trials, the best of them, and what ``layerflow retrain`` prints of its settings."""
-    swept = done.result.swept
+    result = run.outcome.result
     return {
-        "monitor": swept.monitor,
-        "trials": [json.loads(trial.model_dump_json()) for trial in swept.trials],  # what is no number is null
-        "winner": swept.winner.number,
-        "settings": mask(swept.config.model_dump(mode="json", exclude_defaults=True)),
-        "card": str(store.path(swept.card)),
-        **retrained_as_json(done.outcome),
+        "monitor": result.monitor,
+        "trials": [json.loads(trial.model_dump_json()) for trial in result.trials],  # what is no number is null
+        "winner": result.winner.number,
+        "settings": mask(result.config.model_dump(mode="json", exclude_defaults=True)),
+        "card": str(store.path(result.card)),
+        **retrained_as_json(run.retraining),
     }
 
 
-def show_swept(done: Swept) -> None:
+def show_sweep(run: SweepRun) -> None:
     """The trials, the best in bold, and what became of it."""
-    swept, terminal = done.result.swept, console()
-    table = Table("trial", "state", swept.monitor, "epochs", "seconds")
-    for name in swept.winner.settings:
+    result, terminal = run.outcome.result, console()
+    table = Table("trial", "state", result.monitor, "epochs", "seconds")
+    for name in result.winner.settings:
         table.add_column(name.partition(".")[2])
-    for trial in swept.trials:
+    for trial in result.trials:
         value = "" if trial.value is None else f"{trial.value:.4f}"
         cells = [str(trial.number), trial.state, value, str(len(trial.curve)), f"{trial.seconds:.1f}"]
-        style = "bold" if trial.number == swept.winner.number else None
-        table.add_row(*cells, *(short(trial.settings[name]) for name in swept.winner.settings), style=style)
+        style = "bold" if trial.number == result.winner.number else None
+        table.add_row(*cells, *(short(trial.settings[name]) for name in result.winner.settings), style=style)
     terminal.print(table)
-    for trial in swept.trials:
+    for trial in result.trials:
         if trial.reason:
             terminal.print(f"trial {trial.number} failed: {trial.reason}")
-    terminal.print(f"best   trial {swept.winner.number}: layerflow retrain {swept.config.as_flags}")
-    terminal.print(f"card   {store.path(swept.card)}")
-    show_retrained(done.outcome)
+    terminal.print(f"best   trial {result.winner.number}: layerflow retrain {result.config.as_flags}")
+    terminal.print(f"card   {store.path(result.card)}")
+    show_retrained(run.retraining)
 
 
 def show_verification(folder: Path, report: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from cli.terminal import Output, show
 from layerflow import store, user_code
 from layerflow.config import RetrainConfig
 from layerflow.extras import require_ray
-from layerflow.outcomes import Retrained, RolledBack, Sweep
+from layerflow.outcomes import Retrained, RolledBack, SweepOutcome
 from layerflow.records import DatasetRef
 from layerflow.registry import versions
 from layerflow.sweeps.space import plan
@@ -28,7 +28,7 @@ _SHOW_CURSOR = "\x1b[?25h\r"
 _SETTLE_SECONDS = 15
 
 
-class Outcome(NamedTuple):
+class RetrainRun(NamedTuple):
     """What a run made, and how its steps went: ``{step: {"state": str, "seconds": float}}``."""
 
     result: Retrained
@@ -36,20 +36,22 @@ class Outcome(NamedTuple):
     steps: dict[str, dict[str, Any]]
 
 
-def run_retrain(config: RetrainConfig, output: Output) -> Outcome:
+def run_retrain(config: RetrainConfig, output: Output) -> RetrainRun:
     """Run the flow once, on the Prefect server that is configured or else on an embedded one."""
     require_ray(config.training)
     return _on_a_server(lambda: _prepare(config), lambda: _run(config), output)
 
 
-class Swept(NamedTuple):
+class SweepRun(NamedTuple):
     """What a sweep made, and how the retraining with its best settings went."""
 
-    result: Sweep
-    outcome: Outcome
+    outcome: SweepOutcome
+    retraining: RetrainRun
 
 
-def run_sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray: str | None, output: Output) -> Swept:
+def run_sweep(
+    config: RetrainConfig, space: Any, trials: int, parallel: int, ray: str | None, output: Output
+) -> SweepRun:
     """Run the flow `sweep` once, as `run_retrain` runs its flow."""
     require_ray(config.training)
     planned = plan(config, space, ray)
@@ -215,22 +217,22 @@ def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
     return all(cached(step, trained, data, devices) for step in steps)
 
 
-def _run(config: RetrainConfig) -> Outcome:
+def _run(config: RetrainConfig) -> RetrainRun:
     from flows.retrain import retrain
 
     state = _by_hand(retrain)(config, return_state=True)
     result = state.result()
-    return Outcome(result, *_read_steps(retrain, state.state_details.flow_run_id))
+    return RetrainRun(result, *_read_steps(retrain, state.state_details.flow_run_id))
 
 
-def _sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray: str | None) -> Swept:
+def _sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray: str | None) -> SweepRun:
     from flows.retrain import retrain
     from flows.sweep import sweep
 
     state = _by_hand(sweep)(config, space, trials, parallel, ray, return_state=True)
-    result = state.result()
-    retrained = _child_of(state.state_details.flow_run_id)
-    return Swept(result, Outcome(result.retrained, *_read_steps(retrain, retrained)))
+    outcome = state.result()
+    child = _child_of(state.state_details.flow_run_id)
+    return SweepRun(outcome, RetrainRun(outcome.retrained, *_read_steps(retrain, child)))
 
 
 def _child_of(flow_run_id: Any) -> Any:

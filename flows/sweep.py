@@ -7,7 +7,7 @@ from pydantic import Field
 
 from flows.retrain import retrain
 from layerflow.config import RetrainConfig
-from layerflow.outcomes import Sweep
+from layerflow.outcomes import SweepOutcome
 from layerflow.sweeps.space import plan
 from tasks import choose_winner, load_data, logs, validate_data
 from tasks.caching import result_storage
@@ -30,7 +30,7 @@ def sweep(
     trials: Annotated[int, Field(ge=1)] = 20,
     parallel: Annotated[int, Field(ge=1)] = 1,
     ray: str | None = None,
-) -> Sweep:
+) -> SweepOutcome:
     """Sweep over `space`, such as {"training.batch_size": {"choice": [32, 64]}}; without one, over the network's own.
 
     Args:
@@ -45,8 +45,8 @@ def sweep(
     data = load_data(config.data, config.devices_for_model)
     validate_data(config.checks, data, data_in_service(config.registry_name, data))
     study = run_trials(config, planned, data, trials, parallel, ray)
-    swept = choose_winner(config, planned, study)
-    return Sweep(swept=swept, retrained=retrain(swept.config))
+    result = choose_winner(config, planned, study)
+    return SweepOutcome(result=result, retrained=retrain(result.config))
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ class Trial(BaseModel):
     reason: str
 
 
-class Swept(BaseModel):
+class SweepResult(BaseModel):
     """The trials of a sweep, the best of them and its config; ``card`` is the Markdown file for people."""
 
     model_config = ConfigDict(frozen=True)
@@ -155,10 +155,10 @@ class Swept(BaseModel):
     card: str
 
 
-class Sweep(BaseModel):
-    """All that one run of the flow `sweep` made: the trials, and what became of the best."""
+class SweepOutcome(BaseModel):
+    """All that one run of the flow `sweep` made: the result of the search, and what became of the best."""
 
     model_config = ConfigDict(frozen=True)
 
-    swept: Swept
+    result: SweepResult
     retrained: Retrained

@@ -3,7 +3,7 @@
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import TrialError
-from layerflow.outcomes import StudyRef, Swept, Trial
+from layerflow.outcomes import StudyRef, SweepResult, Trial
 from layerflow.sweeps.space import Space, configured
 from layerflow.sweeps.study import Study
 from tasks.cards import show_card
@@ -24,7 +24,7 @@ def show(config: RetrainConfig, space: Space, known: Study, winner: Trial) -> st
     return text
 
 
-def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swept:
+def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> SweepResult:
     """Take the complete trial with the best validation; draw the card of all."""
     known = Study(study)
     trials, winner = known.trials, known.best
@@ -39,7 +39,7 @@ def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swep
     with store.locked(f"{study.folder.replace('/', '-')}-card"):
         store.write_atomically(store.path(card), text.encode())
     best = configured(config, winner.settings)
-    return Swept(monitor=study.monitor, trials=tuple(trials), winner=winner, config=best, card=card)
+    return SweepResult(monitor=study.monitor, trials=tuple(trials), winner=winner, config=best, card=card)
 
 
 choose_winner = as_task(

@@ -44,7 +44,7 @@ from layerflow.errors import (
     UnreachableError,
     WorkersLostError,
 )
-from layerflow.outcomes import StudyRef, Sweep, Trial
+from layerflow.outcomes import StudyRef, SweepOutcome, Trial
 from layerflow.records import DatasetRef
 from layerflow.sweeps.space import configured, plan
 from layerflow.sweeps.study import Study, study_of
@@ -64,7 +64,7 @@ SPACE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def swept(server: None) -> tuple[Sweep, Any]:
+def swept(server: None) -> tuple[SweepOutcome, Any]:
     """A sweep of two trials in the session's store, and its flow run; this process must train nothing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "Engine", None)
@@ -104,27 +104,29 @@ def figures(trials: tuple[Trial, ...] | list[Trial]) -> list[Any]:
     return [(trial.state, trial.value, trial.settings, trial.curve) for trial in trials]
 
 
-def test_trials_are_named_task_runs_and_the_best_is_published_by_the_ordinary_flow(swept: tuple[Sweep, Any]) -> None:
+def test_trials_are_named_task_runs_and_the_best_is_published_by_the_ordinary_flow(
+    swept: tuple[SweepOutcome, Any],
+) -> None:
     made, flow_run = swept
     states = task_runs(flow_run, 6)
     before, after = ("load-digits", "validate-digits"), ("choose-mlp-for-digits", "retrain-0")
     assert states.keys() == {*before, "trial-0", "trial-1", *after}
     assert states["trial-0"] == states["trial-1"] == "Completed"
-    values = [trial.value for trial in made.swept.trials]
-    assert made.swept.winner.value == min(values)  # type: ignore[type-var]
+    values = [trial.value for trial in made.result.trials]
+    assert made.result.winner.value == min(values)  # type: ignore[type-var]
     assert made.retrained.trained.epochs == 3
     assert made.retrained.promotion.code == "promoted_first"
     assert made.retrained.promotion.name == "swept"
 
 
-def test_the_best_is_not_trained_twice_and_each_figure_is_that_of_its_training(swept: tuple[Sweep, Any]) -> None:
+def test_the_best_is_not_trained_twice_and_each_figure_is_that_of_its_training(swept: tuple[SweepOutcome, Any]) -> None:
     made, _ = swept  # the fixture takes the engine away from this process
     history = made.retrained.trained.history
-    assert made.swept.winner.curve == tuple(epoch.val_loss for epoch in history)
-    assert made.swept.winner.value == min(epoch.val_loss for epoch in history)
+    assert made.result.winner.curve == tuple(epoch.val_loss for epoch in history)
+    assert made.result.winner.value == min(epoch.val_loss for epoch in history)
 
 
-def test_each_trial_and_the_sweep_have_a_card(swept: tuple[Sweep, Any]) -> None:
+def test_each_trial_and_the_sweep_have_a_card(swept: tuple[SweepOutcome, Any]) -> None:
     made, flow_run = swept
     chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
     with get_client(sync_client=True) as client:
@@ -132,18 +134,18 @@ def test_each_trial_and_the_sweep_have_a_card(swept: tuple[Sweep, Any]) -> None:
     cards = {card.key: str(card.data) for card in made_cards}
     cards.pop("data-digits", None)  # where this process checks the data for the first time
     assert cards.keys() == {"training-swept-trial-0", "training-swept-trial-1", "sweep-swept"}
-    assert store.path(made.swept.card).read_text() == cards["sweep-swept"]
+    assert store.path(made.result.card).read_text() == cards["sweep-swept"]
     before, _ = (str(card.data) for card in made_cards if card.key == "sweep-swept")
     assert "2 trials: 1 complete, 1 running." in before, "drawn when the first trial had ended"
-    rate = made.swept.trials[1].settings["training.learning_rate"]
+    rate = made.result.trials[1].settings["training.learning_rate"]
     assert f"--training.learning_rate {rate}" in cards["training-swept-trial-1"]
 
 
-def test_the_same_again_runs_no_trial_and_changes_nothing(swept: tuple[Sweep, Any]) -> None:
+def test_the_same_again_runs_no_trial_and_changes_nothing(swept: tuple[SweepOutcome, Any]) -> None:
     state = sweep(CONFIG, SPACE, trials=2, return_state=True)
     again = state.result()
     assert "trial-0" not in task_runs(state.state_details.flow_run_id, 3)
-    assert again.swept == swept[0].swept
+    assert again.result == swept[0].result
     assert again.retrained.trained == swept[0].retrained.trained
 
 
@@ -189,7 +191,7 @@ print(trials().model_dump_json())
 
 @pytest.mark.usefixtures("on_the_server")
 def test_on_ray_without_the_test_images_the_figures_are_the_same(
-    swept: tuple[Sweep, Any], without_test_images: DatasetRef, tmp_path: Path
+    swept: tuple[SweepOutcome, Any], without_test_images: DatasetRef, tmp_path: Path
 ) -> None:
     pytest.importorskip("prefect_ray")
     (tmp_path / "on_ray.py").write_text(ON_RAY)
@@ -205,7 +207,7 @@ def test_on_ray_without_the_test_images_the_figures_are_the_same(
     )
     assert done.returncode == 0, done.stderr
     study = StudyRef.model_validate_json(done.stdout.splitlines()[-1])
-    assert figures(Study(study).trials) == figures(swept[0].swept.trials)
+    assert figures(Study(study).trials) == figures(swept[0].result.trials)
 
 
 NET = """
