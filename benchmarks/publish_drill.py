@@ -115,7 +115,7 @@ def publish_and_kill(store: Path, moment: Random) -> list[tuple[int, str]]:
 
 def what_is_wrong(announced: list[tuple[int, str]]) -> list[str]:
     """What a server or the next run would stumble over."""
-    versions = registry.versions(NAME)
+    versions = registry.numbers(NAME)
     wrong = [f"version {version}: {damage}" for version in versions if (damage := registry.damage(NAME, version))]
     wrong += registry.complaints(NAME)
     if not versions or versions[0] < announced[-1][0]:

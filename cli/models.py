@@ -23,7 +23,7 @@ from layerflow.registry.receipt import Receipt, changes
 
 def list_versions(name: str | None, as_json: bool) -> None:
     """Every published version, newest first within its name."""
-    rows = [_row(each, version) for each in _chosen(name) for version in versions.versions(each)]
+    rows = [_row(each, version) for each in _chosen(name) for version in versions.numbers(each)]
     for each in [name] if name else layout.folders():
         for complaint in versions.complaints(each):
             print(f"warning: {complaint}", file=sys.stderr)
@@ -105,7 +105,7 @@ def _number(value: float | None, form: str) -> str:
 def open_report(version: int | None, name: str | None, browser: bool) -> None:
     """Print the path of a version's report, or of the champion's, and open it in a ``browser`` where that is wanted."""
     name = versions.the_name(name)
-    report = versions.report_of(name, versions.versions(name)[0] if version is None else version)
+    report = versions.report_of(name, versions.numbers(name)[0] if version is None else version)
     print(report, flush=True)
     if browser:
         webbrowser.open(report.as_uri())
@@ -131,7 +131,7 @@ def check_versions(name: str | None) -> None:
         sound = "every byte is as published"
         if ledger.published is None:
             sound = "every byte is as its own list says; no digest of it in a ledger"
-        for version in versions.versions(each):
+        for version in versions.numbers(each):
             damage = versions.damage(each, version, ledger)
             print(f"{each} {version}: {damage or sound}")
             wrong += damage is not None
@@ -174,7 +174,7 @@ def _row(name: str, version: int) -> dict[str, Any]:
     found = versions.receipt_of(name, version)
     receipt = Receipt.model_validate(found) if found else None
     model = versions.model_digest(name, version)
-    if version == versions.versions(name)[0]:
+    if version == versions.numbers(name)[0]:
         role = "champion"
     elif version == versions.predecessor(name):
         role = "rollback restores it"

@@ -18,7 +18,7 @@ from layerflow.registry.layout import RECEIPT as RECEIPT
 from layerflow.registry.layout import REPORT as REPORT
 from layerflow.registry.ledger import Ledger, Published, read_ledger, write_ledger
 from layerflow.registry.receipt import identity as identity
-from layerflow.registry.versions import model_digest, predecessor, versions
+from layerflow.registry.versions import model_digest, numbers, predecessor
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def _with_digests(name: str, ledger: Ledger) -> dict[int, Published]:
     if ledger.published is not None:
         return ledger.published
     found = {}
-    for version in versions(name):
+    for version in numbers(name):
         sums = home(name) / str(version) / DIGESTS
         found[version] = Published(
             sums=checksums.sha256(sums) if sums.is_file() else "", model=model_digest(name, version)
@@ -98,7 +98,7 @@ def publish(name: str, version: int, source: Path, receipt: dict[str, Any], repo
 
 def prune(name: str, keep: int) -> None:
     """Remove all but the newest ``keep`` versions, never the champion nor the one it can be rolled back to."""
-    published = versions(name)
+    published = numbers(name)
     needed = {*published[: max(keep, 1)], predecessor(name)}
     for version in published:
         if version not in needed:

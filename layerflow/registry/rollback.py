@@ -86,7 +86,7 @@ def target_of(name: str, to: int | None = None) -> tuple[int, int]:
     """
     if name not in versions.names():
         raise RegistryError(f"A version of {name} must be published before it can be rolled back. There is none.")
-    champion = versions.versions(name)[0]
+    champion = versions.numbers(name)[0]
     highest = max(versions.strays(name), default=0)
     if highest > champion:  # servers serve that folder: the champion would be rolled back for its mistakes
         raise RegistryError(versions.stray_sentence(name, highest))

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def names() -> list[str]:
     """The models that have a published version, in order of name."""
-    return [name for name in folders() if versions(name)]
+    return [name for name in folders() if numbers(name)]
 
 
 def the_name(name: str | None) -> str:
@@ -56,7 +56,7 @@ def the_name(name: str | None) -> str:
     return published[0]
 
 
-def versions(name: str) -> list[int]:
+def numbers(name: str) -> list[int]:
     """The published versions of a model, newest first; where the ledger can't be read, those that receipts tell of."""
     return _told_apart(name)[0]
 
@@ -91,7 +91,7 @@ def champion_of(name: str) -> int | None:
     read_ledger(name)
     for complaint in complaints(name):
         log.warning("%s", complaint)
-    return next(iter(versions(name)), None)
+    return next(iter(numbers(name)), None)
 
 
 def complaints(name: str) -> list[str]:
@@ -108,7 +108,7 @@ def complaints(name: str) -> list[str]:
 
 def stray_sentence(name: str, number: int) -> str:
     """What is wrong with a stray folder, and what to do about it."""
-    highest = number > max(versions(name), default=0)
+    highest = number > max(numbers(name), default=0)
     served = ", and a server that follows the highest number serves it" if highest else ""
     return (
         f"{home(name) / str(number)} is not a version that layerflow published{served}; move it out of {home(name)}, "
@@ -122,7 +122,7 @@ def folder_of(name: str, version: int) -> Path:
     Raises:
         RegistryError: If there is no such version.
     """
-    published = versions(name)
+    published = numbers(name)
     if version not in published:
         there = ", ".join(map(str, sorted(published))) or "none"
         raise RegistryError(f"The version of {name} must be one that is published ({there}). Received: {version}")
@@ -198,7 +198,7 @@ def profile_in_service(name: str, data_digest: str | None = None) -> Profile | N
 
     Nothing where those are the data with ``data_digest``: there is nothing to compare.
     """
-    champion = next(iter(versions(name)), None)
+    champion = next(iter(numbers(name)), None)
     receipt = receipt_of(name, champion) if champion else None
     try:
         if receipt is None or receipt["data"]["digest"] == data_digest:
@@ -219,7 +219,7 @@ def model_digest(name: str, version: int) -> str | None:
 
 def predecessor(name: str) -> int | None:
     """The version that a rollback restores: the newest with a receipt, another model, and not rolled back itself."""
-    champion, *older = versions(name) or [0]
+    champion, *older = numbers(name) or [0]
     unwanted = {model_digest(name, champion), None, *known_ledger(name).rolled_back}
     wanted = (version for version in older if model_digest(name, version) not in unwanted)
     return next((version for version in wanted if receipt_of(name, version)), None)

@@ -111,7 +111,7 @@ def test_a_forged_version_is_neither_as_published_nor_restored(forge: Callable[[
     before = read_ledger(NAME)
     with pytest.raises(VerificationError, match="Version 1 of mlp-digits must be as it was published"):
         roll_back(NAME, to=1)
-    assert versions.versions(NAME) == [2, 1]
+    assert versions.numbers(NAME) == [2, 1]
     assert read_ledger(NAME) == before
 
 
@@ -161,7 +161,7 @@ def test_what_is_pruned_leaves_the_ledger() -> None:
     for label in ("one", "two", "three"):
         publish(label)
     publishing.prune(NAME, keep=1)
-    assert versions.versions(NAME) == [3, 2]
+    assert versions.numbers(NAME) == [3, 2]
     assert sorted(read_ledger(NAME).published or {}) == [2, 3]
 
 
@@ -169,7 +169,7 @@ def test_a_stray_folder_is_no_version_and_is_told_of(caplog: pytest.LogCaptureFi
     publish("one")
     folder = publish("two")
     shutil.copytree(folder, layout.home(NAME) / "99")
-    assert versions.versions(NAME) == [2, 1]
+    assert versions.numbers(NAME) == [2, 1]
     assert versions.champion_of(NAME) == 2
     (told,) = versions.complaints(NAME)
     assert "99 is not a version" in told
@@ -203,12 +203,12 @@ def test_an_older_store_keeps_its_versions_and_gets_their_digests_with_the_next_
         publish(label)
     as_an_earlier_layerflow_left_it()
     shutil.copytree(layout.home(NAME) / "2", layout.home(NAME) / "99")  # its receipt names version 2
-    assert versions.versions(NAME) == [2, 1]
+    assert versions.numbers(NAME) == [2, 1]
     assert "99 is not a version" in versions.complaints(NAME)[0]
     assert [versions.damage(NAME, version) for version in (1, 2)] == [None, None]
     shutil.rmtree(layout.home(NAME) / "99")
     publish("three")
-    assert versions.versions(NAME) == [3, 2, 1]
+    assert versions.numbers(NAME) == [3, 2, 1]
     forge_the_receipt(layout.home(NAME) / "1")
     assert versions.damage(NAME, 1)
 
@@ -236,7 +236,7 @@ def test_versions_without_any_ledger_are_known_by_their_receipts() -> None:
     for name in (LEDGER, COPY):
         (layout.home(NAME) / name).unlink()
     (layout.home(NAME) / "7").mkdir()
-    assert versions.versions(NAME) == [2, 1]
+    assert versions.numbers(NAME) == [2, 1]
     lost, stray = versions.complaints(NAME)
     assert "restore it from a backup" in lost
     assert "7 is not a version" in stray
@@ -289,7 +289,7 @@ def test_a_receipt_that_can_not_be_read_is_none(content: bytes) -> None:
     folder = publish("one")
     (folder / layout.RECEIPT).write_bytes(content)
     assert versions.receipt_of(NAME, 1) is None
-    assert versions.versions(NAME) == [1]
+    assert versions.numbers(NAME) == [1]
     assert versions.profile_in_service(NAME, "other") is None
 
 
@@ -324,7 +324,7 @@ def test_a_model_that_nothing_identifies_is_not_rolled_back_silently() -> None:
     (layout.home(NAME) / "2" / layout.RECEIPT).write_text("no receipt")
     with pytest.raises(RegistryError, match="would publish it again"):
         roll_back(NAME)
-    assert versions.versions(NAME) == [2, 1]
+    assert versions.numbers(NAME) == [2, 1]
 
 
 def test_a_receipt_that_claims_to_be_of_another_model_does_not_hide_the_bad_one() -> None:
@@ -388,14 +388,14 @@ def test_with_ledger_and_copy_damaged_or_gone_nothing_is_published_and_the_rest_
     publish("two")
     for name in (LEDGER, COPY):
         lose(layout.home(NAME) / name)
-    assert versions.versions(NAME) == [2, 1]
+    assert versions.numbers(NAME) == [2, 1]
     (told,) = versions.complaints(NAME)
     assert "backup" in told
     assert "remove" not in told, "the list of rolled-back models must not be thrown away"
     for change in (lambda: publish("three"), lambda: roll_back(NAME), lambda: versions.champion_of(NAME)):
         with pytest.raises(DamagedError, match="backup"):
             change()
-    assert versions.versions(NAME) == [2, 1]
+    assert versions.numbers(NAME) == [2, 1]
 
 
 def test_a_rebuilt_ledger_keeps_numbers_and_rolled_back_models_out() -> None:

@@ -261,7 +261,7 @@ def test_a_damaged_receipt_or_ledger_never_stops_the_listing(data: st.DataObject
     target.write_bytes(data.draw(damaged_json(whole)))
     try:
         assert versions.names() == [NAME]
-        assert versions.versions(NAME) == [1]
+        assert versions.numbers(NAME) == [1]
         versions.complaints(NAME)
         versions.receipt_of(NAME, 1)
         assert versions.predecessor(NAME) is None
@@ -283,7 +283,7 @@ def test_no_byte_of_an_export_can_change_and_be_published(data: st.DataObject, p
         assert checksums.damage(version)
         if target.name not in ("SHA256SUMS", "report.html"):  # these two are written anew
             assert refused(lambda: publishing.publish(NAME, 2, version, receipt)) is None
-            assert versions.versions(NAME) == [1]
+            assert versions.numbers(NAME) == [1]
     finally:
         target.write_bytes(whole)
         shutil.rmtree(published / "2", ignore_errors=True)

@@ -144,7 +144,7 @@ def test_what_does_not_exist_is_one_sentence_and_status_2(published: Path, comma
     assert done.returncode == 2
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
-    assert versions.versions(NAME) == [2, 1]
+    assert versions.numbers(NAME) == [2, 1]
 
 
 @pytest.mark.usefixtures("on_the_server")

@@ -45,7 +45,7 @@ def test_the_first_model_is_version_1_and_the_same_again_is_unchanged(decide: De
     assert (first.code, first.status, first.version) == ("promoted_first", "promoted", 1)
     again = decide("good")
     assert (again.code, again.status, again.version, again.receipt) == ("unchanged", "unchanged", 1, first.receipt)
-    assert versions.versions(NAME) == [1]
+    assert versions.numbers(NAME) == [1]
 
 
 def test_a_better_model_is_the_next_version_and_a_worse_one_gets_no_number(
@@ -56,7 +56,7 @@ def test_a_better_model_is_the_next_version_and_a_worse_one_gets_no_number(
     assert (better.code, better.version, better.champion_version) == ("promoted_better", 2, 1)
     worse = decide("poor")
     assert (worse.code, worse.status, worse.version) == ("kept_worse", "kept", 2)
-    assert versions.versions(NAME) == [2, 1]
+    assert versions.numbers(NAME) == [2, 1]
     assert worse.comparison
     # What the gate saw is what both scored when they were evaluated.
     assert worse.comparison.challenger.accuracy == contenders["poor"].evaluation.accuracy
@@ -181,7 +181,7 @@ def test_what_can_not_be_pruned_is_left_for_the_next_promotion(decide: Decide, m
         assert decide("poor", {"keep": 1}, force="a test").code == "promoted_forced"
     assert list(layout.home(NAME).glob(".removing-*"))
     assert decide("good", {"keep": 1}).code == "promoted_better"
-    assert versions.versions(NAME) == [4, 3]
+    assert versions.numbers(NAME) == [4, 3]
     assert not list(layout.home(NAME).glob(".removing-*"))
 
 
@@ -197,7 +197,7 @@ def test_a_ledger_that_can_not_be_written_leaves_nothing_published(
     )
     with pytest.raises(OSError, match="stumbled"):
         decide("similar", force="it was not its fault")
-    assert versions.versions(NAME) == [3, 2, 1]
+    assert versions.numbers(NAME) == [3, 2, 1]
 
 
 def stumble(*arguments: object, ignore_errors: bool = False) -> None:
@@ -220,7 +220,7 @@ def test_an_export_that_changed_after_its_verification_is_not_published(
     (store.path(contenders["good"].export.saved_model) / "saved_model.pb").write_bytes(b"another")
     with pytest.raises(DamagedError, match="it was not published"):
         decide("good")
-    assert versions.versions(NAME) == []
+    assert versions.numbers(NAME) == []
 
 
 def damage_a_byte(champion: Path) -> None:

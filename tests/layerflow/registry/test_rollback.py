@@ -35,7 +35,7 @@ def test_the_version_before_is_restored_byte_for_byte_as_the_next_one(decide: De
     decide("good")
     done = roll_back(NAME)
     assert (done.version, done.restored, done.instead_of) == (3, 1, 2)
-    assert versions.versions(NAME) == [3, 2, 1]
+    assert versions.numbers(NAME) == [3, 2, 1]
     assert model_bytes(3) == model_bytes(1) != model_bytes(2)
     assert versions.model_digest(NAME, 3) == versions.model_digest(NAME, 1) == done.digest
     receipt = json.loads((store.path(done.published) / layout.RECEIPT).read_text())
@@ -87,7 +87,7 @@ def test_what_can_not_be_restored_is_one_sentence_and_changes_nothing(decide: De
     (layout.home(NAME) / "1" / "saved_model.pb").write_bytes(b"another")
     with pytest.raises(VerificationError, match=r"saved_model\.pb was changed"):
         roll_back(NAME)
-    assert versions.versions(NAME) == [2, 1]
+    assert versions.numbers(NAME) == [2, 1]
     assert ledger.read_ledger(NAME).rolled_back == ()
 
 

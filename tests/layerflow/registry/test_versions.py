@@ -59,7 +59,7 @@ def test_foreign_folders_are_no_versions_and_take_no_number(decide: Decide) -> N
     for name in ("abc", "7.bak", ".staging-9", "007", "0", "-3", "²"):
         (layout.home(NAME) / name).mkdir()
     (layout.home(NAME) / "8").write_text("a file, and no version")
-    assert versions.versions(NAME) == [1]
+    assert versions.numbers(NAME) == [1]
     assert decide("good").version == 9
     assert (layout.home(NAME) / "7.bak").is_dir()
 
@@ -68,7 +68,7 @@ def test_a_number_is_never_given_again_even_if_its_folder_was_deleted(decide: De
     decide("poor")
     assert decide("good").version == 2
     shutil.rmtree(layout.home(NAME) / "2")
-    assert versions.versions(NAME) == [1]
+    assert versions.numbers(NAME) == [1]
     assert decide("good").version == 3
 
 
@@ -111,7 +111,7 @@ with store.locked("models-mlp-digits"):
         check=False,
     )
     assert "File too large" in done.stderr
-    assert versions.versions(NAME) == [1]
+    assert versions.numbers(NAME) == [1]
     assert checksums.damage(layout.home(NAME) / "1") is None
     assert not list(layout.home(NAME).glob(".staging*"))
     assert decide("good").version == 3
@@ -125,9 +125,9 @@ def test_old_versions_are_removed_but_never_the_champion_nor_the_one_before(
         publish(contenders["good"], label)
     with store.locked(f"models-{NAME}"):
         publishing.prune(NAME, keep=10)
-        assert versions.versions(NAME) == [4, 3, 2, 1]
+        assert versions.numbers(NAME) == [4, 3, 2, 1]
         publishing.prune(NAME, keep=1)
-    assert versions.versions(NAME) == [4, 1], "1 is what a rollback would restore"
+    assert versions.numbers(NAME) == [4, 1], "1 is what a rollback would restore"
     assert versions.predecessor(NAME) == 1
     assert not list(layout.home(NAME).glob(".removing*"))
 
@@ -139,7 +139,7 @@ def test_retention_works_in_a_run_and_is_named_in_the_log(
     caplog.set_level(logging.INFO, logger="layerflow")
     for who in ("poor", "good", "similar", "poor", "good"):
         decide(who, registry={"keep": 2}, force="a test")
-    assert versions.versions(NAME) == [5, 4]
+    assert versions.numbers(NAME) == [5, 4]
     assert "removed version 3 of mlp-digits: registry.keep is 2" in caplog.text
 
 
@@ -156,7 +156,7 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_makes_is_not(
     publishing.remove_leftovers(NAME)
     assert not staging.exists()
     assert not removing.exists()
-    assert versions.versions(NAME) == [1]
+    assert versions.numbers(NAME) == [1]
 
 
 def test_work_that_died_and_checkpoints_that_nobody_came_back_to_are_removed(empty_store: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_ledger_that_can_not_be_read_publishes_nothing(decide: Decide) -> None
         (layout.home(NAME) / name).write_text("{")
     with pytest.raises(DamagedError, match="restore it from a backup of the store, or rebuild it"):
         decide("similar", margin=1.0)
-    assert versions.versions(NAME) == [1]
+    assert versions.numbers(NAME) == [1]
 
 
 def test_names_and_versions_that_do_not_exist_are_one_sentence(decide: Decide) -> None:
@@ -270,7 +270,7 @@ for _ in range(20):
         process.stdin.flush()
     given = [[int(line) for line in process.communicate(timeout=120)[0].split()] for process in both]
     assert sorted(given[0] + given[1]) == list(range(1, 41)), "no number twice, none lost"
-    for version in versions.versions("busy"):
+    for version in versions.numbers("busy"):
         assert checksums.damage(layout.home("busy") / str(version)) is None
         receipt = json.loads((layout.home("busy") / str(version) / layout.RECEIPT).read_text())
         assert version in given[["one", "other"].index(receipt["export"]["digest"])]
