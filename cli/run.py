@@ -194,7 +194,7 @@ def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
     else:  # TensorFlow Datasets may have to prepare them first
         return
     if before := versions.profile_in_service(config.registry_name):
-        require_classes(config, before.classes, now)
+        require_classes(config.checks, config.data.title, before.classes, now)
 
 
 def _check_own(config: RetrainConfig) -> None:

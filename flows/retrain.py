@@ -16,8 +16,8 @@ from tasks import (
     verify_export,
 )
 from tasks.caching import remove_leftovers, result_storage
+from tasks.live_version import data_in_service
 from tasks.policy import forget_failure
-from tasks.validate_data import data_in_service
 
 
 @flow(

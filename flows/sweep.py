@@ -11,9 +11,9 @@ from layerflow.outcomes import SweepOutcome
 from layerflow.sweeps.space import plan
 from tasks import choose_winner, load_data, logs, validate_data
 from tasks.caching import result_storage
+from tasks.live_version import data_in_service
 from tasks.policy import forget_failure
 from tasks.trials.schedule import run_trials
-from tasks.validate_data import data_in_service
 
 
 @flow(

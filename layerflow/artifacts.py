@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from layerflow.checksums import digests, sha256
 from layerflow.errors import DamagedError
 from layerflow.records import Record
-from layerflow.store import folder_of, is_below, locked, path, sync, sync_entry
+from layerflow.store import folder_of, is_below, locked, path, root, sync, sync_entry
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +42,20 @@ _SERIALIZER = {
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 #: What reading JSON of any shape can raise.
 _UNREADABLE = (*_NO_FILE, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+#: The newest artifacts of a step that are looked at for the nearest one.
+_MOST_COMPARED = 50
 #: Files whose digest was right in this process, by path, with what ``stat`` said then.
 _checked: dict[Path, tuple[int, int, str]] = {}
 
 
-def make(step: str, key: str, kind: type[R], build: Callable[[Path], R]) -> R:
+def make(
+    step: str,
+    key: str,
+    kind: type[R],
+    build: Callable[[Path], R],
+    inputs: dict[str, Any] | None = None,
+    anew: bool = False,
+) -> R:
     """Return the record of ``step`` with ``key``, building its artifact unless it is already there.
 
     Args:
@@ -54,25 +63,63 @@ def make(step: str, key: str, kind: type[R], build: Callable[[Path], R]) -> R:
         key: Digest of all that the artifact depends on.
         kind: Class of the record.
         build: Fills the empty folder that it is given, and returns the record.
+        inputs: What ``key`` is the digest of, for ``inputs_of_nearest`` to compare with.
+        anew: Whether to build it even so, and to put it in the place of what is there.
     """
     final = folder_of(step, key)
     work = final.with_name(f".{key}.working")
     with locked(f"{step}-{key}"):
-        if (found := _sound(final, kind)) is not None:
+        if (found := _sound(final, kind)) is not None and not anew:
             return found
         shutil.rmtree(work, ignore_errors=True)  # what a dead run left
         work.mkdir(parents=True)
         try:
             record = build(work).model_copy(update={"folder": f"{step}/{key}"})
-            content = {"kind": _name_of(record), "record": record.model_dump(mode="json"), "files": digests(work)}
+            content = {
+                "kind": _name_of(record),
+                "record": record.model_dump(mode="json"),
+                "inputs": json.loads(json.dumps(inputs)),
+                "files": digests(work),
+            }
             (work / _RECORD).write_text(json.dumps(content | {"digest": _digest(content)}, indent=2))
             sync(work)
         except BaseException:  # a full disk above all: nobody reads what is half done
             shutil.rmtree(work, ignore_errors=True)
             raise
+        replaced = final.with_name(f".{key}.replaced")
+        if found:
+            final.rename(replaced)
         work.rename(final)
         sync_entry(final.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
         return record
+
+
+def nearest_inputs(step: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """The inputs of the artifact of ``step`` that differ least from these; of equal ones the newest."""
+    folders = [each for each in (root() / step).glob("[!.]*") if each.is_dir()]
+    folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
+    known = list[dict[str, Any]]()
+    for folder in folders[:_MOST_COMPARED]:
+        try:
+            content = _parse((folder / _RECORD).read_bytes())["inputs"]
+        except _UNREADABLE:
+            continue
+        if isinstance(content, dict):
+            known.append(content)
+    return min(known, key=lambda each: len(differences(each, inputs)), default=None)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two nested dicts hold differently, by path: ``{"training.epochs": (5, 10)}``."""
+    found = dict[str, tuple[Any, Any]]()
+    for name in [*now, *(name for name in before if name not in now)]:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= {f"{name}.{path}": pair for path, pair in differences(old, new).items()}
+        elif old != new:
+            found[name] = old, new
+    return found
 
 
 def find(step: str, key: str, kind: type[R]) -> R | None:
@@ -172,7 +219,7 @@ def _read(folder: Path, kind: type[R]) -> tuple[R, dict[str, str]]:
     if not isinstance(record, kind):
         raise TypeError(kind)
     right = (
-        content.keys() == {"kind", "record", "files"}
+        content.keys() | {"inputs"} == {"kind", "record", "inputs", "files"}  # an earlier layerflow kept no inputs
         and digest == _digest(content)
         and record.folder == f"{folder.parent.name}/{folder.name}"
         and all(is_below(name) for name in files)

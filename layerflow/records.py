@@ -101,6 +101,8 @@ class ModelRef(Record):
     name: str
     digest: str
     parameters: int
+    #: What the network was made with: each of its settings, the defaults too.
+    settings: dict[str, object] = {}
 
     @property
     def keras(self) -> str:
@@ -205,10 +207,9 @@ class Evaluation(Record):
 
 
 class ExportRef(Record):
-    """A SavedModel with its golden examples; ``files`` gives the SHA-256 of each file, ``code`` of what made it."""
+    """A SavedModel with its golden examples; ``files`` gives the SHA-256 of each file."""
 
     digest: str
-    code: str = ""
     files: dict[str, str]
 
     @property

@@ -142,8 +142,8 @@ def _lock(name: str) -> BaseFileLock:
 
 def remove_leftovers() -> None:
     """Remove what dead runs left half done, and checkpoints that nobody came back to; what is being made stays."""
-    for work in root().glob("*/.*.working"):
-        step, key = work.parent.name, work.name.removeprefix(".").removesuffix(".working")
+    for work in [*root().glob("*/.*.working"), *root().glob("*/.*.replaced")]:
+        step, key = work.parent.name, Path(work.name.removeprefix(".")).stem
         with locked_if_free(f"{step}-{key}") as free:
             if free:
                 shutil.rmtree(work, ignore_errors=True)

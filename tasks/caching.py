@@ -8,6 +8,8 @@ import functools
 import hashlib
 import inspect
 import json
+import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +18,35 @@ from typing import Any, TypeVar
 from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
+from pydantic import BaseModel
 
 from layerflow import artifacts, store, user_code
-from layerflow.code_digest import code_digest
+from layerflow.code_digest import code_of
 from layerflow.data import image_folder, source_key
-from layerflow.errors import LayerflowError, heals
-from layerflow.records import Record
+from layerflow.errors import LayerflowError, heals, printed
+from layerflow.models.network_code import network_code
+from layerflow.records import ModelRef, Record, TrainedRef
 from layerflow.registry import publishing
+from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig
+from layerflow.settings.training import TrainingConfig
 from tasks.policy import P, as_task
 
 R = TypeVar("R", bound=Record)
+log = logging.getLogger("layerflow")
+#: By what name users know the settings that a step is given.
+_GROUPS: dict[type, str] = {
+    DataConfig: "data",
+    ChecksConfig: "checks",
+    ModelConfig: "model",
+    TrainingConfig: "training",
+    DevicesConfig: "devices",
+}
+#: Changes that a log line names.
+_MOST_CHANGES = 3
 
 
 def result_storage() -> Path:
@@ -97,24 +115,78 @@ class StoreCache(CachePolicy):
         return str(target / "result.json")
 
 
-def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any], listed: bool = False) -> str:
-    """Digest of the inputs and of the code that the step runs.
+def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any]) -> str:
+    """Digest of the inputs and of the code that the step runs."""
+    assert work
+    return _digest(_content_of(work, inputs))
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _content_of(work: Callable[..., Any], inputs: dict[str, Any], listed: bool = False) -> dict[str, Any]:
+    """What the key is the digest of, by names that a reader knows: ``training.epochs``, ``layers/dense.py``.
 
     ``listed``: a folder of images is as it was listed last, which was when Prefect asked for the key of this very run.
     """
-    assert work
     hash_all_fields_of = getattr(work, "hash_all_fields_of", ())
-    content: list[Any] = [code_digest(Path(inspect.getfile(inspect.unwrap(work))))]
+    content: dict[str, Any] = {"code": code_of(inspect.unwrap(work).__module__)}
     for name, value in inputs.items():
+        group = _GROUPS.get(type(value), name)
         if isinstance(value, DataConfig):
-            content.append(
-                source_key.identity(value, image_folder.listed(value.path) if value.path and listed else None)
-            )
+            listing = image_folder.listed(value.path) if value.path and listed else None
+            content[group] = source_key.identity(value, listing)
         elif isinstance(value, DevicesConfig):
-            content.append(value.arithmetic if name in hash_all_fields_of else None)
+            content[group] = value.arithmetic if name in hash_all_fields_of else None
+        elif isinstance(value, Record) and name not in hash_all_fields_of:
+            content[group] = value.identity
         else:
-            content.append(value.model_dump(mode="json") if name in hash_all_fields_of else _identity(value))
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+            content[group] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        if network := _network_of(value):
+            content["network"] = network_code(network)
+    return content
+
+
+def _network_of(value: Any) -> str | None:
+    """The network that an input of a step is or names."""
+    if isinstance(value, ModelConfig | ModelRef):
+        return value.name
+    return value.model if isinstance(value, TrainedRef) else None
+
+
+def _why(step: str, content: dict[str, Any], anew: bool) -> str:
+    """Why a step runs and is not cached: what differs from the nearest time before."""
+    if anew:
+        return "everything is to be made anew"
+    if (before := artifacts.nearest_inputs(step, content)) is None:
+        return "it never ran in this store"
+    changes = [_told(path, *pair) for path, pair in artifacts.differences(before, content).items()]
+    rest = f", and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
+    return f"{', '.join(changes[:_MOST_CHANGES])}{rest}" if changes else "what it made is gone"
+
+
+def _told(path: str, before: Any, now: Any) -> str:
+    """A change in a few words: of digests, which tell nobody anything, only that they changed."""
+    path = path.removeprefix("code.").removesuffix(".digest")
+    texts = ["none" if each is None else printed(str(each), 40) for each in (before, now)]
+    if any(re.search("[0-9a-f]{32}", each) for each in texts):
+        return f"{path} changed"
+    return f"{path} changed from {texts[0]} to {texts[1]}"
+
+
+def is_anew() -> bool:
+    """Whether this run makes every step anew, as Prefect's ``refresh_cache`` says, and this is the first try of it.
+
+    A retry goes on with what the first try left, such as a training's checkpoint.
+    """
+    context = TaskRunContext.get()
+    if context is None:
+        return False
+    refresh = context.task.refresh_cache
+    if refresh is None:
+        refresh = PREFECT_TASKS_REFRESH_CACHE.value()
+    return bool(refresh) and context.task_run.run_count <= 1
 
 
 def make(step: Task[P, R], *inputs: Any) -> R:
@@ -129,11 +201,15 @@ def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
     for value in inputs.values():
         if isinstance(value, Record):
             artifacts.check_record(value)
-    kind = inspect.signature(work).return_annotation
+    kind, anew = inspect.signature(work).return_annotation, is_anew()
+    content = _content_of(work, inputs, listed=True)
+
+    def build(target: Path) -> R:
+        log.info("%s runs: %s", name, _why(name, content, anew))
+        return work(**inputs, folder=target)
+
     try:
-        return artifacts.make(
-            name, key_of(work, inputs, listed=True), kind, lambda target: work(**inputs, folder=target)
-        )
+        return artifacts.make(name, _digest(content), kind, build, content, anew)
     except Exception as error:
         if not isinstance(error, LayerflowError | OSError) and not heals(error) and (mistake := user_code.blame(error)):
             raise mistake from error
@@ -149,11 +225,3 @@ def cached(step: Task[P, R], *inputs: Any) -> R | None:
         return None
     arguments = inspect.signature(step.fn).bind(*inputs).arguments
     return artifacts.find(cache.step, key_of(cache.work, arguments), inspect.signature(step.fn).return_annotation)
-
-
-def _identity(value: Any) -> Any:
-    if isinstance(value, Record):
-        return value.identity
-    if isinstance(value, ModelConfig) and user_code.is_own(value.name):
-        return [value.model_dump(mode="json"), user_code.code_of(value.name)]
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

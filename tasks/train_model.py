@@ -6,8 +6,9 @@ from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from tasks import progress
-from tasks.caching import step
+from tasks.caching import is_anew, step
 from tasks.cards import card_shown
+from tasks.verify_export import start_early
 
 
 @step(
@@ -22,7 +23,6 @@ def train_model(
     """Train with early stopping on the validation loss, and keep the weights of the best epoch."""
     from layerflow.cards.training import write_card
     from layerflow.devices import set_up
-    from layerflow.export.verification import start_early
     from layerflow.training.baseline import warn_if_not_beaten
     from layerflow.training.tensorboard import RunLog, folder_of
     from layerflow.training.train import train
@@ -32,7 +32,7 @@ def train_model(
         start_early()
     run_log = RunLog(folder_of(config, model, data, devices), data.image_shape, config.epochs)
     with progress.epochs_shown(config.epochs) as shown:
-        trained = train(config, model, data, folder, [run_log, *shown], devices)
+        trained = train(config, model, data, folder, [run_log, *shown], devices, is_anew())
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.
     warn_if_not_beaten(trained, data)
     write_card(config, trained, data, folder)

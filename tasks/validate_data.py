@@ -4,15 +4,9 @@ from pathlib import Path
 
 from layerflow import store
 from layerflow.records import DataReport, DatasetRef, Profile
-from layerflow.registry import versions
 from layerflow.settings.checks import ChecksConfig
 from tasks.caching import step
 from tasks.cards import show_card
-
-
-def data_in_service(name: str, data: DatasetRef) -> Profile | None:
-    """What the data were like on which the model in service was trained, if there is one that was trained on others."""
-    return versions.profile_in_service(name, data.digest)
 
 
 def _tell(report: DataReport) -> None:

@@ -7,6 +7,13 @@ from tasks.caching import step
 from tasks.cards import card_shown
 
 
+def start_early() -> None:
+    """Start the verifying process now: it imports TensorFlow while this one trains."""
+    from layerflow.export import verification
+
+    verification.start_early()
+
+
 @step(
     "verify_export",
     run_name="verify-export-of-{data.name}",

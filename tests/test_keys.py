@@ -11,8 +11,8 @@ from tasks import build_model, evaluate_model, export_model, load_data, train_mo
 from tasks.caching import key_of
 
 DATA = DatasetRef.model_construct(digest="data")
-MODEL = ModelRef.model_construct(digest="model")
-TRAINED = TrainedRef.model_construct(digest="trained")
+MODEL = ModelRef.model_construct(name="mlp", digest="model")
+TRAINED = TrainedRef.model_construct(model="mlp", digest="trained")
 INPUTS = {
     load_data: {"config": DataConfig()},
     build_model: {"config": ModelConfig(), "data": DATA, "seed": 0},

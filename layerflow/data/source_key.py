@@ -8,7 +8,7 @@ from layerflow.data import image_folder
 from layerflow.settings.data import DataConfig
 
 
-def identity(config: DataConfig, listing: image_folder.Listing | None = None) -> list[Any]:
+def identity(config: DataConfig, listing: image_folder.Listing | None = None) -> dict[str, Any]:
     """The settings, and what they name: a folder's content, a module's code, the files of a prepared dataset.
 
     Where the raw files of a dataset come from does not change what they are, and where a folder lies neither.
@@ -22,9 +22,10 @@ def identity(config: DataConfig, listing: image_folder.Listing | None = None) ->
     """
     settings = config.model_dump(mode="json", exclude={"mirror", "path", "data_dir"})
     if config.path:
-        return [settings, config.title, (listing or image_folder.scan(config.path)).digest]
+        images = (listing or image_folder.scan(config.path)).digest
+        return {**settings, "title": config.title, "images": images}
     code = user_code.code_of(config.module, "data.module") if config.module else None
-    return [settings, code, _prepared(config) if config.data_dir else None]
+    return {**settings, "module's code": code, "prepared": _prepared(config) if config.data_dir else None}
 
 
 def _prepared(config: DataConfig) -> list[Any]:

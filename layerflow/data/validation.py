@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 
-from layerflow.config import RetrainConfig
 from layerflow.data.arrays import images_and_labels
 from layerflow.errors import DataError
 from layerflow.memory import give_back
@@ -73,13 +72,13 @@ def require_no_stop(report: DataReport) -> None:
     _require_no_stop(report.name, report.findings)
 
 
-def require_classes(config: RetrainConfig, before: tuple[str, ...], now: tuple[str, ...]) -> None:
+def require_classes(config: ChecksConfig, name: str, before: tuple[str, ...], now: tuple[str, ...]) -> None:
     """Raise what ``require_no_stop`` will raise of the classes, where they are known before the images.
 
     Raises:
         DataError: If a class of the live version is gone, or one is new, at the level ``stop``.
     """
-    _require_no_stop(config.data.title, classes_since(config.checks, before, now))
+    _require_no_stop(name, classes_since(config, before, now))
 
 
 def _require_no_stop(name: str, findings: Iterable[Finding]) -> None:

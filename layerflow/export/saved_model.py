@@ -12,7 +12,6 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from layerflow import store
 from layerflow.checksums import DIGESTS, EXTRA, write_digests
-from layerflow.code_digest import code_digest
 from layerflow.data.arrays import images_and_labels
 from layerflow.models.networks import load_model
 from layerflow.models.predict import make_predictor, softmax, uses_xla
@@ -57,7 +56,7 @@ def export(trained: TrainedRef, data: DatasetRef, folder: Path) -> ExportRef:
         len(files),
         sum((target / name).stat().st_size for name in files),
     )
-    return ExportRef(digest=files[DIGESTS], code=code_digest(Path(__file__)), files=files)
+    return ExportRef(digest=files[DIGESTS], files=files)
 
 
 def _write_saved_model(network: keras.Model, data: DatasetRef, target: Path) -> None:

@@ -3,18 +3,18 @@
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from layerflow import user_code
 from layerflow.errors import ConfigError
-from layerflow.models.cnn import Cnn
-from layerflow.models.mlp import Mlp
 from layerflow.models.network_digest import digest_of
-from layerflow.models.resnet import Resnet
-from layerflow.models.vit import Vit
+from layerflow.models.networks import network_class
 from layerflow.records import DatasetRef, ModelRef
-from layerflow.settings.model import ModelConfig
+from layerflow.settings.model import MODELS, ModelConfig
+
+log = logging.getLogger(__name__)
 
 
 def make_model(config: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> keras.Model:
@@ -28,16 +28,12 @@ def make_model(config: ModelConfig, classes: int, image_shape: tuple[int, int, i
     """
     if user_code.is_own(config.name):
         return user_code.make(config.name, classes, image_shape, config.settings)
-    networks = {"mlp": Mlp, "cnn": Cnn, "resnet": Resnet, "vit": Vit}
-    network = networks[config.name](classes, **config.settings)
     try:
+        network = network_class(config.name)(classes, **config.settings)
         network.build((None, *image_shape))
-    except ValueError as error:  # such as patches that do not fit
+    except ValueError as error:  # such as patches that do not fit, or heads that do not divide the width
         raise ConfigError(f"{config.name} can't take images of shape {image_shape}: {error}") from error
     return network
-
-
-log = logging.getLogger(__name__)
 
 
 def build(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> ModelRef:
@@ -60,4 +56,13 @@ def build(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> Mod
         name=config.name,
         digest=digest_of(config.name, folder / "model.keras"),
         parameters=network.count_params(),
+        settings=_settings_of(network, config),
     )
+
+
+def _settings_of(network: keras.Model, config: ModelConfig) -> dict[str, Any]:
+    """Each setting that a network was made with, the defaults of its constructor too."""
+    if config.name not in MODELS:
+        return config.settings
+    made = network.get_config()
+    return {field: made[field] for field in MODELS[config.name]}

@@ -1,20 +1,23 @@
-"""The networks that ``model.name`` can name. Importing this package makes their saved files loadable."""
+"""The networks that ``model.name`` can name."""
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from layerflow import user_code
-from layerflow.models.cnn import Cnn
-from layerflow.models.mlp import Mlp
-from layerflow.models.resnet import Resnet
-from layerflow.models.vit import Vit
 
-__all__ = ["Cnn", "Mlp", "Resnet", "Vit", "load_model"]
+
+def network_class(name: str) -> Any:
+    """The class of one of layerflow's networks, such as ``layerflow.models.mlp.Mlp``; its saved files then load."""
+    return getattr(importlib.import_module(f"layerflow.models.{name}"), name.capitalize())
 
 
 def load_model(name: str, file: Path) -> keras.Model:
     """Load a saved network by the name under which it was made, not compiled."""
     if user_code.is_own(name):
         user_code.load_module(name)
+    else:
+        network_class(name)
     return keras.models.load_model(file, compile=False)

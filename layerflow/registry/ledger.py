@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from layerflow import json_file, store
 from layerflow.errors import DamagedError
 from layerflow.registry.layout import HIGHEST, RECEIPT, home, is_version
+from layerflow.registry.model_identity import former_identity, model_identity
 
 #: The copy is written first: it knows all that the ledger knows, and stands in for a damaged one.
 LEDGER, COPY = ".ledger.json", ".ledger.json.bak"
@@ -28,6 +29,7 @@ class Ledger(BaseModel):
     """What the versions that are there can't tell: numbers that were given, rolled-back models, published digests.
 
     ``published`` is none in the ledger of a layerflow that did not keep digests yet; the next publication adds them.
+    ``scheme`` 1 is of a layerflow whose identities of models had the code of the export in them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +37,7 @@ class Ledger(BaseModel):
     highest: int = Field(0, ge=0, le=HIGHEST)
     rolled_back: tuple[str, ...] = ()
     published: dict[int, Published] | None = None
+    scheme: int = Field(2, ge=1, le=2)
 
 
 def read_ledger(name: str) -> Ledger:
@@ -49,11 +52,31 @@ def read_ledger(name: str) -> Ledger:
 def ledger_and_file(name: str) -> tuple[Ledger, Path]:
     """``read_ledger``, and the file that it is from."""
     if found := read_either(home(name)):
-        return found
+        ledger, file = found
+        return _renewed(name, ledger), file
     folders = home(name).iterdir() if home(name).is_dir() else []
     if any(is_version(each.name) and _has_receipt(each) for each in folders):
         raise is_lost(home(name))  # an empty one would let a rolled-back model return
     return Ledger(), home(name) / LEDGER
+
+
+def _renewed(name: str, ledger: Ledger) -> Ledger:
+    """The ledger with today's identities in place of former ones, as far as the receipts of the versions tell them."""
+    if ledger.scheme == 2:
+        return ledger
+    today = dict[str, str]()
+    for folder in home(name).iterdir():
+        try:
+            receipt = json_file.read_json(folder / RECEIPT)
+            today[former_identity(receipt)] = model_identity(receipt)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no version, or one without a receipt
+            continue
+    published = ledger.published and {
+        number: entry.model_copy(update={"model": today.get(entry.model or "", entry.model)})
+        for number, entry in ledger.published.items()
+    }
+    rolled_back = tuple(today.get(model, model) for model in ledger.rolled_back)
+    return ledger.model_copy(update={"published": published, "rolled_back": rolled_back, "scheme": 2})
 
 
 def _has_receipt(folder: Path) -> bool:
@@ -111,7 +134,7 @@ def read_file(file: Path, digested: bool) -> Ledger:
     digest = content.pop("digest", None) if isinstance(content, dict) else None
     if digest != _digest(content) and (digested or digest is not None):
         raise ValueError(f"{file} does not have its digest")
-    return Ledger.model_validate(content)
+    return Ledger.model_validate({"scheme": 1, **content} if isinstance(content, dict) else content)
 
 
 def _digest(content: dict[str, Any]) -> str:

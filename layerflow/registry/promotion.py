@@ -18,7 +18,8 @@ from layerflow.records import ExportRef, Record
 from layerflow.registry import gate, layout, publishing, versions
 from layerflow.registry.gate import Verdict, below_floor, judge
 from layerflow.registry.ledger import read_ledger, write_ledger
-from layerflow.registry.receipt import Challenger, changes, identity, receipt_for
+from layerflow.registry.model_identity import model_identity
+from layerflow.registry.receipt import Challenger, changes, receipt_for
 from layerflow.settings.gate import GateConfig
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def promote(
         champion = versions.champion_of(name)
         theirs = versions.receipt_of(name, champion) if champion else None
         receipt = receipt_for(config, challenger, flow_run)
-        model = identity(receipt)
+        model = model_identity(receipt)
         damage = versions.damage(name, champion) if champion else None
         verdict, comparison = _decide(config, challenger, model, champion, theirs, damage)
         verdict = verdict._replace(reason=mask(verdict.reason))  # a forced one repeats what its user wrote
@@ -116,7 +117,7 @@ def _decide(
             f"Evaluation and verification must agree on the model that is to be published; {differs}. Delete "
             f"{store.path(evaluation.folder)} and re-run the command.",
         ), None
-    if champion and theirs and not damage and identity(theirs) == model:
+    if champion and theirs and not damage and model_identity(theirs) == model:
         return Verdict("unchanged", f"version {champion} is this very model"), None
     if floor := below_floor(rules, evaluation, verified):
         return Verdict("kept_below_floor", floor), None

@@ -13,11 +13,9 @@ from typing import Any
 from layerflow import checksums, store
 from layerflow.checksums import DIGESTS, write_digests
 from layerflow.errors import DamagedError, RegistryError
-from layerflow.registry.layout import HIGHEST, home, is_version
-from layerflow.registry.layout import RECEIPT as RECEIPT
-from layerflow.registry.layout import REPORT as REPORT
+from layerflow.registry.layout import HIGHEST, RECEIPT, REPORT, home, is_version
 from layerflow.registry.ledger import Ledger, Published, read_ledger, write_ledger
-from layerflow.registry.receipt import identity as identity
+from layerflow.registry.model_identity import model_identity
 from layerflow.registry.versions import model_digest, numbers, predecessor
 
 log = logging.getLogger(__name__)
@@ -84,7 +82,7 @@ def publish(name: str, version: int, source: Path, receipt: dict[str, Any], repo
         (staging / RECEIPT).write_text(json.dumps(receipt, indent=2))
         if report is not None:
             (staging / REPORT).write_text(report, encoding="utf-8")
-        entry = Published(sums=write_digests(staging)[DIGESTS], model=identity(receipt))
+        entry = Published(sums=write_digests(staging)[DIGESTS], model=model_identity(receipt))
         store.sync(staging)
         # Before the version appears: a version without its digest in the ledger is not one.
         published = {**(ledger.published or {}), version: entry}

@@ -104,15 +104,6 @@ def read(file: Path) -> dict[str, Any]:
     return found
 
 
-def identity(receipt: dict[str, Any]) -> str:
-    """Which model a receipt is of: SHA-256 of network, weights, classes, and of the code that makes them answer.
-
-    Not of the files: a model that was exported again, after its folder was deleted, has other bytes and is the same.
-    """
-    made = [receipt["trained"]["digest"], receipt["export"].get("code", ""), *receipt["data"]["classes"]]
-    return hashlib.sha256(json.dumps(made).encode()).hexdigest()
-
-
 def damage(folder: Path) -> str | None:
     """What of a published version is not as its list of digests and its receipt say, or nothing.
 
@@ -192,9 +183,9 @@ def receipt_for(config: RetrainConfig, challenger: Challenger, flow_run: str) ->
         "version": None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "flow_run": flow_run,
-        "config": {**config.model_dump(mode="json"), "model": {"name": config.model.name, **config.model.settings}},
+        "config": {**config.model_dump(mode="json"), "model": {"name": config.model.name, **challenger.model.settings}},
         "seed": config.training.seed,
-        "code": code_digest(Path(__file__).resolve().parent.parent / "training" / "train.py"),
+        "code": code_digest("layerflow.training.train"),
         "versions": {
             "python": platform.python_version(),
             **{library: importlib.metadata.version(library) for library in _LIBRARIES},

@@ -9,7 +9,7 @@ from layerflow.export import verification
 from layerflow.outcomes import RolledBack
 from layerflow.registry import layout, publishing, versions
 from layerflow.registry.ledger import read_ledger, write_ledger
-from layerflow.registry.receipt import identity
+from layerflow.registry.model_identity import model_identity
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
         receipt = versions.receipt_of(name, target)
         if receipt is None:
             raise RegistryError(f"Version {target} of {name} must carry its receipt to be restored. It has none.")
-        digest, unwanted = identity(receipt), _model_of(name, champion)
+        digest, unwanted = model_identity(receipt), _model_of(name, champion)
         version = publishing.next_version(name)
         # Before the version appears: whatever kills this process, the unwanted model is not published again.
         ledger = read_ledger(name)

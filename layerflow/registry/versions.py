@@ -27,7 +27,7 @@ from layerflow.registry.ledger import (
     read_either,
     read_ledger,
 )
-from layerflow.registry.receipt import identity
+from layerflow.registry.model_identity import model_identity
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ def model_digest(name: str, version: int) -> str | None:
     if entry and entry.model:
         return entry.model
     receipt = receipt_of(name, version)
-    return identity(receipt) if receipt else None
+    return model_identity(receipt) if receipt else None
 
 
 def predecessor(name: str) -> int | None:

@@ -8,13 +8,12 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Positiv
 from layerflow.errors import did_you_mean
 from layerflow.settings.fields import Group, name_or_form, own_module
 
-_AUGMENTATION: dict[str, Any] = {"shift": 0, "flip": False}
-#: The networks, and the settings that each takes, with their defaults.
-MODELS: dict[str, dict[str, Any]] = {
-    "mlp": {"hidden": (64,), "dropout": 0.0, **_AUGMENTATION},
-    "cnn": {"width": 32, "dropout": 0.5, **_AUGMENTATION},
-    "resnet": {"width": 16, "depth": 1, **_AUGMENTATION},
-    "vit": {"width": 64, "depth": 4, "heads": 4, "patch_size": 4, "dropout": 0.1, **_AUGMENTATION},
+#: The networks, and the settings that each takes; their defaults are those of its constructor.
+MODELS = {
+    "mlp": ("hidden", "dropout", "shift", "flip"),
+    "cnn": ("width", "dropout", "shift", "flip"),
+    "resnet": ("width", "depth", "shift", "flip"),
+    "vit": ("width", "depth", "heads", "patch_size", "dropout", "shift", "flip"),
 }
 
 
@@ -69,19 +68,18 @@ class ModelConfig(Group):
 
     @model_validator(mode="after")
     def _takes_only_its_own(self) -> Self:
-        known = MODELS.get(self.name, {"options": None})
+        known = MODELS.get(self.name, ("options",))
         for field in type(self).model_fields:
             if field != "name" and field not in known and getattr(self, field) is not None:
                 raise ValueError(f"settings of {self.name}, which are {', '.join(known)}; {field} is none of them")
-        settings = self.settings
-        if "heads" in settings and settings["width"] % settings["heads"]:
-            raise ValueError(f"heads that divide width; {settings['heads']} does not divide {settings['width']}")
+        if self.heads and self.width and self.width % self.heads:
+            raise ValueError(f"heads that divide width; {self.heads} does not divide {self.width}")
         return self
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the network is made with: each setting that it takes, or its default."""
+        """What the network is made with; where a setting is not given, its constructor has the default."""
         if self.name not in MODELS:
             return self.options or {}
         given = {field: getattr(self, field) for field in MODELS[self.name]}
-        return {**MODELS[self.name], **{field: value for field, value in given.items() if value is not None}}
+        return {field: value for field, value in given.items() if value is not None}

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from layerflow import store, user_code
+from layerflow import store
 from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
+from layerflow.models.network_code import network_code
 from layerflow.outcomes import StudyRef, Trial
 from layerflow.records import DatasetRef
 from layerflow.sweeps.space import Space, as_text, comparable
@@ -34,16 +35,14 @@ log = logging.getLogger(__name__)
 _STARTUP_TRIALS = 5
 #: What Optuna raises at a line that is JSON and makes no sense; it checks none.
 _REFUSED = (LookupError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError)
-_LAYERFLOW = Path(__file__).resolve().parent.parent
 #: Optuna's states, in our words.
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "running"}
 
 
 def study_of(config: RetrainConfig, space: Space, data: DatasetRef) -> StudyRef:
     """Where the trials of this sweep lie: under the digest of all that decides their figures."""
-    code = [code_digest(_LAYERFLOW / name) for name in ("models/build.py", "training/train.py")]
-    if user_code.is_own(config.model.name):
-        code.append(user_code.code_of(config.model.name))
+    modules = ("layerflow.models.build", "layerflow.training.train")
+    code = [*map(code_digest, modules), network_code(config.model.name)]
     content = [comparable(config), data.digest, space, code]
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
     return StudyRef(

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ class Checkpoint:
         self.found = slots[-1][0]
         self.age = self.found[1]["age"] if self.found else 0
         self._files = [file for _, file in slots]
+
+    def discard(self) -> None:
+        """Remove it: the training that it is of begins anew."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def save(self, arrays: dict[str, np.ndarray], state: dict[str, Any]) -> None:
         """Write into the older slot; the newer stays as it is until this one is whole and on the disk.

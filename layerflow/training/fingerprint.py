@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 from layerflow.code_digest import code_digest
+from layerflow.models.network_code import network_code
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
@@ -28,6 +28,7 @@ def fingerprint_of(
         machine.arithmetic,
         model.digest,
         data.digest,
-        code_digest(Path(__file__).with_name("train.py")),
+        code_digest("layerflow.training.train"),
+        network_code(model.name),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

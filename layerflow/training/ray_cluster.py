@@ -172,7 +172,7 @@ def report(place: Place, probe: Path) -> dict[str, str]:
     place.enter()
     found = {"python": platform.python_version()}
     found |= {library: importlib.metadata.version(library) for library in place.libraries}
-    found["layerflow's code"] = code_digest(Path(__file__).with_name("train.py"))
+    found["layerflow's code"] = code_digest("layerflow.training.train")
     if user_code.is_own(place.network):
         found[f"the code of {place.network}"] = user_code.code_of(place.network)
     found["probe"] = probe.read_text() if probe.exists() else ""

@@ -10,6 +10,7 @@ from layerflow import devices, store
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
+from layerflow.training.checkpoint import checkpoint_of
 from layerflow.training.fingerprint import fingerprint_of
 from layerflow.training.session import train_here
 
@@ -23,6 +24,7 @@ def train(
     folder: Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     machine: DevicesConfig = DevicesConfig(),  # noqa: B008  (frozen)
+    anew: bool = False,
 ) -> TrainedRef:
     """Train ``model`` and write ``model.keras``, with the weights of its best epoch, computing in float32.
 
@@ -38,6 +40,7 @@ def train(
             With several workers they are called in this process, where no network is: they can watch, not stop.
         machine: How each of several workers sets up its devices; for one, the caller has. Its threads, where they are
             set, and whether it is deterministic are part of the fingerprint.
+        anew: Whether to begin at the first epoch even where there is a checkpoint.
 
     Raises:
         NonFiniteLossError: As soon as a step's loss is infinite or not a number; the last checkpoint is kept.
@@ -48,6 +51,8 @@ def train(
     """
     fingerprint = fingerprint_of(config, model, data, machine)
     with store.locked(f"training-{fingerprint}"):
+        if anew:
+            checkpoint_of(fingerprint, config.epochs).discard()
         if config.workers > 1:
             from layerflow.training.ray_driver import train_on_ray
 

@@ -21,7 +21,7 @@ from layerflow.errors import DamagedError, RegistryError, VerificationError
 from layerflow.export import verification
 from layerflow.registry import layout, publishing, versions
 from layerflow.registry.ledger import read_ledger
-from layerflow.registry.receipt import identity
+from layerflow.registry.model_identity import model_identity
 from layerflow.registry.rollback import roll_back, target_of
 
 NAME = "mlp-digits"
@@ -311,7 +311,7 @@ def test_a_receipt_of_absurd_size_is_not_read() -> None:
 
 def test_a_model_is_known_by_the_ledger_when_its_receipt_is_lost() -> None:
     publish("one")
-    bad = identity(receipt_in(publish("two")))
+    bad = model_identity(receipt_in(publish("two")))
     (layout.home(NAME) / "2" / layout.RECEIPT).write_text("no receipt")
     assert roll_back(NAME).restored == 1
     assert read_ledger(NAME).rolled_back == (bad,), "the next run must not publish it again"
@@ -330,7 +330,7 @@ def test_a_model_that_nothing_identifies_is_not_rolled_back_silently() -> None:
 def test_a_receipt_that_claims_to_be_of_another_model_does_not_hide_the_bad_one() -> None:
     publish("one")
     folder = publish("two")
-    bad = identity(receipt_in(folder))
+    bad = model_identity(receipt_in(folder))
     receipt = receipt_in(folder)
     receipt["trained"]["digest"] = "innocent"
     write_receipt(folder, receipt)

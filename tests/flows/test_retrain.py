@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
 import tasks
 from cli.run import _is_exported
@@ -22,7 +23,7 @@ from layerflow.errors import ConfigError
 from layerflow.outcomes import Retrained
 from layerflow.records import ModelRef
 from layerflow.settings.training import TrainingConfig
-from layerflow.training import train
+from layerflow.training import session
 from tasks import policy
 from tasks.trials.run_trial import run_trial
 
@@ -81,7 +82,7 @@ def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monke
     def fail(*args: object) -> None:
         raise AssertionError("a training step ran")
 
-    monkeypatch.setattr(train, "Engine", fail)
+    monkeypatch.setattr(session, "Engine", fail)
     state = retrain(RetrainConfig(), return_state=True)
     again = state.result()
     (card,) = cards_of(state.state_details.flow_run_id).values()
@@ -140,6 +141,36 @@ def test_another_seed_trains_anew_and_loads_nothing_anew(first_run: Retrained) -
     assert runs["train_model"].state_name == "Completed"
     assert state.result().promotion.status == "kept"
     assert state.result().promotion.version == first_run.promotion.version
+
+
+def test_everything_is_made_anew_where_prefect_is_told_to_refresh(
+    first_run: Retrained, session_store: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real server, for the switch is Prefect's: every step runs, trains from the first epoch, ends the same."""
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    before = (session_store / first_run.trained.folder / "record.json").stat().st_mtime_ns
+    with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
+        state = retrain(RetrainConfig(), return_state=True)
+    again = state.result()
+    states = {name: run.state_name for name, run in task_runs(state.state_details.flow_run_id).items()}
+    assert states == dict.fromkeys(STEPS, "Completed") | {"promote_model": "Unchanged"}
+    assert (session_store / again.trained.folder / "record.json").stat().st_mtime_ns != before
+    assert again.trained.digest == first_run.trained.digest
+    assert again.promotion.code == "unchanged"
+    assert "epoch 1/" in caplog.text
+    assert "resuming" not in caplog.text
+    assert "train_model runs: everything is to be made anew" in caplog.text
+
+
+def test_the_log_says_why_a_step_runs(
+    first_run: Retrained, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the session's server: another number of epochs trains anew, and nothing before it."""
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    retrain(RetrainConfig.model_validate({"training": {"epochs": 2}}))
+    assert "train_model runs: training.epochs changed from 50 to 2" in caplog.text
+    assert "evaluate_model runs: trained changed" in caplog.text
+    assert "load_data runs" not in caplog.text
 
 
 def test_a_deleted_artifact_is_made_again_and_what_follows_stays_cached(first_run: Retrained) -> None:

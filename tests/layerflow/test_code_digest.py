@@ -1,4 +1,4 @@
-"""The digest of the code that a step runs."""
+"""The code that a step runs, as digests."""
 
 import shutil
 from pathlib import Path
@@ -7,6 +7,9 @@ import pytest
 
 from layerflow import code_digest
 
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = ("load_data", "validate_data", "build_model", "train_model", "evaluate_model", "export_model", "verify_export")
+
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -14,66 +17,180 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for room in ("layerflow", "layers", "tasks"):
         (tmp_path / room).mkdir()
         (tmp_path / room / "__init__.py").write_text("")
-    (tmp_path / "layerflow" / "used.py").write_text("from layers import deep\nX = 1  # a comment\n")
-    (tmp_path / "layers" / "deep.py").write_text("Y = 1\n")
+    (tmp_path / "layerflow" / "used.py").write_text("from layers import Deep\nX = 1  # a comment\n")
+    (tmp_path / "layers" / "__init__.py").write_text("from layers.deep import Deep\nfrom layers.other import Other\n")
+    (tmp_path / "layers" / "deep.py").write_text("class Deep:\n    Y = 1\n")
+    (tmp_path / "layers" / "other.py").write_text("class Other:\n    Y = 1\n")
     (tmp_path / "layerflow" / "unused.py").write_text("Z = 1\n")
     (tmp_path / "tasks" / "step.py").write_text("def step():\n    from layerflow.used import X\n")
     monkeypatch.setattr(code_digest, "_ROOT", tmp_path)
-    monkeypatch.setattr(code_digest, "_ROOMS", [tmp_path / "layerflow", tmp_path / "layers"])
     return tmp_path
 
 
-def digest(project: Path) -> str:
-    code_digest.code_digest.cache_clear()
-    return code_digest.code_digest(project / "tasks" / "step.py")
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of layerflow, whose code is that of the steps while the test runs."""
+    for room in ("layerflow", "layers", "tasks"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code_digest, "_ROOT", tmp_path)
+    return tmp_path
+
+
+def digest(module: str = "tasks.step") -> str:
+    return code_digest.code_digest(module)
+
+
+def digests() -> dict[str, str]:
+    """Of each step, and of each network."""
+    networks = [f"layerflow.models.{name}" for name in ("mlp", "cnn", "resnet", "vit")]
+    return {name.rpartition(".")[2]: digest(name) for name in [*(f"tasks.{step}" for step in STEPS), *networks]}
+
+
+def changed(before: dict[str, str]) -> set[str]:
+    return {name for name, now in digests().items() if now != before[name]}
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    write(file, text.replace(old, new))
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file of code, and forget what was known of it."""
+    file.write_text(text)
+    for known in (code_digest._parsed, code_digest._digest, code_digest._reached):
+        known.cache_clear()
 
 
 @pytest.mark.parametrize("file", ["layerflow/used.py", "layers/deep.py"])
 def test_a_change_in_code_that_the_step_reaches_changes_it(project: Path, file: str) -> None:
-    before = digest(project)
-    (project / file).write_text((project / file).read_text().replace("1", "2"))
-    assert digest(project) != before
+    before = digest()
+    edit(project / file, "1", "2")
+    assert digest() != before
 
 
-def test_a_comment_or_code_that_the_step_does_not_reach_leaves_it(project: Path) -> None:
-    before = digest(project)
-    (project / "layerflow" / "used.py").write_text("from layers import deep\n\n\nX = 1\n")
-    (project / "layerflow" / "unused.py").write_text("Z = 2\n")
-    (project / "tasks" / "step.py").write_text("def step():\n    from layerflow.used import X\n    retries = 5\n")
-    assert digest(project) == before
+@pytest.mark.parametrize("file", ["layerflow/unused.py", "layers/other.py"])
+def test_code_that_the_step_does_not_reach_leaves_it(project: Path, file: str) -> None:
+    before = digest()
+    edit(project / file, "1", "2")
+    assert digest() == before
+
+
+def test_a_comment_and_the_policy_of_the_task_leave_it(project: Path) -> None:
+    before = digest()
+    edit(project / "layerflow" / "used.py", "X = 1  # a comment", "\n\nX = 1")
+    edit(project / "tasks" / "step.py", "import X\n", "import X\n    retries = 5\n")
+    assert digest() == before
+
+
+TOLD = '''
+"""A module."""
+from typing import TYPE_CHECKING
+from pydantic import BaseModel, Field
+if TYPE_CHECKING:
+    from layerflow import unused
+
+class Settings(BaseModel):
+    """Settings."""
+    epochs: int = Field(5, description="How many.")
+
+def check(value: int) -> int:
+    """Check it."""
+    log.info("checking %d", value)
+    if value < 0:
+        raise ValueError(f"It must not be negative. Received: {value}")
+    return value
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("A module.", "Another module."),
+        ("Settings.", "The settings."),
+        ("How many.", "Most epochs."),
+        ("Check it.", "See that it is right."),
+        ("value: int) -> int", "value: float) -> float"),
+        ("checking %d", "looking at %d"),
+        ("It must not be negative. Received: {value}", "Expected 0 or more, received {value}; raise it"),
+        ("from layerflow import unused", "from layerflow import used"),
+    ],
+)
+def test_what_only_people_read_does_not_count(project: Path, old: str, new: str) -> None:
+    used = project / "layerflow" / "used.py"
+    write(used, TOLD)
+    before = digest()
+    edit(used, old, new)
+    assert digest() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Field(5", "Field(6"),
+        ("epochs: int", "epochs: float"),
+        ("ValueError", "TypeError"),
+        ("value < 0", "value < 1"),
+        ("return value", 'return "a text"'),
+    ],
+)
+def test_what_the_step_executes_counts(project: Path, old: str, new: str) -> None:
+    used = project / "layerflow" / "used.py"
+    write(used, TOLD)
+    before = digest()
+    edit(used, old, new)
+    assert digest() != before
 
 
 def test_it_is_the_same_in_another_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = digest(project)
+    before = digest()
     other = project.with_name(f"{project.name}-other")
     shutil.copytree(project, other)
     monkeypatch.setattr(code_digest, "_ROOT", other)
-    monkeypatch.setattr(code_digest, "_ROOMS", [other / "layerflow", other / "layers"])
-    assert digest(other) == before
+    assert digest() == before
 
 
-def test_training_depends_on_the_layers_and_loading_does_not() -> None:
-    tasks = Path(__file__).resolve().parents[2] / "tasks"
-    code_digest.code_digest.cache_clear()
-    assert code_digest.code_digest(tasks / "train_model.py") != code_digest.code_digest(tasks / "load_data.py")
+def test_a_docstring_and_an_error_message_of_layerflow_change_no_step(copy: Path) -> None:
+    before = digests()
+    edit(copy / "layerflow" / "training" / "engine.py", '"""The training loop itself', '"""The loop of training')
+    edit(copy / "layerflow" / "training" / "session.py", "The loss must stay finite.", "The loss has to stay finite.")
+    assert changed(before) == set()
 
 
-@pytest.mark.parametrize("file", ["verifier/graph.py", "verification.py"])
-def test_a_stricter_verifier_verifies_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
-    root = Path(__file__).resolve().parents[2]
-    for room in ("layerflow", "layers", "tasks"):
-        shutil.copytree(root / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(code_digest, "_ROOT", tmp_path)
-    monkeypatch.setattr(code_digest, "_ROOMS", [tmp_path / "layerflow", tmp_path / "layers"])
+def test_an_edit_of_the_reading_of_data_trains_nothing_anew(copy: Path) -> None:
+    before = digests()
+    edit(copy / "layerflow" / "data" / "load.py", "_BATCH_BYTES = 2**23", "_BATCH_BYTES = 2**22")
+    edit(
+        copy / "layerflow" / "data" / "image_folder.py",
+        "_PART, _PART_BYTES = 32, 2**22",
+        "_PART, _PART_BYTES = 16, 2**22",
+    )
+    assert changed(before) == {"load_data"}
 
-    def digests() -> list[str]:
-        code_digest.code_digest.cache_clear()
-        return [
-            code_digest.code_digest(tmp_path / "tasks" / f"{step}.py") for step in ("verify_export", "export_model")
-        ]
 
-    verifying, exporting = digests()
-    changed = tmp_path / "layerflow" / "export" / file
-    changed.write_text(changed.read_text() + "\nSTRICTER = True\n")
-    assert digests()[0] != verifying
-    assert digests()[1] == exporting
+def test_a_layer_counts_for_the_networks_that_have_it(copy: Path) -> None:
+    before = digests()
+    edit(copy / "layers" / "gelu.py", "import keras\n", "import keras\n\nA_CONSTANT = 1\n")
+    assert changed(before) == {"vit"}
+
+
+def test_a_network_counts_for_itself(copy: Path) -> None:
+    before = digests()
+    edit(copy / "layerflow" / "models" / "cnn.py", "4 * width", "5 * width")
+    assert changed(before) == {"cnn"}
+
+
+def test_a_setting_of_the_gate_and_a_field_of_a_decision_change_no_step(copy: Path) -> None:
+    before = digests()
+    edit(copy / "layerflow" / "settings" / "gate.py", "        0.005, ge=0", "        0.006, ge=0")
+    edit(copy / "layerflow" / "outcomes.py", "    accuracy: float\n", "    accuracy: float\n    more: int = 0\n")
+    assert changed(before) == set()
+
+
+@pytest.mark.parametrize("file", ["verifier/graph.py", "verifier/answer.py", "verification.py"])
+def test_a_stricter_verifier_verifies_again_and_trains_nothing_anew(copy: Path, file: str) -> None:
+    before = digests()
+    program = copy / "layerflow" / "export" / file
+    write(program, program.read_text() + "\nSTRICTER = True\n")
+    assert changed(before) == {"verify_export"}

@@ -1,0 +1,15 @@
+"""Which code a network is made of, beside the code of whoever makes and trains it."""
+
+from layerflow import user_code
+from layerflow.code_digest import code_digest
+
+
+def network_code(name: str) -> str:
+    """SHA-256 of the code of the network ``name``: of its module and its layers, or of the user's package.
+
+    What makes and loads networks imports one by its name, so that none is in the key of another's steps.
+
+    Raises:
+        ConfigError: If it is a user's, and there is no such package.
+    """
+    return user_code.code_of(name) if user_code.is_own(name) else code_digest(f"layerflow.models.{name}")

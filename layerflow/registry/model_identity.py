@@ -1,0 +1,23 @@
+"""Which model a version holds, whatever exported it."""
+
+import hashlib
+import json
+from typing import Any
+
+
+def model_identity(receipt: dict[str, Any]) -> str:
+    """SHA-256 of the network, its weights and its classes, by which the ledger knows a model.
+
+    Not of the files, nor of the code that exported it: a model that is made again, by a later layerflow too, is the
+    same, so that a rolled-back one stays rolled back.
+    """
+    return _digest([receipt["trained"]["digest"], *receipt["data"]["classes"]])
+
+
+def former_identity(receipt: dict[str, Any]) -> str:
+    """What ledgers had in its place before: the code of the export was a part of it."""
+    return _digest([receipt["trained"]["digest"], receipt["export"].get("code", ""), *receipt["data"]["classes"]])
+
+
+def _digest(made: list[str]) -> str:
+    return hashlib.sha256(json.dumps(made).encode()).hexdigest()

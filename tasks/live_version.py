@@ -1,0 +1,9 @@
+"""What is known of the version in service."""
+
+from layerflow.records import DatasetRef, Profile
+from layerflow.registry import versions
+
+
+def data_in_service(name: str, data: DatasetRef) -> Profile | None:
+    """What the data were like on which the model in service was trained, if there is one that was trained on others."""
+    return versions.profile_in_service(name, data.digest)
