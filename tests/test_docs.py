@@ -84,7 +84,9 @@ def anchors(document: Path) -> set[str]:
 
 def dead_links(document: Path) -> list[str]:
     """The links to files and headings that are not there."""
-    links = re.findall(r"\]\((?!https?:)([^)\s#]*)(?:#([^)\s]*))?\)", document.read_text())
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\((?!https?:)([^)\s#]*)(?:#([^)\s]*))?\)", text)
+    links += [(picture, "") for picture in re.findall(r'\bsrc(?:set)?="([^"]*)"', text)]
     dead = []
     for target, anchor in links:
         file = document.parent / target if target else document
@@ -101,12 +103,13 @@ def test_links_lead_somewhere(document: str) -> None:
 def test_a_link_to_a_lost_heading_or_file_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "# What `was` tried, and not\n\n```sh\n# no heading\n```\n[a](#what-was-tried-and-not) [b](#no-heading)"
+        "# What `was` tried, and not\n\n```sh\n# no heading\nx[0](y)\n```\n"
+        '[a](#what-was-tried-and-not) [b](#no-heading) <img src="lost.png">'
     )
     (tmp_path / "other.md").write_text(
         "[c](page.md#what-was-tried-and-not) [d](page.md#lost) [e](lost.md#x) [f](page.md)"
     )
-    assert dead_links(page) == ["#no-heading"]
+    assert dead_links(page) == ["#no-heading", "lost.png#"]
     assert dead_links(tmp_path / "other.md") == ["page.md#lost", "lost.md#x"]
 
 
@@ -130,21 +133,20 @@ def commands(text: str) -> list[tuple[list[str], str | None]]:
     return found
 
 
-#: Every command of the README, with the reason not to run it.
-README = commands((ROOT / "README.md").read_text())
-
-
 def arguments_of(words: list[str]) -> tuple[str, list[str]]:
     """The program that the words start, without its folder and what is set before it, and its arguments."""
     words = words[next(at for at, word in enumerate(words) if "=" not in word) :]
     return words[0].rpartition("/")[2], words[1:]
 
 
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_of_the_documents_is_one_that_there_is(document: str) -> None:
     from cli.commands import app
 
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)
     for words, _ in commands((ROOT / document).read_text()):
         program, arguments = arguments_of(words)
         if program == "layerflow":
@@ -153,50 +155,68 @@ def test_every_command_of_the_documents_is_one_that_there_is(document: str) -> N
             assert arguments[0] in targets, arguments
 
 
-def output_of(document: str, command: str) -> list[str]:
-    """What the document shows below the command."""
-    block = re.search(rf"^\$ {re.escape(command)}\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
-    assert block, command
-    return block[1].splitlines()
+def to_run() -> list[list[str]]:
+    """The commands of all documents that are not excluded, each once, in an order in which each finds what it needs.
+
+    `make run` publishes the first version and `--config` the second. What publishes a model of another name comes last:
+    `report` and `rollback` ask which, where there are several.
+    """
+    assert re.search(r"^run: .*\n\t\$\(VENV\)/bin/layerflow retrain$", MAKEFILE, re.M), "what make run runs"
+    chosen: list[list[str]] = []
+    for document in DOCUMENTS:
+        for words, why in commands((ROOT / document).read_text()):
+            program, arguments = arguments_of(words)
+            line = ["layerflow", "retrain"] if (program, arguments) == ("make", ["run"]) else [program, *arguments]
+            if why is None and line not in chosen:
+                chosen.append(line)
+    first, last = ["layerflow", "retrain"], {"--model.name", "--data.path"}
+    return sorted(chosen, key=lambda line: (bool(last & set(line)), line != first, "--config" not in line))
 
 
-def labels(lines: list[str]) -> list[str]:
-    """The steps and facts that a run's output tells, in order, without their figures."""
-    return [found[1] for line in lines if (found := re.match(r"(?:│ )?(\w+(?: \w+)?)(?: {2,}| +│)", line))]
+def outputs(text: str) -> list[tuple[str, list[str]]]:
+    """Each command of a document below which its output is shown, and the lines of it."""
+    found = []
+    for block in re.findall(r"^```console\n(.*?)^```$", text, re.M | re.S):
+        found += re.findall(r"^\$ (.*)\n((?:[^$].*\n)+)", block, re.M)
+    return [(command, shown.splitlines()) for command, shown in found if not command.endswith("\\")]
+
+
+def without_figures(line: str) -> str:
+    """A line of output with a mark in place of each number, and of the folder of the store."""
+    line = re.sub(r"\S*/store/", "…/store/", " ".join(line.split()))
+    return re.sub(r"\d[\d.]*(e[-+]\d+)?", "#", line)
+
+
+def test_a_line_of_output_is_compared_but_for_its_figures() -> None:
+    known = without_figures("live  version 1: /tmp/x/store/models/a/1 (0.94 to 2.4e-07)  ")
+    assert known == without_figures("live version 22: …/store/models/a/22 (0.1 to 1)")
+    assert known != without_figures("live version 22: …/store/models/b/22 (0.1 to 1)")
 
 
 # In a process of its own, because these commands are run in a folder of their own; in one, because each has to import
 # TensorFlow otherwise.
 @pytest.mark.usefixtures("on_the_server")
-def test_the_commands_of_the_readme_run_and_make_run_says_what_it_shows(tmp_path: Path) -> None:
+def test_the_commands_of_the_documents_run_and_say_what_is_shown(tmp_path: Path) -> None:
+    readme, data = (ROOT / "README.md").read_text(), (ROOT / "docs" / "data.md").read_text()
     nets = next(block for _, block in BLOCKS if block.startswith("# mynets/nets.py\n"))
     (tmp_path / "mynets").mkdir()
     (tmp_path / "mynets" / "nets.py").write_text(nets)
-    (tmp_path / "nightly.yaml").write_text("training: {epochs: 2}\ngate: {force: there must be a second version}\n")
+    nightly = re.search(r"^```yaml\n(# nightly\.yaml\n.*?)^```$", data, re.M | re.S)
+    assert nightly
+    (tmp_path / "nightly.yaml").write_text(f"{nightly[1]}gate: {{force: there must be a second version}}\n")
     random = np.random.default_rng(0)
     for name, brightest in (("cat", 60), ("dog", 255)):
         (tmp_path / "pets" / "train" / name).mkdir(parents=True)
         for number in range(60):
             image = Image.fromarray(random.integers(0, brightest, (40, 30, 3), np.uint8))
             image.save(tmp_path / "pets" / "train" / name / f"{number}.png")
-    custom = commands(DOC)[-1][0]
-    assert "mynets.nets:MyNet" in custom
-    (_, why), *others = README
-    assert why is None, "make run is `layerflow retrain`"
-    # What publishes a model of another name comes last: `report` and `rollback` ask which, where there are several.
-    chosen = sorted((words for words, why in others if why is None), key=lambda words: "--model.name" in words)
-    lines = [["layerflow", "retrain"], *chosen, custom]
-    driver = [sys.executable, str(ROOT / "tests" / "programs" / "commands.py")]
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", readme, re.M | re.S)
+    lines = [*to_run(), ["python", "-c", snippet]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "BROWSER": "true", "COLUMNS": "200"}
     environment.pop("LAYERFLOW_STORE")
     done = subprocess.run(
-        driver,
-        input=json.dumps(
-            [
-                [program, *(each.replace("~", str(tmp_path)) for each in arguments)]
-                for program, arguments in map(arguments_of, lines)
-            ]
-        ),
+        [sys.executable, str(ROOT / "tests" / "programs" / "commands.py")],
+        input=json.dumps([[each.replace("~", str(tmp_path)) for each in line] for line in lines]),
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -206,10 +226,16 @@ def test_the_commands_of_the_readme_run_and_make_run_says_what_it_shows(tmp_path
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answers = json.loads(done.stdout.splitlines()[-1])
-    assert len(answers) == len(lines) >= 9
+    assert len(answers) == len(lines) > 15
     for words, (status, out, err) in zip(lines, answers, strict=True):
         assert status == 0, f"{shlex.join(words)}: {out[-1000:]}{err[-2000:]}"
-    shown = labels(output_of((ROOT / "README.md").read_text(), "make run"))
-    assert (shown[0], shown[7], shown[-3]) == ("load_data", "promote_model", "latency"), "the labels are read"
-    assert labels(answers[0][1].splitlines())[: len(shown)] == shown
+    said = {shlex.join(line): out for line, (_, out, _) in zip(lines, answers, strict=True)}
+    shown = [each for document in DOCUMENTS for each in outputs((ROOT / document).read_text())]
+    assert [command for command, _ in shown] == ["make run", "layerflow models verify"]
+    for command, expected in shown:
+        output = said["layerflow retrain" if command == "make run" else command]
+        missing = {without_figures(line) for line in expected} - {without_figures(line) for line in output.splitlines()}
+        assert not missing, output
+    (answer,) = re.findall(r"# (\[.*\])$", snippet, re.M)
+    assert said[shlex.join(lines[-1])].strip() == answer
     assert (tmp_path / "store" / "models" / "MyNet-digits" / "1").is_dir()
