@@ -12,31 +12,31 @@ _WORDS: dict[Code, str] = {
     "promoted_better": "Published: significantly better than the live version.",
     "promoted_not_worse": "Published: not worse than the live version, within noise and margin.",
     "promoted_not_comparable": "Published: it meets the floors, and the live version can't be compared with it.",
-    "promoted_forced": "Published by force, against the comparison.",
+    "promoted_forced": "Published by force, against the result of the comparison.",
     "kept_worse": "Not published: worse than the live version.",
-    "kept_within_noise": "Not published: not better than noise explains.",
+    "kept_within_noise": "Not published: no better than noise explains.",
     "kept_below_floor": "Not published: below a floor.",
     "kept_too_slow": "Not published: too slow.",
     "kept_not_comparable": "Not published: it can't be compared with the live version.",
-    "kept_rolled_back": "Not published: this very model was rolled back.",
-    "unchanged": "Nothing to do: this very model is live.",
+    "kept_rolled_back": "Not published: this exact model was rolled back.",
+    "unchanged": "Nothing to do: this exact model is live.",
     "refused_unverified": "Refused: it was not verified.",
 }
-_BY_FORCE = 'To publish it nevertheless, re-run with `--gate.force "your reason"`.'
+_BY_FORCE = 'To publish it anyway, re-run with `--gate.force "your reason"`.'
 _FLOORS_ONLY = "To let the floors alone decide, re-run with `--gate.not_comparable floors_only`"
-_COMPARABLE = "To keep models comparable, keep the test images: a `test/` folder of their own does."
+_COMPARABLE = "To keep models comparable, keep the same test images in a `test/` folder."
 #: What to do about a model that was not published.
 _NEXT: dict[Code, str] = {
-    "kept_worse": "Look for the cause in what changed and in the confusion matrix, or try other settings with "
+    "kept_worse": "Look for the cause in the changes and in the confusion matrix, or try other settings with "
     f"`layerflow sweep`. {_BY_FORCE}",
     "kept_within_noise": "More test images make a smaller gain significant. `--gate.rule not_worse` publishes a model "
     f"that is as good as the live version. {_BY_FORCE}",
     "kept_below_floor": "Train longer, add images of the worst classes, or lower the floor that the reason names. "
-    "`gate.force` passes no floor.",
-    "kept_too_slow": "Use a smaller network, or raise `gate.max_latency_ratio`. `gate.force` doesn't pass it.",
+    "`gate.force` does not lift a floor.",
+    "kept_too_slow": "Use a smaller network, or raise `gate.max_latency_ratio`. `gate.force` does not lift it.",
     "kept_not_comparable": f"{_FLOORS_ONLY}. {_COMPARABLE}",
     "kept_rolled_back": f"New data or other settings make a new model, which may be published. {_BY_FORCE}",
-    "refused_unverified": "Re-run the same command: the export is then verified again.",
+    "refused_unverified": "Re-run the command to verify the export again.",
 }
 #: Changes that fit into the summary.
 _FEW = 3
@@ -64,8 +64,8 @@ def draw(gate: GateConfig, made: Promotion, evaluation: Evaluation, data: Datase
     if made.champion_version and made.code != "unchanged":
         rows = [(f"`{each.field}`", plain(short(each.before)), plain(short(each.after))) for each in made.changes]
         head = ("setting, data or code", f"version {made.champion_version}", "new model")
-        title = f"## All that changed since version {made.champion_version}"
-        parts += [title, table(head, rows) if rows else "Nothing that the receipts record."]
+        title = f"## All changes since version {made.champion_version}"
+        parts += [title, table(head, rows) if rows else "The receipts record no change."]
     parts += ["## Files", f"Receipt: `{made.receipt}`. Report with all five cards: `{made.report}`."]
     return "\n\n".join(parts) + "\n"
 
@@ -91,7 +91,7 @@ def _figures(made: Promotion, evaluation: Evaluation) -> str:
     if made.comparison:
         live = f"**{made.comparison.champion.accuracy:.4f}**", f"the new model: {made.comparison.difference:+.4f}"
     elif made.code == "unchanged":
-        live = f"**{made.accuracy:.4f}**", "this very model"
+        live = f"**{made.accuracy:.4f}**", "this exact model"
     else:
         live = ("**?**", "not compared") if made.champion_version else ("**none**", "this is the first")
     columns = [
@@ -135,7 +135,7 @@ def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Eval
     counts = ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
     facts = {
         "Images": f"{counts}; {len(data.classes):,} classes of {plain(data.name)}",
-        "Balanced accuracy": f"{evaluation.balanced_accuracy:.4f}, the mean recall of the classes",
+        "Balanced accuracy": f"{evaluation.balanced_accuracy:.4f}, the mean recall over all classes",
     }
     if made.champion_version and made.code != "unchanged":
         few = "; ".join(
@@ -143,7 +143,7 @@ def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Eval
             for each in made.changes[:_FEW]
         )
         more = f"; {len(made.changes) - _FEW} more below" if len(made.changes) > _FEW else ""
-        facts[f"Changed since version {made.champion_version}"] = f"{few}{more}" or "nothing that the receipts record"
+        facts[f"Changed since version {made.champion_version}"] = f"{few}{more}" or "nothing, according to the receipts"
     if made.published:
         facts["Live"] = f"version {made.version}, `{made.published}`"
     if made.code == "kept_not_comparable" and gate.max_latency_ratio is not None:

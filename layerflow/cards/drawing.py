@@ -43,8 +43,8 @@ def picture(figure: "Figure", alt: str, colours: int | None = None) -> str:
     """The figure as a Markdown picture that needs no other file.
 
     Args:
-        alt: What it shows, in words.
-        colours: As few as photographs are drawn with, which take five times as many bytes else; default: all.
+        alt: What it shows, as text.
+        colours: Number of colours for photographs, which take five times as many bytes otherwise; default: all.
     """
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=100, transparent=True)
@@ -80,7 +80,7 @@ def colours_of(images: np.ndarray) -> int | None:
 
 
 def drawn(names: Sequence[str], most: int = 16) -> list[str]:
-    """Class names as pictures show them: shortened to ``most`` letters, or by number where the font lacks a letter."""
+    """Class names as pictures show them: shortened to ``most`` letters, or numbers if the font lacks a letter."""
     if not _has_letters(names):
         return [str(number) for number in range(len(names))]
     return [name if len(name) <= most else f"{name[: most - 1]}…" for name in names]

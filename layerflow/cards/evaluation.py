@@ -1,4 +1,4 @@
-"""An evaluation as people look at it: what is mixed up with what, how sure it is, its most confident mistakes."""
+"""The card of an evaluation: confusion matrix, classes, calibration, most confident mistakes."""
 
 import functools
 from pathlib import Path
@@ -34,7 +34,7 @@ _WIDTH, _NUMBERS = 560, 9.7
 _GREY, _BLACK = "#a0a6ae", "#000000"
 _CONFUSIONS, _MISTAKES, _ACROSS = 10, 16, 8
 _MATRIX_TOLD = (
-    "One row for each true class, one column for each predicted class. Green is right, orange is wrong; a dot or an "
+    "One row for each true class, one column for each predicted class. Green is correct, orange is wrong. A dot or an "
     "empty cell is zero."
 )
 
@@ -63,8 +63,8 @@ def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, fo
         _bars(evaluation),
         "## Calibration",
         _reliability(found),
-        "Test images in 15 bins by the probability of the predicted class. A bar shows the share that is right, the "
-        "dot the share that should be. The mean distance between them is the expected calibration error (Guo et al., "
+        "Test images in 15 bins by the probability of the predicted class. A bar shows the share of correct "
+        "predictions, the dot the expected share. Their mean distance is the expected calibration error (Guo et al., "
         "On Calibration of Modern Neural Networks, 2017).",
         "## Most confident mistakes",
         _mistakes(probabilities, images, labels, data.classes),
@@ -185,7 +185,7 @@ def _reliability(found: Calibration) -> str:
     bins = len(found.counts)
     there = np.flatnonzero(found.counts)
     figure, axis = new_figure(5.5, 3.4)
-    axis.bar((there + 0.5) / bins, found.accuracy[there], 0.9 / bins, color=COLOURS["train"], label="right")
+    axis.bar((there + 0.5) / bins, found.accuracy[there], 0.9 / bins, color=COLOURS["train"], label="correct")
     for number in there:  # above all bars and dots, for they would lie on them
         axis.text((number + 0.5) / bins, 1.06, f"{found.counts[number]:,}", ha="center", fontsize=6, color=INK)
     axis.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1)
@@ -199,7 +199,7 @@ def _reliability(found: Calibration) -> str:
     )
     axis.set(xlim=(0, 1), ylim=(0, 1.12))
     axis.set_xlabel("probability of the predicted class", color=INK, fontsize=8)
-    axis.set_ylabel("share that is right", color=INK, fontsize=8)
+    axis.set_ylabel("share of correct predictions", color=INK, fontsize=8)
     axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return picture(figure, f"Reliability diagram: accuracy by confidence, expected calibration error {found.error:.4f}")
 
@@ -220,6 +220,6 @@ def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray,
         for line, (text, colour) in enumerate(lines):
             below = 1.6 * row + 1.09 + 0.18 * line
             axis.text(column, below, text, fontsize=8, color=colour, parse_math=False)
-        told.append(f"{classes[true]} taken for {classes[taken]}, {confidence[at]:.1%}")
+        told.append(f"{classes[true]} predicted as {classes[taken]}, {confidence[at]:.1%}")
     sheet = picture(figure, f"Images: {'; '.join(told)}", colours_of(images))
     return f"Below each image: its true class, the predicted class in orange, and the predicted probability.\n\n{sheet}"

@@ -84,14 +84,14 @@ def _progress(monitor: str, trials: Sequence[Trial], winner: Trial) -> str:
 
 def _importances(importances: Mapping[str, float]) -> str:
     if not importances:
-        return "Too few trials are complete to tell which setting mattered."
+        return "Too few trials are complete to show which settings mattered."
     names = list(importances)[::-1]
     figure, axis = new_figure(8, 0.6 + 0.28 * len(names))
     axis.barh(names, [importances[name] for name in names], color=COLOURS["train"], height=0.6)
-    axis.set_title("share of the differences that each setting explains (fANOVA)", color=INK, fontsize=9)
+    axis.set_title("share of the variance explained by each setting (fANOVA)", color=INK, fontsize=9)
     axis.set_xlim(0, 1)
     shares = ", ".join(f"{name} {share:.2f}" for name, share in importances.items())
-    return f"## What mattered\n\n{picture(figure, f'Bars: {shares}')}"
+    return f"## Which settings mattered\n\n{picture(figure, f'Bars: {shares}')}"
 
 
 def _curves(monitor: str, trials: Sequence[Trial], winner: Trial) -> str:
@@ -156,7 +156,7 @@ def _table(monitor: str, space: Space, trials: Sequence[Trial]) -> str:
         "epochs",
         "seconds",
         *(f"`{name}`" for name in space),
-        *(["why"] if said else []),
+        *(["reason"] if said else []),
     )
     left = f"\n\nThe best {_MOST_ROWS} of {len(trials)}." if len(trials) > _MOST_ROWS else ""
     return table(head, rows) + left

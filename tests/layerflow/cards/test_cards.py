@@ -91,7 +91,7 @@ def test_the_evaluation_card_shows_what_is_mixed_up_and_how_sure_it_was(first_ru
     assert alts[1].startswith("Bars: precision and recall")
     assert alts[2].startswith("Reliability diagram")
     assert len(alts) == 4, "and the most confident mistakes"
-    assert alts[3].count(" taken for ") == min(wrong, 16)
+    assert alts[3].count(" predicted as ") == min(wrong, 16)
     assert f"**Accuracy {evaluation.accuracy:.4f}** (95 % interval {evaluation.accuracy_low:.4f} to " in card
     confusion = np.array(evaluation.confusion) * ~np.eye(10, dtype=bool)
     true, taken = np.unravel_index(confusion.argmax(), (10, 10))
@@ -99,7 +99,7 @@ def test_the_evaluation_card_shows_what_is_mixed_up_and_how_sure_it_was(first_ru
     predictions = np.load(store.path(evaluation.predictions), allow_pickle=False)
     labels = np.load(store.path(first_run.data.folder) / "test_labels.npy", allow_pickle=False)
     surest = np.where(predictions.argmax(axis=1) != labels, predictions.max(axis=1), 0).argmax()
-    said = f"{labels[surest]} taken for {predictions[surest].argmax()}, {predictions[surest].max():.1%}"
+    said = f"{labels[surest]} predicted as {predictions[surest].argmax()}, {predictions[surest].max():.1%}"
     assert alts[3].startswith(f"Images: {said}; ")
 
 
