@@ -56,5 +56,5 @@ def _show(data: DatasetRef, report: DataReport) -> None:
         level = (finding.level, _COLOURS[finding.level])
         terminal.print(Text.assemble(level, f"  {finding.check}: {finding.text}"))
     if not report.findings:
-        terminal.print("nothing was found")
+        terminal.print("no findings")
     terminal.print(f"card  {store.path(report.card)}")

@@ -22,13 +22,13 @@ _settings = Parameter(name_transform=lambda name: name, negative=())
 app = App(
     name="layerflow",
     version=lambda: importlib.metadata.version("layerflow"),
-    help="Retrain image classifiers made of your own Keras layers, and ship only what is proved. "
+    help="Retrain Keras image classifiers, and publish a model only after a fresh process has proved it. "
     "With --debug, any command prints the traceback of an error.",
     default_parameter=_settings,
     group_parameters=OPTIONS,
     help_on_error=False,
 )
-app.register_install_completion_command(help="Let the shell complete commands and flags.")
+app.register_install_completion_command(help="Install completion of commands and flags for your shell.")
 
 #: The flags that a newcomer needs, in the order of `--help`.
 _MOST_USED = {
@@ -76,7 +76,7 @@ def retrain(
     Parameters
     ----------
     config
-        YAML file with the same fields; flags win over it.
+        YAML file with the same fields; flags override it.
     as_json
         Print one JSON object on stdout; everything else goes to stderr.
     """
@@ -108,23 +108,23 @@ def sweep(
 ) -> None:
     """Try settings on the validation images, then run the flow `retrain` with the best ones.
 
-    The same command goes on where a killed one stopped; more trials continue it.
+    To resume a killed sweep, re-run the command. To continue a finished one, raise --trials.
 
     Parameters
     ----------
     config
-        YAML file with the settings of a run; flags win over it.
+        YAML file with the settings of a run; flags override it.
     trials
-        Trials in all; those of earlier runs of the same sweep count.
+        Total number of trials, including those of earlier runs of the same sweep.
     parallel
-        Trials at a time.
+        Trials that run at the same time.
     space
-        YAML file of what is tried, a line a field: `training.learning_rate: {log_uniform: [1e-4, 1e-2]}`; or uniform,
-        int, choice. Without it and --over: what is usual for the network.
+        YAML file of the search space, one line per field: `training.learning_rate: {log_uniform: [1e-4, 1e-2]}`; or
+        uniform, int, choice. Without it and --over, the usual settings of the network.
     over
-        One such line; may be given several times, and wins over the file.
+        One such line; repeat the flag for several. It overrides the file.
     ray
-        Run the trials on the Ray cluster of this address (`auto`, `ray://host:10001`), or `local` to start one.
+        Address of the Ray cluster that runs the trials (`auto`, `ray://host:10001`), or `local` to start one.
     as_json
         Print one JSON object on stdout; everything else goes to stderr.
     """
@@ -145,8 +145,8 @@ def sweep(
 def verify(folder: Path, /) -> None:
     """Verify an exported model: its receipt and the ledger, then, in a fresh process, digests, signature and answers.
 
-    Without a signature, the files of one folder vouch only for each other: whoever can write the folder and the ledger
-    beside it can replace all of them together.
+    Without a signature, the files in one folder vouch only for each other: whoever can write the folder and its ledger
+    can replace all of them together.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ app.command(models_commands.rollback)
 
 @app.command
 def doctor(*, data: DataConfig = DataConfig(), as_json: Json = False) -> None:  # noqa: B008  (frozen)
-    """Say whether this machine can run the flow: versions, devices, store, dataset, Prefect server, held locks.
+    """Check whether this machine can run the flow: versions, devices, store, dataset, Prefect server, held locks.
 
     Parameters
     ----------
@@ -184,12 +184,12 @@ def doctor(*, data: DataConfig = DataConfig(), as_json: Json = False) -> None:  
 
 @app.command
 def deploy(*, webhook: str | None = None, file: Path | None = None) -> None:
-    """Put the flows on the Prefect server: work pool, deployments, automations. Again, it brings them up to date.
+    """Create or update the work pool, the deployments, and the automations on the Prefect server.
 
     Parameters
     ----------
     webhook
-        Address that is told when a model is promoted or rolled back, or a run fails.
+        Address to notify when a model is promoted or rolled back, or a run fails.
     file
         Deployments for other work pools, such as pools/docker.yaml; default: prefect.yaml and its process pool.
     """
@@ -205,7 +205,7 @@ def ui(*, port: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=
     Parameters
     ----------
     port
-        The port that it listens on.
+        The port to listen on.
     """
     from cli.ui import serve_ui
 
@@ -231,12 +231,12 @@ def check(
     config: Path | None = None,
     as_json: Json = False,
 ) -> None:
-    """Load the data and check them as a run would: leakage, duplicates, missing classes, drift. Trains nothing.
+    """Load and check the data as a run does, without training: leakage, duplicates, missing classes, drift.
 
     Parameters
     ----------
     config
-        YAML file with the settings of a run; flags win over it.
+        YAML file with the settings of a run; flags override it.
     as_json
         Print the report as one JSON object.
     """

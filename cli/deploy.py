@@ -30,10 +30,10 @@ def deploy(webhook: str | None, file: Path | None = None) -> None:
     if webhook and not webhook.startswith(("http://", "https://")):
         # Not even masked: of many services, the path is the secret.
         raise ConfigError(
-            "--webhook must be an address that starts with http:// or https://; yours does not, so add it."
+            "--webhook must be an address that starts with http:// or https://; yours does not. Add the scheme."
         )
     if file and not file.is_file():
-        raise ConfigError(f"--file must name a file of deployments, such as pools/docker.yaml. There is none: {file}")
+        raise ConfigError(f"--file must name an existing deployments file, such as pools/docker.yaml. Received: {file}")
     _require_server()
     if file is None and _prefect("work-pool", "inspect", _POOL, quiet=True):
         _prefect("work-pool", "create", _POOL, "--type", "process")

@@ -116,7 +116,7 @@ def _devices() -> tuple[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpu = f"training runs on the CPU, with {cores} cores; {memory}"
     if Path("/dev/nvidiactl").exists():
-        mend = "`pip install tensorflow[and-cuda]`, or see what CUDA_VISIBLE_DEVICES hides"
+        mend = "`pip install tensorflow[and-cuda]`, or check what CUDA_VISIBLE_DEVICES hides"
         return "warn", f"{cpu}. NVIDIA's driver is here, and TensorFlow sees no GPU: {mend}."
     return "ok", cpu
 
@@ -152,7 +152,7 @@ def _locks() -> tuple[str, str]:
     held = [f"{file.stem} is held by {_holder(file)}" for file in files if _is_held(file)]
     if held:
         return "warn", f"{'; '.join(held)}. A run that needs it waits until it is free."
-    return "ok", "none is held"
+    return "ok", "no lock is held"
 
 
 def _is_held(file: Path) -> bool:

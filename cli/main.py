@@ -19,7 +19,7 @@ _STDOUT = 1
 
 
 def main() -> None:
-    """Run the command and leave with 0, 2 for an error of the user's, 130 after Ctrl-C, or 1 for anything else."""
+    """Run the command and leave with 0, 2 for invalid input, 130 after Ctrl-C, or 1 for anything else."""
     arguments = [each for each in sys.argv[1:] if each != "--debug"]
     try:
         app(arguments, exit_on_error=False, print_error=False)

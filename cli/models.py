@@ -92,7 +92,7 @@ def _show_comparison(decision: dict[str, Any]) -> None:
         comparison = Comparison.model_validate(decision["comparison"]).model_dump()
         differing = [Change.model_validate(each).model_dump() for each in decision["changes"]]
     except (KeyError, TypeError, ValidationError):
-        console().print("comparison  the receipt holds none that this version of layerflow can read")
+        console().print("comparison  this version of layerflow can read none in the receipt")
         return
     console().print(comparison_table(comparison))
     console().print(changes_table(differing, f"version {comparison['champion_version']}", "new model"))
@@ -120,7 +120,7 @@ def show_difference(before: int, after: int, name: str | None, as_json: bool) ->
     elif found:
         console().print(changes_table(found, f"version {before}", f"version {after}"))
     else:
-        print(f"versions {before} and {after} of {name} differ in nothing that their receipts know")
+        print(f"versions {before} and {after} of {name} have no differences in their receipts")
 
 
 def check_versions(name: str | None) -> None:
@@ -130,7 +130,7 @@ def check_versions(name: str | None) -> None:
         ledger = known_ledger(each)
         sound = "every byte is as published"
         if ledger.published is None:
-            sound = "every byte is as its own list says; no digest of it in a ledger"
+            sound = "every byte matches its own list; no ledger has a digest of it"
         for version in versions.numbers(each):
             damage = versions.damage(each, version, ledger)
             print(f"{each} {version}: {damage or sound}")
@@ -140,14 +140,14 @@ def check_versions(name: str | None) -> None:
             wrong += 1
     if wrong:
         raise DamagedError(
-            f"Every published version must be as it was published, with nothing else beside it, and "
-            f"{wrong} {'thing is' if wrong == 1 else 'things are'} not; restore what is damaged from a copy, or put "
-            "another version into service with layerflow rollback --to."
+            f"Every published version must be unchanged, and nothing else may be in its folder, but "
+            f"{wrong} {'thing is' if wrong == 1 else 'things are'} not; restore damaged files from a backup, or run "
+            "layerflow rollback --to with another version."
         )
 
 
 def roll_back(name: str | None, to: int | None, as_json: bool) -> None:
-    """Restore a version, and say what is in service now."""
+    """Restore a version, and print which one is live."""
     with contextlib.redirect_stdout(sys.stderr):
         done = run_rollback(versions.the_name(name), to)
     if as_json:
@@ -166,7 +166,7 @@ def _chosen(name: str | None) -> list[str]:
 def _receipt(name: str, version: int) -> dict[str, Any]:
     folder, receipt = versions.folder_of(name, version), versions.receipt_of(name, version)
     if receipt is None:
-        raise RegistryError(f"{folder} must hold {layout.RECEIPT}. It is gone or can't be read; nothing else tells it.")
+        raise RegistryError(f"{folder} must hold {layout.RECEIPT}. It is gone or can't be read; restore a backup.")
     return receipt
 
 

@@ -9,7 +9,7 @@ OPTIONS = Group("Options", sort_key=2)
 
 models = App(
     name="models",
-    help="List the published versions, newest first; show one, compare two, or check them all.",
+    help="List the published versions, newest first. Show one, compare two, or verify all.",
     group_parameters=OPTIONS,
 )
 Json = Annotated[bool, Parameter(name="--json")]
@@ -34,12 +34,12 @@ def list_models(*, name: str | None = None, as_json: Json = False) -> None:
 
 @models.command
 def show(version: Version, /, *, name: str | None = None, as_json: Json = False) -> None:
-    """Show how a published version came about, and how good it is.
+    """Show the origin and the quality of a published version.
 
     Parameters
     ----------
     version
-        Its number.
+        The version's number.
     name
         The model, where several are published.
     as_json
@@ -52,14 +52,14 @@ def show(version: Version, /, *, name: str | None = None, as_json: Json = False)
 
 @models.command
 def diff(before: Version, after: Version, /, *, name: str | None = None, as_json: Json = False) -> None:
-    """Show what differs between two published versions: data, settings, code, libraries, figures.
+    """Show the differences between two published versions: data, settings, code, libraries, figures.
 
     Parameters
     ----------
     before
-        The number of the one.
+        The first version's number.
     after
-        The number of the other.
+        The second version's number.
     name
         The model, where several are published.
     as_json
@@ -91,16 +91,16 @@ def report(
     name: str | None = None,
     browser: Annotated[bool, Parameter(name="--open", negative="--no-open")] = True,
 ) -> None:
-    """Open the report of a published version in the browser, and print its path: one page with all cards of its run.
+    """Open the report of a published version in the browser, and print its path. It has all cards of its run.
 
     Parameters
     ----------
     version
-        Its number; default: the one in service.
+        The version's number; default: the live version.
     name
-        The model, where several are published.
+        The model, if several are published.
     browser
-        Open it in the browser; otherwise only its path is printed.
+        Open the report in the browser. Otherwise, only print its path.
     """
     from cli.models import open_report
 
@@ -108,12 +108,12 @@ def report(
 
 
 def rollback(*, to: int | None = None, name: str | None = None, as_json: Json = False) -> None:
-    """Put an earlier version into service again: its bytes, verified, become the next version.
+    """Roll back to an earlier version: verify it, and publish its bytes as the next version.
 
     Parameters
     ----------
     to
-        The version to restore; default: the newest with another model than the one in service.
+        The version to restore; default: the newest one with another model than the live version's.
     name
         The model, where several are published.
     as_json

@@ -127,7 +127,7 @@ def show_verification(folder: Path, report: dict[str, Any]) -> None:
     facts.add_row("latency", f"{report['latency_p50_ms']:.2f} ms an image, p99 {report['latency_p99_ms']:.2f} ms")
     terminal = console()
     terminal.print(facts)
-    terminal.print(f"{folder} is what was exported, and answers as it did.")
+    terminal.print(f"{folder} is the exported model, and its answers are unchanged.")
 
 
 def comparison_table(found: dict[str, Any]) -> Table:

@@ -58,7 +58,7 @@ class Server:
                 return
             time.sleep(0.05)
         raise ServerError(
-            "The embedded Prefect server did not start; `make ui` says why, and with PREFECT_PROFILE=layerflow the "
+            "The embedded Prefect server did not start; `make ui` shows why. With PREFECT_PROFILE=layerflow, the "
             "run uses the server that `make ui` started."
         )
 
@@ -134,11 +134,11 @@ def ensure_answering(url: str) -> None:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ServerError(
                 f"A Prefect server must answer at {url}, which Prefect's settings name. It does not ({reason}); start "
-                "it (`make ui`), or take PREFECT_API_URL away, and the run brings its own."
+                "it (`make ui`), or unset PREFECT_API_URL to let the run start its own."
             )
         if _is_refused(client):
             raise ServerError(
-                f"The Prefect server at {url} must be told its user and password. It refused what this process has; "
+                f"The Prefect server at {url} needs its user and password. It refused those of this process; "
                 "set PREFECT_PROFILE=layerflow for the server of `make ui`, without PREFECT_API_URL, or set "
                 "PREFECT_API_AUTH_STRING to the user:password of the server's PREFECT_SERVER_API_AUTH_STRING."
             )

@@ -125,8 +125,8 @@ def _ends_with(embedded: Server) -> Iterator[None]:
             how = f"signal {-status}" if status < 0 else f"status {status}"
             sys.stderr.write(
                 f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}layerflow: The embedded Prefect server must run as long "
-                f"as the run. It ended with {how}, as when memory or the disk is full; make room, and the same command "
-                "continues where this run stopped.\n"
+                f"as the run. It ended with {how}, as if memory or the disk were full; free some, and re-run the "
+                "command, which resumes.\n"
             )
             sys.stderr.flush()
             os._exit(1)

@@ -22,9 +22,9 @@ from layerflow.errors import FolderChangedError, LayerflowError, UnreachableErro
 class Output:
     """How much a command prints while it works."""
 
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], help="Print warnings and the result only.")] = False
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], help="Print only warnings and the result.")] = False
     verbose: Annotated[
-        bool, Parameter(name=["--verbose", "-v"], help="Print every line of Prefect too, and tracebacks.")
+        bool, Parameter(name=["--verbose", "-v"], help="Print every log line of Prefect, and tracebacks.")
     ] = False
 
 

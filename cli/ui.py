@@ -34,8 +34,8 @@ def _ensure_free(port: int) -> None:
             tried.bind((server.HOST, port))
         except OSError as error:
             raise ServerError(
-                f"--port must be a free port. Received: {port} ({error.strerror}); use the server that is there, or "
-                "choose another one, as in `make ui PORT=4311`."
+                f"--port must be a free port. Received: {port} ({error.strerror}); use the running server, or "
+                "choose another port, as in `make ui PORT=4311`."
             ) from error
 
 

@@ -218,7 +218,7 @@ def test_of_a_ledger_without_digests_both_commands_say_the_same(capsys: pytest.C
     as_an_earlier_layerflow_left_it()
     assert "no digest of it in a ledger" in versions.provenance(folder)
     check_versions(NAME)
-    assert "as its own list says; no digest of it in a ledger" in capsys.readouterr().out
+    assert "every byte matches its own list; no ledger has a digest of it" in capsys.readouterr().out
 
 
 def test_a_version_is_read_once_to_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:

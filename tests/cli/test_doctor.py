@@ -45,7 +45,7 @@ def test_a_healthy_machine_gets_a_line_a_thing_and_nothing_is_left_behind(tmp_pa
             f"{tmp_path}/store can be written",
             "digits: made on this machine",
             "no server is configured: each run starts one of its own",
-            "none is held",
+            "no lock is held",
         ],
         strict=True,
     ):

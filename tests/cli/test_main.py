@@ -190,7 +190,7 @@ def test_a_configured_server_that_does_not_answer_is_one_sentence(tmp_path: Path
     done = layerflow("retrain", store=tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode == 1
     assert done.stderr.startswith("layerflow: A Prefect server must answer at http://127.0.0.1:9/api")
-    assert "or take PREFECT_API_URL away" in done.stderr
+    assert "or unset PREFECT_API_URL" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -93,7 +93,7 @@ def test_show_and_diff_tell_how_a_version_came_about(published: Path) -> None:
     }
     assert found["config.training.epochs"] == (50, 7)
     assert "data.digest" not in found
-    assert "differ in nothing" in layerflow("models", "diff", "1", "1", store=published).stdout
+    assert "have no differences" in layerflow("models", "diff", "1", "1", store=published).stdout
 
 
 def test_report_opens_that_of_the_champion_or_of_the_version_asked_for(
@@ -113,7 +113,7 @@ def test_verify_names_what_is_damaged_and_fails(published: Path) -> None:
     assert done.returncode == 1
     assert f"{NAME} 1: saved_model.pb was changed" in done.stdout
     assert done.stderr.startswith("layerflow: Every published version must be as it was published")
-    assert "1 thing is not; restore what is damaged" in done.stderr
+    assert "1 thing is not; restore damaged files" in done.stderr
 
 
 def test_rollback_is_one_command(published: Path) -> None:
