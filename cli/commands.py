@@ -220,7 +220,7 @@ def serve() -> None:
     serve()
 
 
-data = App(name="data", help="Look at the data before anything is trained.")
+data = App(name="data", help="Inspect the data before training.")
 app.command(data)
 
 

@@ -41,7 +41,7 @@ def show(version: Version, /, *, name: str | None = None, as_json: Json = False)
     version
         The version's number.
     name
-        The model, where several are published.
+        The model, if several are published.
     as_json
         Print its receipt.
     """
@@ -61,7 +61,7 @@ def diff(before: Version, after: Version, /, *, name: str | None = None, as_json
     after
         The second version's number.
     name
-        The model, where several are published.
+        The model, if several are published.
     as_json
         Print one JSON array.
     """
@@ -115,7 +115,7 @@ def rollback(*, to: int | None = None, name: str | None = None, as_json: Json = 
     to
         The version to restore; default: the newest one with another model than the live version's.
     name
-        The model, where several are published.
+        The model, if several are published.
     as_json
         Print one JSON object.
     """

@@ -70,7 +70,7 @@ def ensure_writable() -> None:
         probe.unlink()
     except OSError as error:
         raise StoreError(
-            f"The store {root()} must be a folder that can be written; the system says: {error.strerror}. "
+            f"The store {root()} must be a folder that can be written; received: {error.strerror}. "
             "Set LAYERFLOW_STORE to one that can."
         ) from error
 

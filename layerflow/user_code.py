@@ -53,7 +53,7 @@ def code_of(name: str, setting: str = "model.name") -> str:
         spec = None
     if spec is None or not (spec.origin or spec.submodule_search_locations):
         raise ConfigError(
-            f"{setting} must name something that can be imported. There is no module {top}; start from the folder that "
+            f"{setting} must name something that can be imported. No module {top} exists; start from the folder that "
             f"holds it, or install it. Received: {name}"
         )
     digest = hashlib.sha256()

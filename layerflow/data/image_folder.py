@@ -103,7 +103,7 @@ def require_few_broken(listing: Listing, broken: list[tuple[str, str]], allowed:
             "them, or raise data.max_broken to leave them out."
         )
     for line in named:
-        log.warning("left out, for it can't be read: %s", line)
+        log.warning("left out because it can't be read: %s", line)
 
 
 def shape_of(listing: Listing, image_size: tuple[int, int] | None, channels: int | None) -> tuple[int, int, int]:
@@ -200,7 +200,7 @@ def _say_what_is_new(root: Path, known: dict[str, Any], seen: dict[str, Any], no
     added, gone = len(now - known.keys()), len(known.keys() - now)
     changed = sum(look[1] != known[path][1] for path, look in seen.items() if path in known)
     if known and (added or changed or gone):
-        log.info("%s: %d files added, %d written anew, %d gone", brief(root), added, changed, gone)
+        log.info("%s: %d files added, %d changed, %d removed", brief(root), added, changed, gone)
 
 
 def _look(root: Path, file: FoundFile) -> list[Any]:

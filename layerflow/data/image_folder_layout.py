@@ -48,7 +48,7 @@ def find_files(root: Path) -> list["FoundFile"]:
         if heals(error) and error.errno != errno.ENAMETOOLONG:
             raise
         raise DatasetError(
-            f"{brief(error.filename)} must be a folder that can be listed. The system says: {error.strerror}; change "
+            f"{brief(error.filename)} must be a folder that can be listed. Received: {error.strerror}; change "
             "its permissions or shorten its path, or move it away."
         ) from error
 
@@ -69,7 +69,7 @@ def _walk(root: Path) -> Iterator[FoundFile]:
     if not root.is_dir():
         raise DatasetError(
             f"data.path must be a folder with train/<class>/ and, where you have one, test/<class>/. {brief(root)} "
-            f"{'is no folder' if root.exists() else 'does not exist'}."
+            f"{'is not a folder' if root.exists() else 'does not exist'}."
         )
     found = {entry.name for entry in os.scandir(root) if _is_folder(entry) and not entry.name.startswith(".")}
     if "train" not in found or found - set(SPLITS):

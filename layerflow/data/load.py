@@ -221,7 +221,7 @@ def _divide(config: DataConfig, shape: Shape, target: Path, test_is_given: bool)
                 raise DatasetError("The test split must hold images that can be read. It holds none; add some.")
             field = "test_fraction" if split == "test" else "validation_fraction"
             raise DatasetError(
-                f"data.{field} must leave images on both sides. With {getattr(config, field)}, there are none for "
+                f"data.{field} must leave images on both sides. With {getattr(config, field)}, none are left for "
                 f"{split}; choose another share, or add images."
             )
 

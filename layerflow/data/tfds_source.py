@@ -47,7 +47,7 @@ def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
         if config.data_dir:
             raise DatasetError(
                 f"data.data_dir must hold {config.name} as TensorFlow Datasets prepared it. {printed(config.data_dir)} "
-                f"can't be read ({_reason(error)}); prepare it anew, or leave data.data_dir out."
+                f"can't be read ({_reason(error)}); prepare it again, or leave data.data_dir out."
             ) from error
         # An AssertionError is of a version that the builder does not have.
         if not isinstance(error, AssertionError) and _set_damaged_aside(Path(_data_dir(config)) / name):
@@ -77,7 +77,7 @@ def refuse_damaged(builder: tfds.core.DatasetBuilder, error: Exception) -> NoRet
         ) from error
     raise DatasetError(
         f"{printed(builder.data_dir)} must hold {builder.info.full_name} as TensorFlow Datasets prepared it. It can't "
-        f"be read ({_reason(error)}); remove it and prepare it anew, or set data.data_dir to another."
+        f"be read ({_reason(error)}); remove it and prepare it again, or set data.data_dir to another."
     ) from error
 
 

@@ -159,16 +159,14 @@ def _of_images(config: ChecksConfig, splits: dict[str, _Split]) -> Iterator[Find
     if any(repeated.values()):
         text = ", ".join(f"{count:,} in {name}" for name, count in repeated.items() if count)
         text = f"images that are there several times: {text}"
-        yield _finding("duplicates", config.duplicates, text, "remove the copies, unless they are meant to count more")
+        yield _finding("duplicates", config.duplicates, text, "remove the copies, unless they should count more")
     if conflicts := _conflicts(splits):
         text = f"{conflicts:,} images are there under several classes"
         yield _finding("conflicts", config.conflicts, text, "keep each in the right one")
     if constant := {name: split.constant for name, split in splits.items() if split.constant}:
         text = ", ".join(f"{count:,} in {name}" for name, count in constant.items())
         text = f"images of one value: {text}"
-        yield _finding(
-            "constant_images", config.constant_images, text, "remove them, unless they are meant to be blank"
-        )
+        yield _finding("constant_images", config.constant_images, text, "remove them, unless they should be blank")
 
 
 def _conflicts(splits: dict[str, _Split]) -> int:
@@ -184,7 +182,7 @@ def _of_classes(config: ChecksConfig, data: DatasetRef, splits: dict[str, _Split
     counts = {name: _per_class(data, split) for name, split in splits.items()}
     outside = sum(len(split.labels) - sum(counts[name]) for name, split in splits.items())
     if outside:  # no model can be trained on them, whatever the config says
-        text = f"{outside:,} images have a label that is none of the {len(data.classes)} classes"
+        text = f"{outside:,} images have a label outside the {len(data.classes)} classes"
         yield _finding("labels", "stop", text, "correct their labels")
     for name, per_class in counts.items():
         if 0 in per_class:
@@ -219,10 +217,10 @@ def classes_since(config: ChecksConfig, before: tuple[str, ...], now: tuple[str,
     """Classes that came or went since the model in service was trained."""
     if new := sorted(set(now) - set(before)):
         text = f"classes that the live version does not know: {_some(new)}"
-        yield _finding("new_class", config.new_class, text, "remove them, unless they are meant to be there")
+        yield _finding("new_class", config.new_class, text, "remove them, unless they are intended")
     if lost := sorted(set(before) - set(now)):
         text = f"classes of the live version that are gone: {_some(lost)}"
-        yield _finding("lost_class", config.lost_class, text, "bring them back, unless they are meant to be gone")
+        yield _finding("lost_class", config.lost_class, text, "restore them, unless they were removed on purpose")
 
 
 def _since(config: ChecksConfig, before: Profile, now: Profile) -> Iterator[Finding]:

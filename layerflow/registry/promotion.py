@@ -179,7 +179,7 @@ def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tup
         return card, "" if made.code == "unchanged" else report.render(config, _cards(challenger, card), made.status)
     except Exception as error:  # whatever it is: what people look at must not keep a model from service
         log.warning("the report can't be drawn: %s: %s", type(error).__name__, error, exc_info=True)
-        return ("The report could not be drawn; the receipt tells all.",) * 2
+        return ("The report could not be drawn; the receipt has all figures.",) * 2
 
 
 def _cards(challenger: Challenger, decision: str) -> dict[str, str]:

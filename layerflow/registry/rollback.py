@@ -85,7 +85,9 @@ def target_of(name: str, to: int | None = None) -> tuple[int, int]:
         RegistryError: If there is no such version, or none to go back to.
     """
     if name not in versions.names():
-        raise RegistryError(f"A version of {name} must be published before it can be rolled back. There is none.")
+        raise RegistryError(
+            f"A version of {name} must be published before it can be rolled back. None is; run layerflow retrain."
+        )
     champion = versions.numbers(name)[0]
     highest = max(versions.strays(name), default=0)
     if highest > champion:  # servers serve that folder: the champion would be rolled back for its mistakes
@@ -95,8 +97,8 @@ def target_of(name: str, to: int | None = None) -> tuple[int, int]:
         target = versions.predecessor(name)
         if target is None:
             raise RegistryError(
-                f"{name} must have an earlier version with another model that was not taken back itself. It has none; "
-                "--to takes any version that layerflow models lists."
+                f"{name} must have an earlier version with another model that was not rolled back itself. It has none; "
+                "use --to with a version that layerflow models lists."
             )
         return champion, target
     versions.folder_of(name, to)

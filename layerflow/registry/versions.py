@@ -47,7 +47,7 @@ def the_name(name: str | None) -> str:
     if name in published:
         return str(name)
     if not published:
-        raise RegistryError(f"A model must be published in {store.root()} first. There is none; run layerflow retrain.")
+        raise RegistryError(f"A model must be published in {store.root()} first. None is; run layerflow retrain.")
     known = f"one of {', '.join(published)}"
     if name:
         raise RegistryError(f"--name must be {known}. Received: {name}{did_you_mean(name, published)}")
@@ -189,7 +189,7 @@ def report_of(name: str, version: int) -> Path:
     """
     report = folder_of(name, version) / REPORT
     if not report.is_file():
-        raise RegistryError(f"{report} must be the report of a run. There is none; another version may have one.")
+        raise RegistryError(f"{report} must be the report of a run. It does not exist; another version may have one.")
     return report
 
 

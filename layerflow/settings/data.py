@@ -44,48 +44,48 @@ class DataConfig(Group):
         "labelled images: `mnist`, `mnist:3.0.1`.",
     )
     path: Path | None = Field(
-        None, description="`folder`: where `train/<class>/` lies, and `test/<class>/` where there is one."
+        None, description="`folder`: the folder with `train/<class>/` and, optionally, `test/<class>/`."
     )
     module: Annotated[str, AfterValidator(own_module)] | None = Field(
         None,
         pattern=r"^[A-Za-z_][\w.]*$",
         max_length=200,
-        description="A module of yours that registers a TensorFlow Datasets builder: `mypackage.mydataset`.",
+        description="Your module that registers a TensorFlow Datasets builder: `mypackage.mydataset`.",
     )
     data_dir: str | None = Field(
         None,
         min_length=1,
-        description="Folder, or bucket that TensorFlow Datasets can read, in which the dataset is prepared already.",
+        description="Folder or bucket in which TensorFlow Datasets has already prepared the dataset.",
     )
     mirror: Path | None = Field(
         None,
-        description="Folder of raw files, one sub-folder a dataset, used instead of the network. "
+        description="Folder of raw files, one sub-folder per dataset, used instead of the network. "
         "Default: the environment variable LAYERFLOW_MIRROR.",
     )
     image_size: str | None = Field(
         None,
         pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$",
-        description="Height and width that images get: `32x32`. Default: their own, if all have the same.",
+        description="Height and width to resize images to: `32x32`. Default: their own, if all are the same.",
     )
     channels: Literal[1, 3] | None = Field(
-        None, description="1 for grey images, 3 for colour. Default: their own; of a folder, 1 if all are grey."
+        None, description="1 for grey images, 3 for colour. Default: their own; for a folder, 1 if all are grey."
     )
     test_fraction: float = Field(
         0.2,
         gt=0,
         lt=1,
-        description="Share of the images held back for the test where the data have no split for it; decided as "
-        "`validation_fraction` is.",
+        description="Share of the images held out for testing if the data have no test split; chosen as for "
+        "`validation_fraction`.",
     )
     validation_fraction: float = Field(
         0.05,
         gt=0,
         lt=1,
-        description="Share of the training split held back for validation; the bytes of an image decide, "
-        "so that an image stays on its side when others are added.",
+        description="Share of the training split held out for validation, chosen by a hash of each image, "
+        "so that an image stays in its split when others are added.",
     )
     max_broken: float = Field(
-        0.0, ge=0, lt=1, description="`folder`: share of the files that may be left out because they can't be read."
+        0.0, ge=0, lt=1, description="`folder`: share of the files that may be unreadable and left out."
     )
 
     @model_validator(mode="after")

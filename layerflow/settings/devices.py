@@ -13,7 +13,7 @@ class DevicesConfig(Group):
     model_config = ConfigDict(title="Devices (advanced)")
 
     memory_limit_mb: int | None = Field(
-        None, ge=64, description="Hard limit of each GPU's memory in MiB; without it the memory grows as needed."
+        None, ge=64, description="Hard limit of each GPU's memory in MiB. Without it, memory grows as needed."
     )
     threads: int | None = Field(
         None,

@@ -14,47 +14,45 @@ class GateConfig(Group):
 
     rule: Literal["not_worse", "better"] = Field(
         "not_worse",
-        description="`not_worse`: not significantly worse than the champion, and not less accurate by more than "
-        "`margin`; `better`: significantly better.",
+        description="`not_worse`: not significantly worse than the live version, and no more than `margin` less "
+        "accurate; `better`: significantly better.",
     )
     margin: float = Field(
-        0.005, ge=0, le=1, description="How much less accurate than the champion a model may be under `not_worse`."
+        0.005, ge=0, le=1, description="How much less accurate than the live version a model may be under `not_worse`."
     )
     min_accuracy: float = Field(
         0.0, ge=0, le=1, description="Lowest accuracy on the test images that may be published."
     )
     baseline: Literal["majority", "none"] = Field(
         "majority",
-        description="What a model must be significantly better than: always answering the test images' most frequent "
-        "class, or nothing.",
+        description="What a model must beat significantly: `majority`, always answering the most frequent test class; "
+        "or `none`.",
     )
     min_class_recall: float = Field(
         0.01,  # any above zero: of up to 100 images of a class, one must be recognized
         ge=0,
         le=1,
-        description="Lowest recall of any class that may be published; of those with at least `min_class_examples`.",
+        description="Lowest recall that may be published, of any class with at least `min_class_examples`.",
     )
     min_class_examples: int = Field(
         10,  # a model with a recall of 0.4 misses all of ten images in 0.6 % of cases
         ge=1,
-        description="Fewest test images by which the recall of a class is judged.",
+        description="Fewest test images of a class for judging its recall.",
     )
-    min_test_examples: int = Field(
-        100, ge=1, description="Fewest test images that prove anything; with fewer, nothing is published."
-    )
+    min_test_examples: int = Field(100, ge=1, description="Fewest test images; with fewer, nothing is published.")
     max_latency_ratio: float | None = Field(
-        None, gt=0, description="Highest 99th percentile of the latency, as a multiple of the champion's."
+        None, gt=0, description="Highest 99th percentile of the latency, as a multiple of the live version's."
     )
     not_comparable: Literal["keep", "floors_only"] = Field(
         "keep",
-        description="What happens where the champion can't be compared (other test images or classes, damaged): it "
-        "stays, or the floors alone decide.",
+        description="What to do if the live version can't be compared (other test images or classes, damaged): keep "
+        "it, or let the floors alone decide.",
     )
     force: str | None = Field(
         None,
         min_length=1,
         max_length=1000,
-        description="A reason to publish what the comparison would keep; it stands in the receipt. The floors hold.",
+        description="A reason to publish despite the comparison; recorded in the receipt. The floors still apply.",
     )
 
 
@@ -76,5 +74,5 @@ class RegistryConfig(Group):
     keep: int = Field(
         10,
         ge=1,
-        description="Versions that are kept; the champion and the one it can be rolled back to always are.",
+        description="Versions to keep, besides the live version and the one that a rollback restores.",
     )

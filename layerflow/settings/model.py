@@ -41,7 +41,7 @@ class ModelConfig(Group):
         "mlp",
         max_length=200,
         description="The network: `mlp`, `cnn`, `resnet`, `vit`, or your own: `mypackage.mymodule:MyNet`, a class of "
-        "Keras models or a function that gives one.",
+        "Keras models or a function that returns one.",
     )
     hidden: Annotated[tuple[PositiveInt, ...] | None, BeforeValidator(_one_list)] = Field(
         None, max_length=32, description="`mlp`: units of each hidden layer (64); empty makes it linear."
@@ -50,20 +50,20 @@ class ModelConfig(Group):
         None, ge=1, le=4096, description="`cnn` (32), `resnet` (16): filters of the first stage; `vit` (64): features."
     )
     depth: int | None = Field(None, ge=1, le=100, description="`resnet` (1): blocks a stage; `vit` (4): blocks.")
-    heads: int | None = Field(None, ge=1, le=256, description="`vit` (4): heads of the attention; they divide `width`.")
+    heads: int | None = Field(None, ge=1, le=256, description="`vit` (4): attention heads, which must divide `width`.")
     patch_size: int | None = Field(
-        None, ge=1, le=1024, description="`vit` (4): height and width of a patch, which divide those of the images."
+        None, ge=1, le=1024, description="`vit` (4): height and width of a patch, which must divide the images'."
     )
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="`mlp` (0), `cnn` (0.5), `vit` (0.1): share of outputs that training leaves out."
+        None, ge=0, lt=1, description="`mlp` (0), `cnn` (0.5), `vit` (0.1): share of outputs dropped in training."
     )
     shift: int | None = Field(
-        None, ge=0, le=1024, description="Most pixels by which training moves images at random (0)."
+        None, ge=0, le=1024, description="Most pixels by which training shifts images at random (0)."
     )
-    flip: bool | None = Field(None, description="Whether training mirrors images left and right at random (false).")
+    flip: bool | None = Field(None, description="Whether training flips images horizontally at random (false).")
 
     options: Annotated[dict[str, Any] | None, BeforeValidator(name_or_form)] = Field(
-        None, description="Your own network: what it is called with, beside `classes` and `image_shape`."
+        None, description="Your own network: its arguments besides `classes` and `image_shape`."
     )
 
     @model_validator(mode="after")
@@ -71,7 +71,7 @@ class ModelConfig(Group):
         known = MODELS.get(self.name, ("options",))
         for field in type(self).model_fields:
             if field != "name" and field not in known and getattr(self, field) is not None:
-                raise ValueError(f"settings of {self.name}, which are {', '.join(known)}; {field} is none of them")
+                raise ValueError(f"settings of {self.name}, which are {', '.join(known)}; {field} is not one of them")
         if self.heads and self.width and self.width % self.heads:
             raise ValueError(f"heads that divide width; {self.heads} does not divide {self.width}")
         return self

@@ -60,41 +60,41 @@ class TrainingConfig(Group):
 
     model_config = ConfigDict(title="Training")
 
-    epochs: int = Field(50, ge=1, le=100_000, description="Most passes over the training images.")
+    epochs: int = Field(50, ge=1, le=100_000, description="Maximum number of passes over the training images.")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="Images in one step of the optimizer.")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="Step size of the optimizer, or a schedule's first.")
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="Step size of the optimizer, or of a schedule's start.")
     optimizer: Annotated[_KerasForm, _of_keras("optimizer", OPTIMIZERS)] = Field(
         "adam",
-        description="A Keras optimizer by name, or Keras' own form of one: "
+        description="A Keras optimizer by name, or in Keras' serialized form: "
         '`{"class_name": "AdamW", "config": {"weight_decay": 0.01, "clipnorm": 1.0}}`.',
     )
     schedule: Annotated[_KerasForm, _of_keras("schedule", SCHEDULES)] | None = Field(
         None,
-        description="A Keras learning rate schedule by name (`CosineDecay`), or Keras' own form of one; "
+        description="A Keras learning rate schedule by name (`CosineDecay`), or in Keras' serialized form; "
         "without `decay_steps` it stretches over all epochs.",
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
-        "float32", description="How training computes; what is evaluated and shipped always computes in float32."
+        "float32", description="Precision of training. Evaluation and the exported model always use float32."
     )
     compile: Literal["auto", "xla", "graph"] = Field(
-        "auto", description="Whether XLA compiles the epoch; auto: unless a network on a CPU has convolutions."
+        "auto", description="Whether XLA compiles the epoch; `auto`: unless a network on a CPU has convolutions."
     )
     monitor: Literal["val_loss", "val_accuracy", "loss", "accuracy"] = Field(
-        "val_loss", description="The figure by which the best epoch is told."
+        "val_loss", description="The figure that chooses the best epoch."
     )
     patience: int = Field(
         5, ge=1, description="Stop after this many epochs without a better `monitor`; the best weights are kept."
     )
     checkpoint_seconds: float = Field(
-        60, gt=0, description="Most seconds of training that a killed run loses; epochs end with a checkpoint."
+        60, gt=0, description="Most seconds of training that a killed run loses; each epoch ends with a checkpoint."
     )
     memory_budget: int | None = Field(
         None,
         ge=1,
-        description="MiB that the training images may take; where three copies don't fit, they are streamed from the "
-        "disk, which changes no bit of the model. Default: half of the memory that is free.",
+        description="MiB for the training images. If three copies don't fit, they are streamed from the "
+        "disk, which changes no bit of the model. Default: half of the free memory.",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Decides the first weights and the order of the images.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the first weights and of the order of the images.")
     workers: int = Field(
         1,
         ge=1,

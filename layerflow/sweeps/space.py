@@ -34,7 +34,7 @@ _GROUPS = ("model", "training")
 _FIXED = {
     "model.name": "a sweep is of one network; sweep each, and the gate compares them",
     "training.monitor": "it is what trials are compared by",
-    "training.seed": "a lucky seed is no better setting",
+    "training.seed": "a lucky seed is not a better setting",
     "training.workers": "it is how the work is shared",
     "training.checkpoint_seconds": "it changes no figure",
     "training.memory_budget": "it changes no figure",

@@ -61,7 +61,7 @@ def cluster_for(workers: int) -> Iterator[None]:
     except ray.exceptions.RayError as error:
         raise UnreachableError(
             f"The Ray cluster must answer until training is over. {address} no longer does: {said(error)}; the next "
-            "run goes on at the last checkpoint."
+            "run resumes at the last checkpoint."
         ) from error
     finally:
         ray.shutdown()
@@ -130,7 +130,7 @@ def _found_here() -> str:
         return str(services.canonicalize_bootstrap_address("auto"))
     except (ConnectionError, ValueError) as error:
         raise UnreachableError(
-            "`auto` must find a Ray cluster that this machine is part of. There is none; start one (`ray start "
+            "`auto` must find a Ray cluster that this machine is part of. It found none; start one (`ray start "
             "--head`), name its address (RAY_ADDRESS, --ray), or take `local` for a Ray that ends with the run."
         ) from error
 

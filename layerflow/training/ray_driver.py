@@ -68,8 +68,8 @@ def _resources(job: Job) -> dict[str, float]:
     if job.config.workers > room:
         asked = " and ".join(f"{share:.0f} {kind}" for kind, share in each.items())
         raise ClusterError(
-            f"training.workers {job.config.workers} needs as many times {asked} on one node, and the cluster has room "
-            f"for {room}; ask for at most {room} workers, or add nodes."
+            f"training.workers {job.config.workers} needs {asked} for each worker on one node, and the cluster has "
+            f"room for {room}; ask for at most {room} workers, or add nodes."
         )
     free = ray.available_resources()
     if any(free.get(kind, 0) < share * job.config.workers for kind, share in each.items()):
@@ -116,12 +116,12 @@ def _lost(running: Any) -> WorkersLostError:
 
     try:
         ray.get(running)
-        reason = "they ended without a word"
+        reason = "they ended without an error message"
     except ray.exceptions.RayError as error:
         reason = said(error)
     return WorkersLostError(
         f"The workers must come to the end of a training. They were lost {_RESTARTS + 1} times, the last time so: "
-        f"{reason}; the next run goes on at the last checkpoint."
+        f"{reason}; the next run resumes at the last checkpoint."
     )
 
 

@@ -31,8 +31,8 @@ def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swee
     if winner is None:
         why = next((trial.reason for trial in trials if trial.reason), "none was begun")
         raise TrialError(
-            f"A sweep needs one trial that gets to its end, and of {len(trials)} none did. The first: "
-            f"{why.rstrip('.')}. It goes on with more --trials, and resumes those that were lost."
+            f"A sweep needs one complete trial, and none of {len(trials)} is complete. The first: "
+            f"{why.rstrip('.')}. Raise --trials to continue; lost trials are resumed."
         )
     card = f"{study.folder}/card.md"
     text = show(config, space, known, winner)

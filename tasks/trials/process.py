@@ -44,7 +44,7 @@ def trial_process(
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with _starting:
         if is_stopped.is_set():
-            raise SweepError(f"The sweep must go on for trial {number} to start. It was stopped; run it again.")
+            raise SweepError(f"The sweep must be running for trial {number} to start. It was stopped; re-run it.")
         with log_of(number, study).open("w") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tasks.trials.child"],

@@ -75,7 +75,7 @@ def _run_trial(number: int, config: RetrainConfig, data: DatasetRef, study: Stud
     how = f"signal {-status}" if status < 0 else f"status {status}"
     raise TrialError(
         f"The process of trial {number} must end with a result. It ended with {how}"
-        f"{', as when memory runs out' if status == -9 else ''}; {log_of(number, study)} holds its last words."
+        f"{', as when memory runs out' if status == -9 else ''}; {log_of(number, study)} has its last output."
     )
 
 
@@ -86,8 +86,8 @@ def _error_of(number: int, answer: dict[str, Any]) -> Exception:
     if answer["heals"]:
         return UnreachableError(answer["error"])
     return SweepError(
-        f"Trial {number} met what is no fault of its settings: {answer['error'].rstrip('.')}. Mend it, and the same "
-        "command goes on."
+        f"Trial {number} failed for a reason other than its settings: {answer['error'].rstrip('.')}. Fix it, and "
+        "re-run the command to continue."
     )
 
 

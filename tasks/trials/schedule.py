@@ -90,7 +90,7 @@ def _lost(done: PrefectFuture[Any]) -> str:
     error: Any = done.state.data
     if isinstance(error, ray.exceptions.RayTaskError):
         raise SweepError(
-            f"Every node must be able to run a trial. One is not: {said(error)}; mend it, and run the sweep again."
+            f"Every node must be able to run a trial. One is not: {said(error)}; fix it, and re-run the sweep."
         ) from error
     return said(error)
 

@@ -56,7 +56,7 @@ def test_a_folder_is_trained_and_published_then_unchanged_then_says_what_is_new(
         Image.fromarray(noise).save(pictures / "train" / "3" / f"new-{number}.png")
     done = layerflow(*command, store=tmp_path / "store")
     grown = json.loads(done.stdout)
-    assert "10 files added, 0 written anew, 0 gone" in done.stderr
+    assert "10 files added, 0 changed, 0 removed" in done.stderr
     assert grown["steps"]["train_model"]["state"] == "Completed"
     changed = {
         change["field"]: change["after"] - change["before"]

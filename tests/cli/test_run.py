@@ -34,7 +34,7 @@ def test_a_class_that_is_gone_is_refused_before_there_is_a_run(monkeypatch: pyte
     before = SimpleNamespace(classes=("cat", "dog"))
     monkeypatch.setattr(versions, "profile_in_service", lambda name: before)
     now = SimpleNamespace(classes=("cat",))
-    with pytest.raises(DataError, match=r"that are gone: dog; bring them back, .* or set checks"):
+    with pytest.raises(DataError, match=r"that are gone: dog; restore them, .* or set checks"):
         _check_classes(RetrainConfig(), now)  # type: ignore[arg-type]
     lenient = RetrainConfig.model_validate({"checks": {"lost_class": "warn"}})
     _check_classes(lenient, now)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ def read(flow_run_id: Any) -> tuple[Any, Any]:
 def test_it_is_one_named_task_that_is_never_retried(server: None, empty_store: Path) -> None:
     state = rollback("nothing", return_state=True)
     assert state.is_failed()
-    with pytest.raises(RegistryError, match="There is none"):
+    with pytest.raises(RegistryError, match="None is; run layerflow retrain"):
         state.result()
     run, task = read(state.state_details.flow_run_id)
     assert (run.name, run.tags) == ("rollback-nothing", [])

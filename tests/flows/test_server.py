@@ -205,7 +205,7 @@ def test_the_ui_shows_the_run_every_card_with_its_pictures_and_the_form(
         assert len(drawn) >= pictures, f"{key}: {drawn}"
         assert all(alt and width > 0 for alt, width in drawn), f"{key}: {drawn}"
     form = f"{site}/deployments/deployment/{nightly_run['deployment_id']}/run"
-    page(browser, form, "Most passes over the training images; at least 1, at most 100,000.", "Run Name")
+    page(browser, form, "Maximum number of passes over the training images; at least 1, at most 100,000.", "Run Name")
 
 
 def test_a_new_database_can_be_read_by_its_owner_alone(lasting_server: dict[str, str]) -> None:

@@ -252,7 +252,7 @@ def test_what_is_no_fault_of_the_settings_ends_the_sweep_at_once_and_leaves_the_
     config = RetrainConfig.model_validate({"model": {"name": "fullnet:net"}, "training": {"epochs": 1}})
     space = {"model.options": {"choice": [{"way": "full"}]}}
     state = trials(config, space, digits, 1, 1, None, return_state=True)
-    with pytest.raises(SweepError, match=r"Trial 0 met .*File too large.* Mend it, and the same command goes on\."):
+    with pytest.raises(SweepError, match=r"Trial 0 met .*File too large.* Fix it, and re-run the command"):
         state.result()
     assert runs_of("trial-0", state.state_details.flow_run_id) == 1
     (left,) = Study(study_of(config, space, digits)).trials
@@ -446,7 +446,7 @@ def test_a_trial_whose_worker_is_lost_stays_open_and_the_others_go_on(
     left = Study(study).trials
     assert [trial.state for trial in left] == ["running", "running"]
     assert left[0].reason.startswith("its worker was lost: The worker died unexpectedly")
-    with pytest.raises(TrialError, match=r"of 2 none did\. The first: its worker was lost"):
+    with pytest.raises(TrialError, match=r"none of 2 is complete\. The first: its worker was lost"):
         choose_winner.fn(CONFIG, SPACE, study)
     Study(study).end(0, 1.0, 0.5)
     assert Study(study).trials[0].reason == ""
@@ -459,7 +459,7 @@ def test_a_node_that_can_run_no_trial_ends_the_sweep_with_the_last_line_of_what_
 
     said = "Traceback (most recent call last):\n  File \"x.py\", line 1\nModuleNotFoundError: No module named 'tasks'"
     losing(RayTaskError("run", said, ModuleNotFoundError("tasks"), pid=1, ip="10.0.0.2"))
-    with pytest.raises(SweepError, match=r"One is not: ModuleNotFoundError: No module named 'tasks'; mend it"):
+    with pytest.raises(SweepError, match=r"One is not: ModuleNotFoundError: No module named 'tasks'; fix it"):
         run_trials(CONFIG, SPACE, digits, 2, 1, "auto")
     (left,) = Study(study_of(CONFIG, SPACE, digits)).trials
     assert left.state == "running"

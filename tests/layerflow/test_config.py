@@ -75,7 +75,7 @@ def test_every_field_has_a_default_and_a_description() -> None:
 def test_a_bound_is_said_where_people_see_it() -> None:
     schema = RetrainConfig.model_json_schema()["$defs"]
     epochs = schema["TrainingConfig"]["properties"]["epochs"]
-    assert epochs["description"] == "Most passes over the training images; at least 1, at most 100,000."
+    assert epochs["description"] == "Maximum number of passes over the training images; at least 1, at most 100,000."
     assert (epochs["minimum"], epochs["maximum"]) == (1, 100_000)
     limit = schema["DevicesConfig"]["properties"]["memory_limit_mb"]["description"]
     assert limit.endswith("as needed; at least 64.")
@@ -108,10 +108,10 @@ def test_small_batches_without_convolutions_run_on_one_thread_unless_asked_other
     [
         (
             {"name": "cnn", "hidden": [64]},
-            "settings of cnn, which are width, dropout, shift, flip; hidden is none of them",
+            "settings of cnn, which are width, dropout, shift, flip; hidden is not one of them",
         ),
-        ({"width": 32}, "settings of mlp, which are hidden, dropout, shift, flip; width is none of them"),
-        ({"name": "resnet", "dropout": 0.1}, "dropout is none of them"),
+        ({"width": 32}, "settings of mlp, which are hidden, dropout, shift, flip; width is not one of them"),
+        ({"name": "resnet", "dropout": 0.1}, "dropout is not one of them"),
         ({"name": "vit", "width": 10, "heads": 4}, "heads that divide width; 4 does not divide 10"),
     ],
 )

@@ -131,7 +131,7 @@ def test_its_options_and_its_code_are_part_of_what_it_is(nets: Path, digits: Dat
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("nowhere.nets:MyNet", {}, "There is no module nowhere"),
+        ("nowhere.nets:MyNet", {}, "No module nowhere exists"),
         ("mynets.net:MyNet", {}, "mynets.net can't (ModuleNotFoundError"),
         ("mynets.broken:MyNet", {}, "No module named 'nonsense'"),
         ("mynets.leaves:MyNet", {}, "mynets.leaves can't (SystemExit"),
@@ -216,7 +216,7 @@ def test_a_name_and_its_options_are_checked_with_the_other_settings() -> None:
     assert config.model.settings == {"width": 3}
     assert config.registry_name == "MyNet-digits"
     for wrong in ({"name": "my.nets:"}, {"name": "my.nets:MyNet", "width": 3}, {"options": {"width": 3}}):
-        with pytest.raises(ValueError, match=r"a model named one of|is none of them"):
+        with pytest.raises(ValueError, match=r"a model named one of|is not one of them"):
             RetrainConfig.model_validate({"model": wrong})
 
 

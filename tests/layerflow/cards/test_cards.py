@@ -539,7 +539,7 @@ def test_what_can_not_be_drawn_keeps_no_model_from_service(
     monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     monkeypatch.setattr(decision_card, "draw", fail)
     assert promote(RetrainConfig(), with_cards, "run").version == 1
-    assert versions.report_of(NAME, 1).read_text() == "The report could not be drawn; the receipt tells all."
+    assert versions.report_of(NAME, 1).read_text() == "The report could not be drawn; the receipt has all figures."
     assert checksums.damage(versions.folder_of(NAME, 1)) is None
     told = next(record for record in caplog.records if "can't be drawn" in record.getMessage())
     assert "KeyError: 'font'" in told.getMessage()
@@ -549,5 +549,5 @@ def test_what_can_not_be_drawn_keeps_no_model_from_service(
 def test_a_version_without_a_report_says_so(with_cards: Challenger) -> None:
     promote(RetrainConfig(), with_cards, "run")
     versions.report_of(NAME, 1).unlink()
-    with pytest.raises(RegistryError, match="There is none"):
+    with pytest.raises(RegistryError, match="It does not exist; another version"):
         versions.report_of(NAME, 1)

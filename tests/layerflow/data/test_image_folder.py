@@ -137,7 +137,7 @@ def test_only_what_changed_is_read_again(
         image_folder.scan(tree)
     # Those that were made shortly before the index was written are looked at again, and are not new for that.
     assert {"0.png", "new.png"} <= set(read)
-    assert "1 files added, 1 written anew, 1 gone" in caplog.text
+    assert "1 files added, 1 changed, 1 removed" in caplog.text
 
 
 def age(root: Path, seconds: int) -> None:

@@ -128,7 +128,7 @@ PLANTED: dict[str, tuple[Callable[[Splits], object], str, str, str]] = {  # what
         lambda s: s["train"][1].__setitem__(0, 3),
         "labels",
         "stop",
-        "1 images have a label that is none",
+        "1 images have a label outside",
     ),
 }
 

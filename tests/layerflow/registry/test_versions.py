@@ -182,7 +182,7 @@ def test_a_ledger_that_can_not_be_read_publishes_nothing(decide: Decide) -> None
 
 
 def test_names_and_versions_that_do_not_exist_are_one_sentence(decide: Decide) -> None:
-    with pytest.raises(RegistryError, match="There is none; run layerflow retrain"):
+    with pytest.raises(RegistryError, match="None is; run layerflow retrain"):
         versions.the_name(None)
     decide("good")
     assert versions.the_name(None) == NAME

@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "checks": ({"checks.max_psi": {"uniform": [0.1, 1]}}, "must be the same in all trials"),
     "devices": ({"devices.threads": {"int": [1, 2]}}, "must be the same in all trials"),
     "monitor": ({"training.monitor": {"choice": ["val_loss", "loss"]}}, "it is what trials are compared by"),
-    "seed": ({"training.seed": {"int": [0, 9]}}, "a lucky seed is no better setting"),
+    "seed": ({"training.seed": {"int": [0, 9]}}, "a lucky seed is not a better setting"),
     "network": ({"model.name": {"choice": ["mlp", "cnn"]}}, "a sweep is of one network"),
     "kind": ({"training.epochs": {"normal": [1, 2]}}, "one of choice, uniform, log_uniform, int"),
     "two kinds": ({"training.epochs": {"int": [1, 2], "choice": [3]}}, "one of choice"),
@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "whole by chance": ({"training.patience": {"uniform": [1, 1001]}}, "takes whole numbers; search it by int"),
     "fractions for whole": ({"training.epochs": {"uniform": [1, 5]}}, "takes whole numbers; search it by int"),
     "number for list": ({"model.hidden": {"int": [1, 5]}}, "model.hidden: input should be a valid tuple"),
-    "another network's": ({"model.width": {"int": [1, 5]}}, "width is none of them"),
+    "another network's": ({"model.width": {"int": [1, 5]}}, "width is not one of them"),
 }
 
 
@@ -278,7 +278,7 @@ def test_when_all_trials_fail_it_is_one_sentence(empty_store: Path) -> None:
     study = Study(REF)
     for _ in range(2):
         study.end(study.draw(plan(RetrainConfig(), SPACE), 0).number, 1.0, reason="The loss must stay finite.")
-    with pytest.raises(TrialError, match=r"of 2 none did\. The first: The loss must stay finite"):
+    with pytest.raises(TrialError, match=r"none of 2 is complete\. The first: The loss must stay finite"):
         choose_winner.fn(RetrainConfig(), SPACE, REF)
 
 

@@ -320,7 +320,7 @@ def test_what_a_lost_group_says_is_the_last_line_below_its_traceback() -> None:
 
 def test_more_workers_than_the_cluster_has_cpus_is_one_sentence(digits: DatasetRef, workplace: Path) -> None:
     sentence = (
-        "workers 3 needs as many times 1 CPU on one node, and the cluster has room for 2; ask for at most 2 workers"
+        "workers 3 needs 1 CPU for each worker on one node, and the cluster has room for 2; ask for at most 2 workers"
     )
     with pytest.raises(ClusterError, match=sentence):
         train(digits, workplace / "many", workers=3)
