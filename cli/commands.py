@@ -68,6 +68,7 @@ def retrain(
     *,
     settings: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),  # noqa: B008  (frozen)
     config: Path | None = None,
+    refresh: bool = False,
     as_json: Json = False,
     output: Output = Output(),  # noqa: B008  (frozen)
 ) -> None:
@@ -77,6 +78,8 @@ def retrain(
     ----------
     config
         YAML file with the same fields; flags override it.
+    refresh
+        Make every step anew, whether it is cached or not.
     as_json
         Print one JSON object on stdout; everything else goes to stderr.
     """
@@ -86,7 +89,7 @@ def retrain(
     settings = over_file(config, settings) if config else settings
     # TFDS prints its progress; stdout is for the answer alone.
     with contextlib.redirect_stdout(sys.stderr):
-        run = run_retrain(settings, output)
+        run = run_retrain(settings, output, refresh)
     if as_json:
         print(json.dumps(retrained_as_json(run), indent=2))
     else:

@@ -36,10 +36,10 @@ class RetrainRun(NamedTuple):
     steps: dict[str, dict[str, Any]]
 
 
-def run_retrain(config: RetrainConfig, output: Output) -> RetrainRun:
+def run_retrain(config: RetrainConfig, output: Output, refresh: bool = False) -> RetrainRun:
     """Run the flow once, on the Prefect server that is configured or else on an embedded one."""
     require_ray(config.training)
-    return _on_a_server(lambda: _prepare(config), lambda: _run(config), output)
+    return _on_a_server(lambda: _prepare(config, refresh), lambda: _run(config, refresh), output)
 
 
 class SweepRun(NamedTuple):
@@ -138,12 +138,12 @@ def _ends_with(embedded: Server) -> Iterator[None]:
         over.set()
 
 
-def _prepare(config: RetrainConfig) -> None:
+def _prepare(config: RetrainConfig, refresh: bool) -> None:
     """While the server starts: check the data's name and mirror, and import TensorFlow, where they will be needed."""
     import tasks
     from tasks.caching import cached
 
-    data = cached(tasks.load_data, config.data, config.devices)
+    data = None if refresh else cached(tasks.load_data, config.data, config.devices)
     if data and _is_exported(config, data):
         return
     with quiet_stderr():
@@ -217,10 +217,13 @@ def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
     return all(cached(step, trained, data, devices) for step in steps)
 
 
-def _run(config: RetrainConfig) -> RetrainRun:
+def _run(config: RetrainConfig, refresh: bool) -> RetrainRun:
+    from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
+
     from flows.retrain import retrain
 
-    state = _by_hand(retrain)(config, return_state=True)
+    with temporary_settings(updates={PREFECT_TASKS_REFRESH_CACHE: True} if refresh else {}):
+        state = _by_hand(retrain)(config, return_state=True)
     result = state.result()
     return RetrainRun(result, *_read_steps(retrain, state.state_details.flow_run_id))
 

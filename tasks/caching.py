@@ -155,12 +155,12 @@ def _network_of(value: Any) -> str | None:
     return value.model if isinstance(value, TrainedRef) else None
 
 
-def _why(step: str, content: dict[str, Any], anew: bool) -> str:
-    """Why a step runs and is not cached: what differs from the nearest time before."""
+def _why(step: str, content: dict[str, Any], anew: bool) -> str | None:
+    """Why a step runs and is not cached: what differs from the most similar time before; nothing if there is none."""
     if anew:
-        return "everything is to be made anew"
+        return "everything is made anew"
     if (before := artifacts.nearest_inputs(step, content)) is None:
-        return "it never ran in this store"
+        return None
     changes = [_told(path, *pair) for path, pair in artifacts.differences(before, content).items()]
     rest = f", and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
     return f"{', '.join(changes[:_MOST_CHANGES])}{rest}" if changes else "what it made is gone"
@@ -172,7 +172,7 @@ def _told(path: str, before: Any, now: Any) -> str:
     texts = ["none" if each is None else printed(str(each), 40) for each in (before, now)]
     if any(re.search("[0-9a-f]{32}", each) for each in texts):
         return f"{path} changed"
-    return f"{path} changed from {texts[0]} to {texts[1]}"
+    return f"{path} changed: {texts[0]} → {texts[1]}"
 
 
 def is_anew() -> bool:
@@ -205,7 +205,8 @@ def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
     content = _content_of(work, inputs, listed=True)
 
     def build(target: Path) -> R:
-        log.info("%s runs: %s", name, _why(name, content, anew))
+        if why := _why(name, content, anew):
+            log.info("%s runs because %s", name, why)
         return work(**inputs, folder=target)
 
     try:

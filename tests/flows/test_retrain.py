@@ -159,7 +159,7 @@ def test_everything_is_made_anew_where_prefect_is_told_to_refresh(
     assert again.promotion.code == "unchanged"
     assert "epoch 1/" in caplog.text
     assert "resuming" not in caplog.text
-    assert "train_model runs: everything is to be made anew" in caplog.text
+    assert "train_model runs because everything is made anew" in caplog.text
 
 
 def test_the_log_says_why_a_step_runs(
@@ -168,8 +168,8 @@ def test_the_log_says_why_a_step_runs(
     """On the session's server: another number of epochs trains anew, and nothing before it."""
     monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     retrain(RetrainConfig.model_validate({"training": {"epochs": 2}}))
-    assert "train_model runs: training.epochs changed from 50 to 2" in caplog.text
-    assert "evaluate_model runs: trained changed" in caplog.text
+    assert "train_model runs because training.epochs changed: 50 → 2" in caplog.text
+    assert "evaluate_model runs because trained changed" in caplog.text
     assert "load_data runs" not in caplog.text
 
 
