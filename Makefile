@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray run test lint ui tensorboard deploy drill bench bench-accuracy bench-layers bench-scale bench-scaling lock clean
+.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-layers bench-scale bench-scaling lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -46,7 +46,10 @@ run: setup ## retrain on the embedded digits: train, prove, publish
 	$(VENV)/bin/layerflow retrain
 
 test: ray ## the whole test suite
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder # slow files first, which have few tests
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 # in the order of tests/conftest.py
+
+check: lint ## ruff, mypy and the tests that start no process and no server: a minute
+	$(PY) -m pytest -n 2 -q -m "not process"
 
 lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -1,9 +1,13 @@
-"""Real parts for every test: a store, a Prefect server, digits prepared by TFDS, one whole run of the flow."""
+"""Real parts for every test: a store, a Prefect server, datasets prepared by TFDS, all that one run makes."""
 
+import logging
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 # Before Prefect and the flow are imported, which read these once.
@@ -14,6 +18,8 @@ os.environ.pop("PREFECT_API_URL", None)
 MIRROR = os.environ.pop("LAYERFLOW_MIRROR", None) or os.environ.get("LAYERFLOW_TESTS_MIRROR")
 if MIRROR:  # for the processes among which the tests are divided: they are started from this one
     os.environ["LAYERFLOW_TESTS_MIRROR"] = MIRROR
+# What the processes among which the tests are divided make once and all use: in a folder of the first one.
+os.environ.setdefault("LAYERFLOW_TESTS_SHARED", f"{_SCRATCH.name}/shared")
 
 import pytest  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
@@ -21,11 +27,55 @@ from prefect.testing.utilities import prefect_test_harness  # noqa: E402
 
 from layerflow import artifacts  # noqa: E402
 from layerflow.config import RetrainConfig  # noqa: E402
+from layerflow.export import verification  # noqa: E402
 from layerflow.outcomes import Retrained  # noqa: E402
 from layerflow.records import DatasetRef  # noqa: E402
 from layerflow.settings.data import DataConfig  # noqa: E402
+from tests import forked  # noqa: E402
+from tests.shared import once  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The verifying process too is a fork, of a parent that has imported TensorFlow alone, but where it is what is tested.
+verification.subprocess = forked  # type: ignore[assignment]
+
+#: What starts a process, or a server, for whichever test asks for it.
+_STARTERS = {"server", "first_run", "trained", "lasting_server", "guarded_server", "ui", "workplace"}
+#: The files that take longest, longest first: whatever is short then fills the gaps at the end.
+_LONGEST = (
+    *("test_server.py", "test_sweep.py", "test_distributed.py", "test_main.py", "test_training.py", "test_retrain.py"),
+    *("test_docs.py", "test_models.py", "test_forged_verification.py", "test_data_command.py", "test_streaming.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start a process through a fixture, and put the longest files first."""
+    for item in items:
+        if not _STARTERS.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("process")
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
+
+
+_running: list[pytest.Item] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Say which test is running, to `_allow`."""
+    _running.append(item)
+    try:
+        return (yield)
+    finally:
+        _running.pop()
+
+
+def _allow(event: str, arguments: tuple[object, ...]) -> None:
+    """Let no test start a process that does not say so: `make check` leaves those out, to take a minute."""
+    if event == "subprocess.Popen" and _running and not _running[-1].get_closest_marker("process"):
+        pytest.fail(f"a test that starts a process must be marked `process`. It starts {arguments[1]}")
+
+
+sys.addaudithook(_allow)
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +83,20 @@ def same_numbers() -> None:
     """Each test draws the same numbers, whichever ran before it in its process."""
     if keras := sys.modules.get("keras"):
         keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """Pytest's own, that hears the project also where Prefect's logging has taken its logger away from the root's."""
+    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+    return caplog
+
+
+@pytest.fixture
+def new_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verifying process is a new one, as in a run, and no fork."""
+    monkeypatch.setattr(verification, "subprocess", subprocess)
+    monkeypatch.setattr(verification, "_process", None)
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +109,7 @@ def mirror() -> str:
 
 @pytest.fixture(scope="session")
 def session_store() -> Path:
-    """The store of the session, in which ``first_run`` ran."""
+    """The store of this process, in which ``first_run`` is."""
     return Path(_SCRATCH.name) / "store"
 
 
@@ -70,12 +134,46 @@ def on_the_server(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
 
 
-@pytest.fixture(scope="session")
-def first_run(server: None) -> Retrained:
-    """One whole run of the flow with its defaults, on the digits, in the session's store."""
-    from flows.retrain import retrain
+def _made_by_the_steps() -> str:
+    """All that the flow makes with its defaults, on the digits: by the same steps, under the same keys."""
+    import tasks
+    from layerflow.registry.promotion import promote
+    from layerflow.registry.receipt import Challenger
+    from tasks.caching import make
 
-    return retrain(RetrainConfig())
+    config = RetrainConfig()
+    devices = config.devices_for_model
+    data = make(tasks.load_data, config.data, devices)
+    checked = make(tasks.validate_data, config.checks, data, None)
+    model = make(tasks.build_model, config.model, data, config.training.seed, devices)
+    trained = make(tasks.train_model, config.training, model, data, devices)
+    evaluation = make(tasks.evaluate_model, trained, data, devices)
+    export = make(tasks.export_model, trained, data, devices)
+    verification = make(tasks.verify_export, export, evaluation, data)
+    made = Challenger(data, checked, model, trained, evaluation, export, verification)
+    return Retrained(**made._asdict(), promotion=promote(config, made, "first-run")).model_dump_json()
+
+
+@pytest.fixture(scope="session")
+def first_run(session_store: Path) -> Retrained:
+    """All that the flow makes with its defaults, on the digits, in the store of this process; no server is needed."""
+    folder, made = once("first-run", _made_by_the_steps)
+    shutil.copytree(folder, session_store, dirs_exist_ok=True)
+    return Retrained.model_validate_json(made)
+
+
+@pytest.fixture(scope="session")
+def real_datasets(mirror: str) -> Path:
+    """A store with MNIST and Fashion-MNIST, prepared from the mirror's files: ``load_data/<name>`` and ``tfds``."""
+    from layerflow.data.load import load
+
+    def prepare() -> str:
+        for name in ("mnist", "fashion_mnist"):
+            artifacts.make("load_data", name, DatasetRef, partial(load, DataConfig(name=name, mirror=Path(mirror))))
+        return ""
+
+    folder, _ = once("real-datasets", prepare)
+    return folder
 
 
 @pytest.fixture(scope="session")

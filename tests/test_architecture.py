@@ -158,7 +158,9 @@ def test_the_verifier_imports_nothing_of_the_project() -> None:
         ("cli.main", ["tensorflow", "keras", "prefect", "matplotlib", "optuna", "ray"]),
     ],
 )
+@pytest.mark.process
 def test_importing_a_room_does_not_load_what_it_does_not_need(module: str, absent: list[str]) -> None:
+    """In a new process, not a forked one: what is loaded is what is claimed."""
     script = f"import sys, {module}; sys.exit(', '.join(set({absent!r}) & set(sys.modules)) or None)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr

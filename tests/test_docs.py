@@ -13,26 +13,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import forked
+
 ROOT = Path(__file__).resolve().parent.parent
 DOC = (ROOT / "docs" / "custom-layers.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", DOC, re.MULTILINE | re.DOTALL)
 
 
-def run(command: list[str], folder: Path, **environment: str) -> str:
-    done = subprocess.run(
+def run(command: list[str | Path], folder: Path, **environment: str) -> str:
+    done = forked.run(
         command,
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=300,
-        check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
 
+@pytest.mark.process
 def test_every_snippet_of_the_road_runs_in_order(tmp_path: Path) -> None:
+    """In a process of its own, as a reader of the page runs them."""
     snippets = [code for kind, code in BLOCKS if kind == "python" and not re.match("# [a-z]+/", code)]
     assert len(snippets) == 7
     run([sys.executable, "-c", "\n".join(snippets)], tmp_path)
@@ -48,7 +51,9 @@ def apply(diff: str, project: Path) -> None:
 
 
 @pytest.mark.usefixtures("on_the_server")
+@pytest.mark.process
 def test_a_layer_of_ones_own_gets_into_the_pipeline_as_the_page_says(tmp_path: Path) -> None:
+    """In processes of their own, which import a copy of the project."""
     project = tmp_path / "project"
     project.mkdir()
     for room in ("cli", "flows", "layerflow", "layers", "tasks", "tests"):
@@ -193,9 +198,8 @@ def test_a_line_of_output_is_compared_but_for_its_figures() -> None:
     assert known != without_figures("live version 22: …/store/models/b/22 (0.1 to 1)")
 
 
-# In a process of its own, because these commands are run in a folder of their own; in one, because each has to import
-# TensorFlow otherwise.
 @pytest.mark.usefixtures("on_the_server")
+@pytest.mark.process
 def test_the_commands_of_the_documents_run_and_say_what_is_shown(tmp_path: Path) -> None:
     readme, data = (ROOT / "README.md").read_text(), (ROOT / "docs" / "data.md").read_text()
     nets = next(block for _, block in BLOCKS if block.startswith("# mynets/nets.py\n"))

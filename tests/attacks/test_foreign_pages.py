@@ -6,10 +6,7 @@ Real servers and a real browser: what a page may do is decided by both together.
 import functools
 import http.client
 import io
-import os
-import shutil
 import stat
-import subprocess
 import sys
 import threading
 import time
@@ -26,9 +23,9 @@ import pytest
 from selenium import webdriver
 
 from cli.prefect_server import Server, _may_be_configured
-from tests.flows.conftest import opened, signed_in, ui_started
+from tests.command import layerflow
+from tests.servers import chromium, opened, signed_in, ui_started
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 
 
@@ -65,23 +62,10 @@ def foreign_site() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     """Chromium, for which the names of the attackers mean this machine: so it is after a DNS rebinding."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
     names = "MAP foreign.example 127.0.0.1, MAP rebound.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     # Chromium's own wall between sites and this machine is not everywhere: other browsers and older ones have none.
     walls = "LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests,PrivateNetworkAccessSendPreflights"
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        f"host-resolver-rules={names}",
-        f"disable-features={walls}",
-    ):
-        options.add_argument(f"--{flag}")
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+    with chromium(f"host-resolver-rules={names}", f"disable-features={walls}") as chrome:
         yield chrome
 
 
@@ -197,9 +181,11 @@ def test_profiles_that_others_may_read_are_closed_and_what_is_in_them_stays(
     assert 'PREFECT_API_URL = "http://127.0.0.1:4311/api"' in text
 
 
+@pytest.mark.process
 def test_another_user_of_the_machine_is_refused_by_the_server_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Against the server that a run starts."""
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     server = Server()
     try:
@@ -217,15 +203,7 @@ def test_another_user_of_the_machine_is_refused_by_the_server_of_a_run(
 
 def test_a_port_that_is_taken_is_one_sentence(ui: dict[str, str]) -> None:
     port = urlsplit(signed_in(ui)).port
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "ui", "--port", str(port)],
-        cwd=ROOT,
-        env={**os.environ, "PREFECT_HOME": ui["PREFECT_HOME"]},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = layerflow("ui", "--port", str(port), PREFECT_HOME=ui["PREFECT_HOME"])
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"layerflow: --port must be a free port. Received: {port} (")
     assert done.stderr.count("\n") == 1

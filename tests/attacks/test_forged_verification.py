@@ -287,12 +287,13 @@ def test_sizes_and_places_of_batches_follow_from_the_seed_alone() -> None:
     assert {served for _, served in asked(1)} == {False, True}
 
 
+@pytest.mark.process
+@pytest.mark.usefixtures("new_verifier")
 def test_what_a_model_prints_is_no_answer_and_goes_to_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a process of its own, since what is attacked is the channel to it; its list of operations is taken out."""
     monkeypatch.setattr(verification, "_VERIFIER", PROGRAMS / "verifier_without_a_list.py")
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     model = ship(tmp_path / "model", prints_to_stdout)
     with caplog.at_level(logging.INFO, logger="layerflow"):
         report = verification.inspect(model)
@@ -301,6 +302,8 @@ def test_what_a_model_prints_is_no_answer_and_goes_to_the_log(
     assert "forged" in caplog.text
 
 
+@pytest.mark.process
+@pytest.mark.usefixtures("new_verifier")
 def test_an_answer_without_the_nonce_of_the_request_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +317,8 @@ def test_an_answer_without_the_nonce_of_the_request_is_not_believed(
         verification.inspect(ship(tmp_path / "model", writes_an_answer))
 
 
+@pytest.mark.process
+@pytest.mark.usefixtures("new_verifier")
 def test_the_process_gets_no_secret_and_has_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, since the question is what such a process inherits."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

@@ -6,8 +6,6 @@ The exports are small made-up files: the registry compares digests and never ope
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from layerflow.registry import layout, publishing, versions
 from layerflow.registry.ledger import read_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.rollback import roll_back, target_of
+from tests.command import layerflow
 
 NAME = "mlp-digits"
 LEDGER, COPY = ".ledger.json", ".ledger.json.bak"
@@ -412,17 +411,7 @@ def test_a_rebuilt_ledger_keeps_numbers_and_rolled_back_models_out() -> None:
     assert sorted(ledger.published or {}) == [1, 2, 3, 13]
 
 
-def layerflow(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("layerflow")), *arguments],
-        env={**os.environ},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
+@pytest.mark.process
 def test_the_listing_shows_the_rest_and_verify_counts_all_that_is_wrong() -> None:
     """Each command in a process of its own: exit status and streams are what is claimed."""
     publish("one")

@@ -1,10 +1,7 @@
 """A folder of pictures from the command line: checked, trained, unchanged, grown, leaking."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +9,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.command import layerflow
+
 pytestmark = pytest.mark.usefixtures("on_the_server")
-
-
-def layerflow(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "LAYERFLOW_STORE": str(store)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +27,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.process
 def test_a_folder_is_trained_and_published_then_unchanged_then_says_what_is_new(pictures: Path, tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     command = ("retrain", "--json", "--data.name", "folder", "--data.path", str(pictures))
     done = layerflow(*command, store=tmp_path / "store")
     assert done.returncode == 0, done.stderr
@@ -67,7 +55,9 @@ def test_a_folder_is_trained_and_published_then_unchanged_then_says_what_is_new(
     assert {change["field"].partition(".")[0] for change in grown["changes"]} == {"data"}
 
 
+@pytest.mark.process
 def test_a_leaking_folder_is_shown_and_stopped_by_the_check_and_by_the_run(pictures: Path, tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     leaking = shutil.copytree(pictures, tmp_path / "leaking")
     for file in sorted(leaking.glob("test/*/*.png"))[::20]:  # one in twenty
         shutil.copy(file, leaking / "train" / file.parent.name / f"copy-of-{file.name}")

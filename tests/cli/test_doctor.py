@@ -15,25 +15,16 @@ import pytest
 from cli import doctor
 from layerflow.errors import ServerError
 from layerflow.settings.data import DataConfig
+from tests.command import layerflow
 
 ROOT = Path(__file__).resolve().parents[2]
 THINGS = ["versions", "devices", "store", "dataset", "prefect", "locks"]
 
 
-def layerflow(*arguments: str, store: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", "doctor", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "LAYERFLOW_STORE": str(store), **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
+@pytest.mark.process
 def test_a_healthy_machine_gets_a_line_a_thing_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    done = layerflow(store=tmp_path / "store")
+    """In a process of its own, whose exit status and streams are what is claimed."""
+    done = layerflow("doctor", store=tmp_path / "store")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [["ok", thing] for thing in THINGS]
@@ -53,7 +44,9 @@ def test_a_healthy_machine_gets_a_line_a_thing_and_nothing_is_left_behind(tmp_pa
     assert [*(tmp_path / "store").iterdir()] == []
 
 
+@pytest.mark.process
 def test_a_held_lock_is_shown_with_its_holder_and_is_no_failure(tmp_path: Path) -> None:
+    """The holder is a process of its own, which is shown by its command line."""
     hold = "import sys; from layerflow import store\nwith store.locked('training-abc'): print(flush=True), input()"
     environment = {**os.environ, "LAYERFLOW_STORE": str(tmp_path)}
     with subprocess.Popen(
@@ -66,7 +59,7 @@ def test_a_held_lock_is_shown_with_its_holder_and_is_no_failure(tmp_path: Path) 
     ) as holder:
         assert holder.stdout
         holder.stdout.readline()
-        done = layerflow("--json", store=tmp_path)
+        done = layerflow("doctor", "--json", store=tmp_path)
         holder.communicate("\n")
     assert (done.returncode, done.stderr) == (0, "")
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
@@ -77,11 +70,15 @@ def test_a_held_lock_is_shown_with_its_holder_and_is_no_failure(tmp_path: Path) 
     assert {finding["level"] for name, finding in findings.items() if name != "locks"} == {"ok"}
 
 
+@pytest.mark.process
 def test_everything_that_must_be_mended_is_said_at_once_with_status_2(tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     file = tmp_path / "file"
     file.touch()
     done = layerflow(
-        *("--data.name", "mnist", "--data.mirror", str(tmp_path)), store=file, PREFECT_API_URL="http://127.0.0.1:9/api"
+        *("doctor", "--data.name", "mnist", "--data.mirror", str(tmp_path)),
+        store=file,
+        PREFECT_API_URL="http://127.0.0.1:9/api",
     )
     assert done.returncode == 2
     failed = {line.split()[1]: line for line in done.stdout.splitlines() if line.startswith("fail")}

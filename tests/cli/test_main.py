@@ -1,9 +1,8 @@
 """The command line as people use it: in a process of its own."""
 
 import json
-import os
 import re
-import subprocess
+import shutil
 import sys
 import tomllib
 import webbrowser
@@ -15,20 +14,7 @@ import pytest
 from cli.commands import app
 from cli.main import main
 from layerflow.registry import versions
-
-ROOT = Path(__file__).resolve().parents[2]
-LAYERFLOW = Path(sys.executable).with_name("layerflow")
-
-
-def layerflow(*arguments: str, store: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(LAYERFLOW), *arguments],
-        env={**os.environ, "LAYERFLOW_STORE": str(store), **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+from tests.command import layerflow
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +26,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     return store, json.loads(done.stdout)
 
 
+@pytest.mark.process
 def test_retrain_prints_one_json_object_that_says_what_was_done(trained: tuple[Path, dict[str, Any]]) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     _, answer = trained
     assert list(answer) == [
         *("status", "code", "reason", "comparison", "changes", "version", "accuracy"),
@@ -62,9 +50,12 @@ def test_retrain_prints_one_json_object_that_says_what_was_done(trained: tuple[P
     assert all(step["seconds"] >= 0 for step in answer["steps"].values())
 
 
+@pytest.mark.usefixtures("on_the_server")
+@pytest.mark.process
 def test_the_second_time_everything_is_cached_and_the_table_says_unchanged(
     trained: tuple[Path, dict[str, Any]],
 ) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     store, _ = trained
     done = layerflow("retrain", store=store)
     assert done.returncode == 0, done.stderr
@@ -75,7 +66,10 @@ def test_the_second_time_everything_is_cached_and_the_table_says_unchanged(
     assert "all 360 test examples answer as in the evaluation" in done.stdout
 
 
+@pytest.mark.usefixtures("on_the_server")
+@pytest.mark.process
 def test_flags_win_over_the_config_file(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     store, _ = trained
     file = tmp_path / "config.yaml"
     file.write_text("training:\n  epochs: 3\n  batch_size: 64\nmodel: {hidden: [8]}\ngate: {min_accuracy: 0.99}\n")
@@ -95,7 +89,9 @@ def test_flags_win_over_the_config_file(trained: tuple[Path, dict[str, Any]], tm
     assert "below gate.min_accuracy 0.99" in receipt["decision"]["reason"]
 
 
+@pytest.mark.process
 def test_models_lists_what_is_published(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     store, answer = trained
     done = layerflow("models", store=store)
     assert done.returncode == 0
@@ -107,7 +103,9 @@ def test_models_lists_what_is_published(trained: tuple[Path, dict[str, Any]], tm
     assert "no model is published" in nothing.stderr
 
 
+@pytest.mark.process
 def test_verify_takes_any_exported_model(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     store, answer = trained
     for folder in (answer["export"], f"{store}/models/mlp-digits/1"):
         done = layerflow("verify", folder, store=tmp_path)
@@ -115,9 +113,9 @@ def test_verify_takes_any_exported_model(trained: tuple[Path, dict[str, Any]], t
         assert "golden examples answer the same" in done.stdout
 
 
+@pytest.mark.process
 def test_verify_of_a_damaged_model_is_refused_in_one_line(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    import shutil
-
+    """In a process of its own, whose exit status and streams are what is claimed."""
     copy = shutil.copytree(trained[1]["export"], tmp_path / "copy")
     (Path(copy) / "fingerprint.pb").write_bytes(b"")
     done = layerflow("verify", str(copy), store=tmp_path)
@@ -149,7 +147,9 @@ BAD_INPUT = {
 
 @pytest.mark.parametrize("case", BAD_INPUT)
 @pytest.mark.usefixtures("on_the_server")
+@pytest.mark.process
 def test_bad_input_is_one_sentence_and_status_2(case: str, tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     arguments, reason = BAD_INPUT[case]
     done = layerflow("retrain", *arguments, store=tmp_path / "store")
     assert done.returncode == 2, done.stderr
@@ -169,7 +169,9 @@ def test_bad_input_is_one_sentence_and_status_2(case: str, tmp_path: Path) -> No
         (b"\xff\xfe\x00", "must"),
     ],
 )
+@pytest.mark.process
 def test_a_wrong_config_file_is_one_sentence_and_status_2(content: str | bytes, reason: str, tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     file = tmp_path / "config.yaml"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     done = layerflow("retrain", "--config", str(file), store=tmp_path / "store")
@@ -178,7 +180,9 @@ def test_a_wrong_config_file_is_one_sentence_and_status_2(content: str | bytes, 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.process
 def test_a_store_that_can_not_be_written_is_one_sentence_and_status_2(tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     (tmp_path / "file").write_text("")
     done = layerflow("retrain", store=tmp_path / "file")
     assert done.returncode == 2
@@ -186,7 +190,9 @@ def test_a_store_that_can_not_be_written_is_one_sentence_and_status_2(tmp_path: 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.process
 def test_a_configured_server_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     done = layerflow("retrain", store=tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode == 1
     assert done.stderr.startswith("layerflow: A Prefect server must answer at http://127.0.0.1:9/api")
@@ -195,19 +201,25 @@ def test_a_configured_server_that_does_not_answer_is_one_sentence(tmp_path: Path
 
 
 @pytest.mark.parametrize("folder", [".", "/nonexistent"])
+@pytest.mark.process
 def test_verify_of_what_is_no_export_is_one_sentence_and_status_2(folder: str, tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     done = layerflow("verify", folder, store=tmp_path)
     assert done.returncode == 2
     assert "must be the folder of a SavedModel that layerflow exported" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.process
 def test_the_version_is_that_of_the_project(tmp_path: Path) -> None:
+    """In a process of its own: what is asked is the command that is installed."""
     project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
     assert layerflow("--version", store=tmp_path).stdout.strip() == project["version"]
 
 
+@pytest.mark.process
 def test_help_names_every_setting(tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     done = layerflow("retrain", "--help", store=tmp_path, COLUMNS="120")
     assert done.returncode == 0
     for flag in ("--data.name", "--data.mirror", "--model.hidden", "--training.batch_size", "--gate.min_accuracy"):
@@ -277,7 +289,10 @@ def test_shells_complete_commands(shell: Literal["bash", "zsh", "fish"]) -> None
 
 
 @pytest.mark.usefixtures("on_the_server")
-def test_real_mnist_is_promoted(mirror: str, tmp_path: Path) -> None:
+@pytest.mark.process
+def test_real_mnist_is_promoted(mirror: str, real_datasets: Path, tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
+    shutil.copytree(real_datasets / "tfds", tmp_path / "store" / "tfds")
     arguments = ("retrain", "--data.name", "mnist", "--training.epochs", "5", "--json")
     done = layerflow(*arguments, store=tmp_path / "store", LAYERFLOW_MIRROR=mirror)
     assert done.returncode == 0, done.stderr

@@ -1,10 +1,7 @@
 """`layerflow models` and `layerflow rollback`, in processes of their own."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,8 @@ from layerflow.outcomes import Retrained
 from layerflow.registry import versions
 from layerflow.registry.promotion import promote
 from layerflow.registry.receipt import Challenger
+from tests.command import layerflow
 
-LAYERFLOW = Path(sys.executable).with_name("layerflow")
 NAME = "mlp-digits"
 
 
@@ -45,24 +42,15 @@ def published(first_run: Retrained, session_store: Path, empty_store: Path) -> P
     return empty_store
 
 
-def layerflow(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(LAYERFLOW), *arguments],
-        env={**os.environ, "LAYERFLOW_STORE": str(store)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def answer(*arguments: str, store: Path) -> Any:
     done = layerflow(*arguments, "--json", store=store)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
+@pytest.mark.process
 def test_models_tells_which_is_in_service_and_which_a_rollback_restores(published: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     rows = answer("models", store=published)
     assert [(row["version"], row["role"]) for row in rows] == [(2, "champion"), (1, "rollback restores it")]
     assert [row["code"] for row in rows] == ["promoted_not_worse", "promoted_first"]
@@ -76,7 +64,9 @@ def test_models_tells_which_is_in_service_and_which_a_rollback_restores(publishe
     assert "rollback restores it" in table
 
 
+@pytest.mark.process
 def test_show_and_diff_tell_how_a_version_came_about(published: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     text = layerflow("models", "show", "2", store=published).stdout
     for part in (
         "promoted_not_worse",
@@ -96,16 +86,20 @@ def test_show_and_diff_tell_how_a_version_came_about(published: Path) -> None:
     assert "have no differences" in layerflow("models", "diff", "1", "1", store=published).stdout
 
 
+@pytest.mark.process
 def test_report_opens_that_of_the_champion_or_of_the_version_asked_for(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     monkeypatch.setenv("BROWSER", "echo opened %s")
     for arguments, version in (((), 2), (("1", "--name", NAME), 1)):
         file = published / "models" / NAME / str(version) / "assets.extra" / "report.html"
         assert layerflow("report", *arguments, store=published).stdout == f"{file}\nopened {file.as_uri()}\n"
 
 
+@pytest.mark.process
 def test_verify_names_what_is_damaged_and_fails(published: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     done = layerflow("models", "verify", store=published)
     assert (done.returncode, done.stdout.count("every byte is as published")) == (0, 2)
     (published / "models" / NAME / "1" / "saved_model.pb").write_bytes(b"?")
@@ -116,7 +110,9 @@ def test_verify_names_what_is_damaged_and_fails(published: Path) -> None:
     assert "1 thing is not; restore damaged files" in done.stderr
 
 
+@pytest.mark.process
 def test_rollback_is_one_command(published: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     done = layerflow("rollback", store=published)
     assert done.returncode == 0, done.stderr
     assert f"version 3 of {NAME} is live, with the model of version 1 in place of 2" in done.stdout
@@ -139,7 +135,9 @@ def test_rollback_is_one_command(published: Path) -> None:
         (["rollback", "--name", "cnn"], "--name must be one of mlp-digits. Received: cnn"),
     ],
 )
+@pytest.mark.process
 def test_what_does_not_exist_is_one_sentence_and_status_2(published: Path, command: list[str], sentence: str) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     done = layerflow(*command, store=published)
     assert done.returncode == 2
     assert sentence in done.stderr
@@ -148,7 +146,9 @@ def test_what_does_not_exist_is_one_sentence_and_status_2(published: Path, comma
 
 
 @pytest.mark.usefixtures("on_the_server")
+@pytest.mark.process
 def test_where_a_server_is_configured_a_rollback_is_a_run_there_and_a_wrong_one_is_none(published: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     done = layerflow("rollback", "--to", "2", store=published)
     assert done.returncode == 2
     assert done.stderr == "layerflow: --to must name a version with another model than the live version. Received: 2\n"

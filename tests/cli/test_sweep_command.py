@@ -1,29 +1,16 @@
 """`layerflow sweep` as people use it: in a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.command import layerflow
 
 
-def layerflow(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "LAYERFLOW_STORE": str(store)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
+@pytest.mark.process
 def test_it_prints_one_json_object_with_the_trials_and_the_retraining(tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     (tmp_path / "space.yaml").write_text(
         "training.learning_rate: {log_uniform: [1e-4, 1e-2]}\nmodel.shift: {int: [0, 1]}"
     )
@@ -58,7 +45,9 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
+@pytest.mark.process
 def test_bad_input_is_one_sentence_and_status_2(case: str, tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     arguments, reason = BAD_INPUT[case]
     done = layerflow("sweep", *arguments, store=tmp_path / "store")
     assert (done.returncode, done.stdout) == (2, "")

@@ -20,6 +20,7 @@ from cli import main, run
 from cli.terminal import Output, explain, interrupted, show
 from layerflow.errors import ConfigError
 from layerflow.records import ModelRef
+from tests import forked
 
 
 def caused(error: BaseException, cause: BaseException) -> BaseException:
@@ -213,32 +214,16 @@ def test_verbose_shows_every_line_of_prefect(console: io.StringIO) -> None:
     assert "Running hook" in call_hooks(Output(verbose=True))
 
 
-#: A "server" that ends in mid-run, and a run that would go on. In a process of its own: it is ended hard.
-_LOSES_ITS_SERVER = """
-import subprocess, sys, time
-from types import SimpleNamespace
-from cli.run import _ends_with
-server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-with _ends_with(SimpleNamespace(process=server)):
-    if sys.argv[1] == "killed":
-        server.kill()
-        time.sleep(30)
-server.kill()
-server.wait()
-time.sleep(0.2)
-print("over")
-"""
-
-
 @pytest.mark.parametrize(("case", "status"), [("killed", 1), ("ended after the run", 0)])
+@pytest.mark.process
 def test_a_run_whose_server_is_killed_ends_at_once_in_one_sentence(case: str, status: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _LOSES_ITS_SERVER, case],
+    """In a process of its own, which is ended hard."""
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "loses_its_server.py", case],
         cwd=run.__file__[: -len("/cli/run.py")],
         capture_output=True,
         text=True,
         timeout=60,
-        check=False,
     )
     assert done.returncode == status, done.stderr
     if status:

@@ -64,7 +64,9 @@ def test_a_run_that_ended_or_waits_to_be_started_again_is_not_taken_for_dead() -
         ("tensorboard", "", "tensorboard --logdir"),
     ],
 )
+@pytest.mark.process
 def test_make_hands_a_port_on(target: str, port: str, command: str) -> None:
+    """What `make` would run only `make` knows."""
     arguments = ["make", "--no-print-directory", "--dry-run", target, *filter(None, [port])]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
     done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
@@ -127,7 +129,9 @@ def test_served_schedules_are_those_of_prefect_yaml_or_one_sentence() -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.process
 def test_no_file_names_a_path_of_one_machine() -> None:
+    """Which files are in the project only git knows."""
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode:
         pytest.skip("not a git checkout")

@@ -3,25 +3,32 @@
 import contextlib
 import os
 import pty
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 
-from flows.retrain import retrain
+import tasks
 from layerflow.config import RetrainConfig
 from layerflow.outcomes import Retrained
-from tasks import progress
+from layerflow.records import DatasetRef, ModelRef
+from tasks import policy, progress
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def bars(config: dict[str, Any]) -> list[tuple[str, float]]:
-    state = retrain(RetrainConfig.model_validate(config), return_state=True)
+@flow(result_storage=policy.result_storage(), persist_result=False)
+def only_training(config: RetrainConfig, model: ModelRef, data: DatasetRef) -> None:
+    tasks.train_model(config.training, model, data, config.devices)
+
+
+def bars(first_run: Retrained, seed: int) -> list[tuple[str, float]]:
+    config = RetrainConfig.model_validate({"training": {"epochs": 2, "seed": seed}})
+    state = only_training(config, first_run.model, first_run.data, return_state=True)
     assert state.is_completed()
     ours = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
     chosen = ArtifactFilter(flow_run_id=ours, type=ArtifactFilterType(any_=["progress"]))
@@ -30,7 +37,7 @@ def bars(config: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 def test_training_is_a_bar_that_ends_full(first_run: Retrained) -> None:
-    assert bars({"training": {"epochs": 2, "seed": 501}}) == [("progress-of-train-mlp-on-digits", 100.0)]
+    assert bars(first_run, 501) == [("progress-of-train-mlp-on-digits", 100.0)]
 
 
 def test_a_server_that_refuses_the_bar_does_not_stop_the_training(
@@ -40,31 +47,19 @@ def test_a_server_that_refuses_the_bar_does_not_stop_the_training(
         raise ConnectionError("the server is away")
 
     monkeypatch.setattr(progress, "create_progress_artifact", refuse)
-    assert bars({"training": {"epochs": 2, "seed": 502}}) == []
+    assert bars(first_run, 502) == []
 
 
-#: Three epochs and a line of the log between them, as the step has them.
-SHOWING = """
-import sys, time
-from prefect.logging import get_logger
-from tasks.progress import epochs_shown
-
-with epochs_shown(3) as callbacks:
-    for epoch in range(3):
-        for callback in callbacks:
-            callback.on_epoch_end(epoch, {"loss": 0.25})
-        time.sleep(0.2)
-        get_logger().info("in between")
-print("over", file=sys.stderr)
-"""
-
-
-def showing(stderr: int) -> subprocess.Popen[bytes]:
+def showing(stderr: int) -> forked.Popen[bytes]:
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    return subprocess.Popen([sys.executable, "-c", SHOWING], stderr=stderr, env=environment, cwd=ROOT)
+    return forked.Popen(
+        [sys.executable, forked.PROGRAMS / "shows_progress.py"], stderr=stderr, env=environment, cwd=ROOT
+    )
 
 
+@pytest.mark.process
 def test_a_terminal_has_a_bar_below_the_log_and_nothing_of_it_stays() -> None:
+    """In a process of its own, whose stderr is a terminal."""
     reader, writer = pty.openpty()
     process = showing(writer)
     os.close(writer)
@@ -81,7 +76,9 @@ def test_a_terminal_has_a_bar_below_the_log_and_nothing_of_it_stays() -> None:
     assert text.rstrip().endswith("\x1b[2Kover"), "the bar is gone in the end"
 
 
+@pytest.mark.process
 def test_a_log_has_no_bar(tmp_path: Path) -> None:
+    """In a process of its own, whose stderr is a file."""
     with (tmp_path / "log").open("w") as log:
         assert showing(log.fileno()).wait(timeout=120) == 0
     lines = (tmp_path / "log").read_text().splitlines()

@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,11 +20,12 @@ from layerflow import checksums, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
 from layerflow.outcomes import Retrained
-from layerflow.records import ModelRef
 from layerflow.settings.training import TrainingConfig
 from layerflow.training import session
 from tasks import policy
 from tasks.trials.run_trial import run_trial
+from tests import forked
+from tests.programs.failing_step import failing_step
 
 STEPS = [
     "load_data",
@@ -198,19 +198,6 @@ def test_results_are_json_beside_the_artifact(first_run: Retrained) -> None:
     assert [entry.name for entry in store.root().iterdir() if entry.is_file()] == []
 
 
-def failing_step(errors: list[Exception]) -> Any:
-    """A step with the policy of all steps, whose work raises these errors one after another and then succeeds."""
-
-    @policy.step("test_step", run_name="test-step")
-    def work(number: int, folder: Path) -> ModelRef:
-        """Fail, then succeed."""
-        if errors:
-            raise errors.pop(0)
-        return ModelRef(name="m", digest="d", parameters=number)
-
-    return work
-
-
 def run_in_flow(step: Any, number: int, name: str) -> Any:
     from prefect import flow
 
@@ -242,41 +229,25 @@ def test_what_does_not_heal_is_tried_once(server: None, error: Exception) -> Non
     assert len(errors) == 1
 
 
-def test_an_error_of_the_users_is_logged_without_a_traceback(server: None, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("prefect").propagate = True
+def test_an_error_of_the_users_is_logged_without_a_traceback(
+    server: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("prefect"), "propagate", True)
     run_in_flow(failing_step([ConfigError("`x` must be 1. Received: 2")]), 3, "sentence")
     assert "`x` must be 1. Received: 2" in caplog.text
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.usefixtures("on_the_server")
+@pytest.mark.process
 def test_a_training_killed_in_the_middle_is_resumed_by_the_next_run(tmp_path: Path) -> None:
-    script = """
-import os, signal
-from layerflow.training.checkpoint import Checkpoint
-saved = 0
-original = Checkpoint.save
-def save(*args):
-    global saved
-    original(*args)
-    saved += 1
-    if saved == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-from layerflow.training import session
-session._SAVING_SHARE = 1e6  # a checkpoint after each epoch, however short it is
-if os.environ.get("DIE"):
-    Checkpoint.save = save
-from cli.run import run_retrain
-from cli.terminal import Output
-from layerflow.config import RetrainConfig
-from layerflow.settings.training import TrainingConfig
-print("EPOCHS", run_retrain(RetrainConfig(training=TrainingConfig(epochs=8)), Output()).result.trained.epochs)
-"""
-    environment = {**os.environ, "LAYERFLOW_STORE": str(tmp_path / "store"), "PREFECT_HOME": str(tmp_path / "prefect")}
-    command = [sys.executable, "-c", script]
+    """In processes of their own, since the first is killed."""
+    environment = {**os.environ, "LAYERFLOW_STORE": str(tmp_path / "store")}
+    command = [sys.executable, forked.PROGRAMS / "dies_in_training.py"]
     dying = {**environment, "DIE": "1"}
-    died = subprocess.run(command, env=dying, capture_output=True, text=True, timeout=120, check=False)
+    died = forked.run(command, env=dying, capture_output=True, text=True, timeout=120)
     assert died.returncode == -signal.SIGKILL
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = forked.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert "resuming at epoch 5 of 8" in done.stderr
     assert "EPOCHS 8" in done.stdout
 

@@ -1,14 +1,11 @@
 """A real server with its deployments: made once however often, run by a worker or from here, seen in a browser."""
 
 import contextlib
-import functools
 import json
 import os
 import re
-import shutil
 import signal
 import stat
-import subprocess
 import sys
 import threading
 import time
@@ -20,23 +17,13 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
-from tests.flows.conftest import in_one_process, opened, signed_in
+from tests import forked
+from tests.command import layerflow
+from tests.servers import chromium, opened, signed_in
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 DEPLOYMENTS = ["retrain-digits", "retrain-mnist", "rollback", "sweep-digits"]
-
-
-def layerflow(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def ask(server: dict[str, str], path: str, content: object = None) -> Any:
@@ -47,9 +34,7 @@ def ask(server: dict[str, str], path: str, content: object = None) -> Any:
 def running(server: dict[str, str], command: list[str], output: Path, folder: Path = ROOT) -> Iterator[None]:
     """A process that goes on until it is ended, as `serve` and a worker do."""
     with output.open("w") as log:
-        # A worker that is told to end interrupts itself, in vain where whoever started the tests ignores interrupts.
-        hears = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-        process = subprocess.Popen(command, cwd=folder, env=server, stdout=log, stderr=log, preexec_fn=hears)
+        process = forked.Popen(command, cwd=folder, env=server, stdout=log, stderr=log)
         try:
             yield
         finally:
@@ -57,9 +42,9 @@ def running(server: dict[str, str], command: list[str], output: Path, folder: Pa
             process.wait(timeout=60)
 
 
-def run_nightly(server: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_nightly(server: dict[str, str]) -> forked.CompletedProcess[str]:
     command = [PREFECT, "--no-prompt", "deployment", "run", "retrain/retrain-digits", "--watch"]
-    return subprocess.run(command, cwd=ROOT, env=server, capture_output=True, text=True, timeout=240, check=False)
+    return forked.run(command, cwd=ROOT, env=server, capture_output=True, text=True, timeout=240)
 
 
 @pytest.fixture(scope="module")
@@ -145,20 +130,7 @@ def test_a_schedule_fires(deployed: dict[str, str]) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     """Chromium without a window, which reaches nothing but this machine."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+    with chromium("host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1") as chrome:
         yield chrome
 
 
@@ -212,7 +184,9 @@ def test_a_new_database_can_be_read_by_its_owner_alone(lasting_server: dict[str,
     assert stat.S_IMODE((Path(lasting_server["PREFECT_HOME"]) / "prefect.db").stat().st_mode) == 0o600
 
 
+@pytest.mark.process
 def test_without_a_server_deploying_and_serving_are_one_sentence(tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
     for command in ("deploy", "serve"):
         done = layerflow(command, environment=environment)
@@ -224,14 +198,14 @@ def test_without_a_server_deploying_and_serving_are_one_sentence(tmp_path: Path)
 def test_runs_by_hand_are_tagged_and_tell_what_became_of_the_model(
     deployed: dict[str, str], nightly_run: dict[str, Any], receiver: tuple[str, list[dict[str, Any]]]
 ) -> None:
-    *_, (_, said, _) = answers = in_one_process(
+    for arguments in (
         ("retrain", "--training.epochs", "1", "--gate.min_accuracy", "1"),
         ("retrain", "--training.epochs", "1", "--gate.force", "see [/wiki] *now*"),
         ("rollback",),
-        environment=deployed,
-    )
-    assert [status for status, *_ in answers] == [0, 0, 0], answers
-    assert "version 3 of mlp-digits is live, with the model of version 1 in place of 2" in said
+    ):
+        done = layerflow(*arguments, environment=deployed)
+        assert done.returncode == 0, done.stderr
+    assert "version 3 of mlp-digits is live, with the model of version 1 in place of 2" in done.stdout
     runs = ask(deployed, "flow_runs/filter", {"flow_runs": {"tags": {"all_": ["layerflow", "by-hand"]}}})
     assert sorted((run["name"], run["state_name"]) for run in runs) == [
         ("retrain-mlp-on-digits", "Completed"),
@@ -277,7 +251,7 @@ def test_other_pools_take_the_deployments_over_and_the_process_pool_takes_them_b
     assert first.returncode == 1
     assert "`prefect deploy --all` must succeed" in first.stderr  # the pool is not there; Prefect says so
     create = [PREFECT, "--no-prompt", "work-pool", "create", "layerflow-docker", "--type", "docker"]
-    subprocess.run(create, cwd=ROOT, env=deployed, capture_output=True, timeout=120, check=True)
+    forked.run(create, cwd=ROOT, env=deployed, capture_output=True, timeout=120, check=True)
     for arguments, pool in ((["--file", "pools/docker.yaml"], "layerflow-docker"), ([], "layerflow")):
         assert layerflow("deploy", *arguments, environment=deployed).returncode == 0
         found = ask(deployed, "deployments/filter")

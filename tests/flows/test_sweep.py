@@ -2,13 +2,11 @@
 
 import contextlib
 import errno
-import functools
 import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 import uuid
@@ -54,6 +52,7 @@ from tasks.caching import make
 from tasks.trials.child import is_of_settings
 from tasks.trials.process import is_stopped, stop_trials, trial_process
 from tasks.trials.schedule import _runner, run_trials
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = RetrainConfig.model_validate({"training": {"epochs": 3}, "registry": {"name": "swept"}})
@@ -93,10 +92,15 @@ def runs_of(name: str, flow_run_id: Any) -> int:
         return sum(run.run_count for run in client.read_task_runs(flow_run_filter=chosen) if run.name == name)
 
 
-def trial_processes() -> list[psutil.Process]:
-    """The processes of trials that this one has started and that still run."""
-    alive = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
-    return [each for each in alive if "tasks.trials.child" in each.cmdline()]
+def processes() -> set[psutil.Process]:
+    """The processes that this one has started and that still run."""
+    return {each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE}
+
+
+@pytest.fixture(autouse=True)
+def forked_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of trials are forks, but for those of ``swept`` and of sweeps in processes of their own."""
+    monkeypatch.setattr(sys.modules["tasks.trials.run_trial"], "subprocess", forked)
 
 
 def figures(trials: tuple[Trial, ...] | list[Trial]) -> list[Any]:
@@ -171,63 +175,31 @@ def trials(config: RetrainConfig, space: Any, data: DatasetRef, count: int, para
     return run_trials(config, plan(config, space, ray), data, count, parallel, ray)
 
 
-#: A process that was part of one Ray cluster loses the actors that it starts on the next one: each has one of its own.
-ON_RAY = """
-import json, sys
-from prefect import flow
-from layerflow.config import RetrainConfig
-from layerflow.records import DatasetRef
-from layerflow.sweeps.space import plan
-from tasks.trials.schedule import run_trials
-
-@flow(persist_result=False)
-def trials():
-    config, space, data = RetrainConfig.model_validate_json(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-    return run_trials(config, plan(config, space, "local"), DatasetRef.model_validate_json(data), 2, 2, "local")
-
-print(trials().model_dump_json())
-"""
-
-
 @pytest.mark.usefixtures("on_the_server")
+@pytest.mark.process
 def test_on_ray_without_the_test_images_the_figures_are_the_same(
     swept: tuple[SweepOutcome, Any], without_test_images: DatasetRef, tmp_path: Path
 ) -> None:
+    """In a process of its own: one that was part of a Ray cluster loses the actors that it starts on the next."""
     pytest.importorskip("prefect_ray")
-    (tmp_path / "on_ray.py").write_text(ON_RAY)
     arguments = [CONFIG.model_dump_json(), json.dumps(SPACE), without_test_images.model_dump_json()]
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "on_ray.py"), *arguments],
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "trials_on_ray.py", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     study = StudyRef.model_validate_json(done.stdout.splitlines()[-1])
     assert figures(Study(study).trials) == figures(swept[0].result.trials)
 
 
-NET = """
-import os, resource, signal
-def net(classes, image_shape, way="well"):
-    if way == "full" and os.path.exists("disk-is-full"):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # whatever is written fails, the log of the trial too
-    if way == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if way == "wrong":
-        raise ValueError("the way is wrong")
-    import keras
-    return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(classes)])
-"""
-
-
 def test_a_trial_that_fails_or_is_killed_fails_alone(
     server: None, digits: DatasetRef, session_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sweptnet.py").write_text(NET)
+    shutil.copy(forked.PROGRAMS / "ways_to_fail.py", tmp_path / "sweptnet.py")
     monkeypatch.chdir(tmp_path)
     ways = ["killed", "wrong", "well"]  # with seed 20 the three are drawn in this order: killed, well, wrong
     config = RetrainConfig.model_validate({"model": {"name": "sweptnet:net"}, "training": {"epochs": 1, "seed": 20}})
@@ -246,7 +218,7 @@ def test_a_trial_that_fails_or_is_killed_fails_alone(
 def test_what_is_no_fault_of_the_settings_ends_the_sweep_at_once_and_leaves_the_trial_open(
     server: None, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "fullnet.py").write_text(NET)
+    shutil.copy(forked.PROGRAMS / "ways_to_fail.py", tmp_path / "fullnet.py")
     (tmp_path / "disk-is-full").touch()
     monkeypatch.chdir(tmp_path)
     config = RetrainConfig.model_validate({"model": {"name": "fullnet:net"}, "training": {"epochs": 1}})
@@ -312,18 +284,20 @@ def test_a_trial_that_is_worse_than_the_median_is_pruned_and_its_process_is_gone
         settings = configured(config, {"training.batch_size": 512, "training.epochs": 4})
         model = make(tasks.build_model, config.model, digits, config.training.seed, config.devices)
         make(tasks.train_model, settings.training, model, digits, config.devices)
+    forked.run([sys.executable, "-c", ""])  # starts what the trials are forks of
+    before = processes()
     state = trials(config, space, digits, 6, 1, None, return_state=True)
     pruned = Study(study).trials[5]
     assert pruned.state == "pruned"
     assert len(pruned.curve) == 2, "the first epoch after the warm-up"
     assert task_runs(state.state_details.flow_run_id, 1) == {"trial-5": "Pruned"}
-    assert not trial_processes()
+    assert processes() <= before
     epochs = [message for message in logs(state.state_details.flow_run_id) if message.startswith("epoch ")]
     assert not resumed or not epochs, "it went on at epoch 5"
 
 
 @contextlib.contextmanager
-def sweeping(config: RetrainConfig, data: DatasetRef, log: Path, until: str) -> Iterator[subprocess.Popen[bytes]]:
+def sweeping(config: RetrainConfig, data: DatasetRef, log: Path, until: str) -> Iterator[forked.Popen[bytes]]:
     """A sweep of two trials in a process of its own, one at a time, to be ended once it has logged ``until``."""
     script = f"""
 from tests.flows.test_sweep import *
@@ -338,10 +312,8 @@ trials(config, SPACE, data, 2, 1, None)
         "PYTHONPATH": str(ROOT),
     }
     with log.open("w") as stream:
-        # Whoever started the tests may ignore interrupts.
-        hears = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
         command = [sys.executable, "-c", script]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream, preexec_fn=hears)
+        process = forked.Popen(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream)
     try:
         deadline = time.monotonic() + 120
         while until not in log.read_text():
@@ -382,9 +354,10 @@ def test_a_trial_that_was_about_to_start_when_its_sweep_was_stopped_does_not(
 ) -> None:
     study = study_of(CONFIG, SPACE, digits)
     Study(study)
+    before = processes()
     with pytest.raises(SweepError, match="It was stopped"), trial_process(0, CONFIG, digits, study):
         pass
-    assert not trial_processes()
+    assert processes() <= before
 
 
 def test_a_sweep_killed_in_a_trial_goes_on_there_and_repeats_nothing(

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
-from layerflow import artifacts
+from layerflow import artifacts, store
 from layerflow.config import RetrainConfig
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
@@ -18,6 +19,7 @@ from layerflow.registry.receipt import Challenger
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.train import train
+from tests.shared import once
 
 Decide = Callable[..., Promotion]
 #: No floor: what a poor model is published with, where a test is about something else.
@@ -37,19 +39,20 @@ def _made(key: str, data: DatasetRef, checked: DataReport, model: ModelConfig, s
 
 
 @pytest.fixture(scope="session")
-def contenders(first_run: Retrained) -> dict[str, Challenger]:
+def contenders(first_run: Retrained, session_store: Path) -> dict[str, Challenger]:
     """``good``: the first run's; ``similar``: the same with another seed; ``poor``: two hidden units, one epoch."""
-    good = Challenger(
-        first_run.data,
-        first_run.checked,
-        first_run.model,
-        first_run.trained,
-        first_run.evaluation,
-        first_run.export,
-        first_run.verification,
-    )
-    similar = _made("similar", good.data, good.checked, ModelConfig(), TrainingConfig(seed=1))
-    poor = _made("poor", good.data, good.checked, ModelConfig(hidden=(2,)), TrainingConfig(epochs=1))
+    good = Challenger(*(getattr(first_run, part) for part in Challenger._fields))
+    written = TypeAdapter(list[Challenger])
+
+    def others() -> str:
+        shutil.copytree(session_store / good.data.folder, store.path(good.data.folder))
+        similar = _made("similar", good.data, good.checked, ModelConfig(), TrainingConfig(seed=1))
+        poor = _made("poor", good.data, good.checked, ModelConfig(hidden=(2,)), TrainingConfig(epochs=1))
+        return written.dump_json([similar, poor]).decode()
+
+    folder, made = once("contenders", others)
+    shutil.copytree(folder, session_store, dirs_exist_ok=True)
+    similar, poor = written.validate_json(made)
     assert good.evaluation.accuracy > 0.95 > 0.6 > poor.evaluation.accuracy
     assert abs(good.evaluation.accuracy - similar.evaluation.accuracy) < 0.02
     return {"good": good, "similar": similar, "poor": poor}

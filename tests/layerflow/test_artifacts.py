@@ -61,5 +61,5 @@ def test_a_build_anew_that_fails_leaves_what_was_there(empty_store: Path) -> Non
 def test_what_a_killed_replacement_left_is_removed(empty_store: Path) -> None:
     made("a", {})
     (empty_store / "build_model" / "a").rename(empty_store / "build_model" / ".a.replaced")
-    store.sweep()
+    store.remove_leftovers()
     assert list((empty_store / "build_model").iterdir()) == []

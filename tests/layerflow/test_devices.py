@@ -1,6 +1,5 @@
 """GPU set-up, against a stand-in for the GPUs that are not there."""
 
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ import tensorflow as tf
 from layerflow.devices import enable_memory_growth, set_up
 from layerflow.errors import DeviceError
 from layerflow.settings.devices import DevicesConfig
+from tests import forked
 
 
 class FakeGpus:
@@ -69,20 +69,10 @@ def test_a_memory_limit_is_set_on_every_gpu_instead_of_growth(monkeypatch: pytes
         set_up(DevicesConfig(memory_limit_mb=1024))
 
 
+@pytest.mark.process
 def test_determinism_is_switched_on_when_asked_for() -> None:
-    script = """
-from layerflow.settings.devices import DevicesConfig
-from layerflow.devices import set_up
-import tensorflow as tf
-set_up(DevicesConfig())
-tf.random.uniform([2])
-set_up(DevicesConfig(deterministic=True))
-try:
-    tf.random.uniform([2])
-except RuntimeError as error:
-    assert "seed" in str(error)
-else:
-    raise AssertionError("random numbers without a seed must be refused")
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    """In a process of its own: determinism can't be switched off again."""
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "turns_determinism_on.py"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]

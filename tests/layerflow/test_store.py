@@ -4,7 +4,6 @@ import contextlib
 import errno
 import json
 import resource
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from prefect.serializers import JSONSerializer
 from layerflow import artifacts, checksums, store
 from layerflow.errors import DamagedError, StoreError
 from layerflow.records import DatasetRef, ModelRef, Record
+from tests import forked
 
 
 def record() -> ModelRef:
@@ -80,32 +80,19 @@ def test_a_cut_off_record_of_prefect_alone_does_not_cost_the_artifact(empty_stor
     assert (folder / "file").read_text() == "first"
 
 
+@pytest.mark.process
 def test_two_processes_that_want_the_same_key_make_it_once(empty_store: Path) -> None:
-    script = """
-import sys, time
-from layerflow import artifacts, store
-from layerflow.records import ModelRef
-def build(folder):
-    with open(store.root() / "builds", "a") as log: log.write("built\\n")
-    time.sleep(0.5)
-    return ModelRef(name="m", digest="d", parameters=1)
-artifacts.make("step", "key", ModelRef, build)
-"""
+    """In processes of their own: a lock keeps processes apart."""
     empty_store.mkdir()
-    processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
+    processes = [forked.Popen([sys.executable, forked.PROGRAMS / "makes_one_artifact.py"]) for _ in range(3)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
     assert (empty_store / "builds").read_text() == "built\n"
 
 
+@pytest.mark.process
 def test_the_lock_of_a_killed_process_is_free(empty_store: Path) -> None:
-    script = """
-import sys, time
-from layerflow import store
-with store.locked("x"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    """In a process of its own, since it is killed."""
+    holder = forked.Popen([sys.executable, forked.PROGRAMS / "holds_a_lock.py"], stdout=forked.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     holder.kill()

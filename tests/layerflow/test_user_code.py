@@ -1,8 +1,6 @@
 """Networks that a user brings."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +14,8 @@ from layerflow.models import build as building
 from layerflow.models.network_digest import digest_of
 from layerflow.records import DatasetRef
 from layerflow.settings.model import ModelConfig
+from tests.command import layerflow
 
-LAYERFLOW = Path(sys.executable).with_name("layerflow")
 NETS = '''
 import keras
 from keras import ops
@@ -221,25 +219,13 @@ def test_a_name_and_its_options_are_checked_with_the_other_settings() -> None:
 
 
 @pytest.mark.usefixtures("on_the_server")
+@pytest.mark.process
 def test_it_goes_through_the_whole_pipeline_and_changed_code_trains_anew(nets: Path, tmp_path: Path) -> None:
+    """In processes of their own: a process imports a module of the user's once."""
+
     def retrain() -> dict[str, object]:
-        done = subprocess.run(
-            [
-                str(LAYERFLOW),
-                "retrain",
-                "--json",
-                "--model.name",
-                "mynets.nets:MyNet",
-                "--model.options",
-                '{"width": 24}',
-            ],
-            cwd=nets,
-            env={**os.environ, "LAYERFLOW_STORE": str(tmp_path / "store")},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        network = ("--model.name", "mynets.nets:MyNet", "--model.options", '{"width": 24}')
+        done = layerflow("retrain", "--json", *network, store=tmp_path / "store", cwd=nets)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

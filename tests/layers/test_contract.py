@@ -1,7 +1,6 @@
 """What every layer must do, checked by one table. A new layer gets all of it by adding its row."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from layers import (
     Rescale,
     Residual,
 )
+from tests import forked
 
 Layer = keras.layers.Layer
 
@@ -420,7 +420,9 @@ def test_an_odd_input_is_one_sentence(name: str, shape: tuple[int | None, ...]) 
         layer.compute_output_shape((None, *shape)) if name == "Flatten" else layer.build((None, *shape))
 
 
+@pytest.mark.process
 def test_saved_as_keras_and_as_savedmodel_every_layer_answers_the_same_in_a_fresh_process(tmp_path: Path) -> None:
+    """In a process of its own, which knows only what was saved."""
     for number, (name, row) in enumerate(ROWS.items()):
         model = keras.Sequential([keras.Input(row.shape), made(row)])
         folder = tmp_path / str(number)
@@ -428,22 +430,10 @@ def test_saved_as_keras_and_as_savedmodel_every_layer_answers_the_same_in_a_fres
         model.save(folder / "model.keras")
         model.export(folder / "exported", verbose=False)
         np.savez(folder / "golden.npz", inputs=inputs(row), outputs=model(inputs(row)), name=name)
-    script = """
-import sys
-from pathlib import Path
-import numpy as np, keras, tensorflow as tf
-for folder in sorted(Path(sys.argv[1]).iterdir()):
-    golden = np.load(folder / "golden.npz")
-    loaded = tf.saved_model.load(str(folder / "exported"))  # before our layers are known here
-    np.testing.assert_allclose(loaded.serve(golden["inputs"]), golden["outputs"], rtol=1e-4, atol=1e-5)
-import layers
-for folder in sorted(Path(sys.argv[1]).iterdir()):
-    golden = np.load(folder / "golden.npz")
-    model = keras.models.load_model(folder / "model.keras")
-    np.testing.assert_allclose(model(golden["inputs"]), golden["outputs"], rtol=1e-4, atol=1e-5)
-print("all the same")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "loads_every_layer.py", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.stdout.endswith("all the same\n"), done.stderr[-3000:]

@@ -132,7 +132,6 @@ def test_only_what_changed_is_read_again(
     monkeypatch.setattr(
         image_folder, "_look", lambda root, file: (read.append(Path(file.path).name), original(root, file))[1]
     )
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     with caplog.at_level(logging.INFO):
         image_folder.scan(tree)
     # Those that were made shortly before the index was written are looked at again, and are not new for that.
@@ -486,11 +485,10 @@ def test_unicode_and_spaces_in_names_are_fine(name: str, tree: Path) -> None:
 
 
 def test_all_broken_images_are_named_and_left_out_under_the_stated_share(
-    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tree: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(25):
         (tree / "train" / "cat" / f"broken-{number}.jpg").write_bytes(JPEG[:-200] if number % 2 else b"hello")
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     with pytest.raises(DatasetError, match=r"25 of 77 files .* and 5 more, which the log names"):
         load(tree, max_broken=0.2, image_size="8x8")
     caplog.clear()
@@ -501,12 +499,9 @@ def test_all_broken_images_are_named_and_left_out_under_the_stated_share(
         assert f"broken-{number}.jpg" in caplog.text
 
 
-def test_other_files_are_left_out_and_named(
-    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_files_are_left_out_and_named(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tree / "train" / "cat" / "notes.txt").write_text("mine")
     (tree / "train" / "cat" / ".DS_Store").write_text("not mine")
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     assert sum(load(tree).counts.values()) == 52
     assert "1 files that are not named as images are left out: train/cat/notes.txt" in caplog.text
 
@@ -547,7 +542,6 @@ def test_how_far_reading_is_stands_in_the_log(
     tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(data, "_PROGRESS_SECONDS", -1.0)
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     with caplog.at_level(logging.INFO):
         load(tree)
     assert "read 40 of 40 images of train" in caplog.text
@@ -571,7 +565,6 @@ def test_reading_a_large_folder_says_how_far_it_is(
     tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, empty_store: Path
 ) -> None:
     monkeypatch.setattr(image_folder, "_PROGRESS_SECONDS", -1.0)
-    monkeypatch.setattr(image_folder.log.parent, "propagate", True)
     caplog.set_level("INFO", "layerflow")
     image_folder.scan(tree)
     total = len([file for file in tree.rglob("*") if file.is_file()])

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +12,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from layerflow import artifacts, store
 from layerflow.data import arrays, decode, load, source_key, tfds_source
 from layerflow.errors import ConfigError, DatasetError, MirrorError, UnreachableError
 from layerflow.records import DatasetRef
 from layerflow.settings.data import DataConfig
+from tests import forked
 
 
 def test_every_digit_is_in_exactly_one_split_with_its_own_label(digits: DatasetRef) -> None:
@@ -183,19 +184,14 @@ def test_damaged_words_of_a_prepared_dataset_make_it_again(empty_store: Path, tm
     assert len(list(empty_store.glob("tfds/digits/.damaged-*"))) == 1
 
 
+@pytest.mark.process
 def test_two_processes_prepare_a_dataset_once_and_leftovers_are_removed(empty_store: Path) -> None:
+    """In processes of their own: a lock keeps processes apart."""
     leftover = empty_store / "tfds" / "digits" / "incomplete.ABC_1.0.0"
     leftover.mkdir(parents=True)
-    script = """
-from layerflow import artifacts
-from layerflow.settings.data import DataConfig
-from layerflow.data.load import load
-from layerflow.records import DatasetRef
-import sys
-print(artifacts.make("load_data", sys.argv[1], DatasetRef, lambda folder: load(DataConfig(), folder)).digest)
-"""
     processes = [
-        subprocess.Popen([sys.executable, "-c", script, key], stdout=subprocess.PIPE, text=True) for key in "ab"
+        forked.Popen([sys.executable, forked.PROGRAMS / "loads_digits.py", key], stdout=forked.PIPE, text=True)
+        for key in "ab"
     ]
     answers = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]
     assert answers[0] == answers[1]
@@ -203,15 +199,15 @@ print(artifacts.make("load_data", sys.argv[1], DatasetRef, lambda folder: load(D
 
 
 def test_real_mnist_and_fashion_mnist_come_whole_from_the_mirror(
-    mirror: str, empty_store: Path, tmp_path: Path
+    real_datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LAYERFLOW_STORE", str(real_datasets))
     first_labels = {"mnist": [], "fashion_mnist": []}
     for name in first_labels:
-        (tmp_path / name).mkdir()
-        made = load.load(DataConfig(name=name, mirror=Path(mirror)), tmp_path / name)
+        made = artifacts.make("load_data", name, DatasetRef, lambda folder: pytest.fail("it is there"))
         assert made.counts["train"] + made.counts["validation"] == 60_000
         assert made.counts["test"] == 10_000
-        counted = np.bincount(np.load(tmp_path / name / "test_labels.npy"))
+        counted = np.bincount(np.load(store.path(made.folder) / "test_labels.npy"))
         first_labels[name] = counted.tolist()
     # The class counts that the two datasets publish: neither has images of the other in it.
     assert first_labels["mnist"] == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

@@ -1,6 +1,5 @@
 """The networks, and that their saved files load where the training code is known."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, Train
 from layerflow.settings.model import MODELS, ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training import engine, fingerprint, session, train
+from tests import forked
 
 #: A small one of each.
 SMALL: dict[str, dict[str, Any]] = {
@@ -76,26 +76,26 @@ def test_every_setting_is_heard(name: str) -> None:
 
 
 @every_network
+@pytest.mark.process
 def test_a_saved_network_answers_the_same_in_a_fresh_process(name: str, tmp_path: Path) -> None:
+    """In a process of its own, which knows only what was saved."""
     network = small(name, shift=1, flip=True)
     network(images(), training=True)
     network.save(tmp_path / "model.keras")
     np.savez(tmp_path / "golden.npz", images=images(), logits=network(images()))
-    script = """
-import sys, keras, numpy as np
-import layerflow.models.networks
-golden = np.load(sys.argv[1] + "/golden.npz")
-network = keras.models.load_model(sys.argv[1] + "/model.keras")
-np.testing.assert_allclose(network(golden["images"]), golden["logits"], rtol=1e-5, atol=1e-5)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "loads_a_network.py", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
 @every_network
+@pytest.mark.process
 def test_each_is_trained_evaluated_exported_and_verified_and_learns(name: str, digits: DatasetRef) -> None:
+    """Whoever verifies is a process of its own, always."""
     settings = {
         "mlp": {},
         "cnn": {"width": 8},
@@ -119,7 +119,8 @@ def test_each_is_trained_evaluated_exported_and_verified_and_learns(name: str, d
 def test_training_resumed_in_mid_epoch_ends_with_the_same_bits(
     name: str, digits: DatasetRef, session_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    config = ModelConfig(name=name, **{**SMALL[name], "shift": 1, "flip": True})
+    lighter = {"patch_size": 2} if name == "vit" else {}
+    config = ModelConfig(name=name, **{**SMALL[name], **lighter, "shift": 1, "flip": True})
     model = artifacts.make("build_model", f"resumed-{name}", ModelRef, lambda folder: build(config, digits, 0, folder))
     monkeypatch.setattr(session, "_SAVING_SHARE", 1e6)
     weights = []

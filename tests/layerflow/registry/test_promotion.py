@@ -285,9 +285,8 @@ def test_the_same_model_is_not_unchanged_where_the_one_in_service_was_replaced(d
 
 
 def test_a_stray_folder_is_not_the_champion_and_is_named_in_the_log(
-    decide: Decide, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    decide: Decide, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     decide("good")
     (layout.home(NAME) / "99").mkdir()
     assert decide("good").code == "unchanged"

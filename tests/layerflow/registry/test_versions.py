@@ -6,7 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +26,8 @@ from layerflow.registry.receipt import Challenger
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
 from publish_drill import drill
+
+from tests import forked
 
 NAME = "mlp-digits"
 Decide = Callable[..., Promotion]
@@ -84,31 +85,20 @@ def test_a_version_is_whole_or_absent(decide: Decide, monkeypatch: pytest.Monkey
     assert decide("good").version == 2
 
 
+@pytest.mark.process
 def test_a_disk_that_fills_up_in_the_middle_is_one_sentence_and_loses_nothing(
     decide: Decide, contenders: dict[str, Challenger], shelf: Path
 ) -> None:
+    """In a process of its own, which may write files of 2,000 bytes at most."""
     decide("poor")
-    script = """
-import resource, signal, sys
-from layerflow import store
-from layerflow.registry import publishing
-from layerflow.records import ExportRef
-import json
-export = ExportRef.model_validate_json(sys.argv[1])
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
-with store.locked("models-mlp-digits"):
-    publishing.publish("mlp-digits", 2, store.path(export.saved_model), json.loads(sys.argv[2]))
-"""
     export = contenders["good"].export
     receipt = json.dumps(receipt_of(export.digest, export.files, 2))
-    done = subprocess.run(
-        [sys.executable, "-c", script, export.model_dump_json(), receipt],
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "publishes_on_a_full_disk.py", export.model_dump_json(), receipt],
         env={**os.environ, "LAYERFLOW_STORE": str(shelf)},
         capture_output=True,
         text=True,
         timeout=60,
-        check=False,
     )
     assert "File too large" in done.stderr
     assert versions.numbers(NAME) == [1]
@@ -132,10 +122,7 @@ def test_old_versions_are_removed_but_never_the_champion_nor_the_one_before(
     assert not list(layout.home(NAME).glob(".removing*"))
 
 
-def test_retention_works_in_a_run_and_is_named_in_the_log(
-    decide: Decide, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
+def test_retention_works_in_a_run_and_is_named_in_the_log(decide: Decide, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="layerflow")
     for who in ("poor", "good", "similar", "poor", "good"):
         decide(who, registry={"keep": 2}, force="a test")
@@ -143,7 +130,9 @@ def test_retention_works_in_a_run_and_is_named_in_the_log(
     assert "removed version 3 of mlp-digits: registry.keep is 2" in caplog.text
 
 
+@pytest.mark.process
 def test_what_a_dead_process_left_is_removed_and_what_a_living_one_makes_is_not(decide: Decide) -> None:
+    """In processes of their own: a lock keeps processes apart."""
     decide("good")
     staging, removing = (layout.home(NAME) / name for name in (".staging-2", ".removing-1"))
     for folder in (staging, removing):
@@ -151,7 +140,7 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_makes_is_not(
     held = FileLock(store.root() / ".locks" / f"models-{NAME}.lock", thread_local=False)
     with held:
         code = "import sys; from layerflow.registry import publishing; publishing.remove_leftovers(sys.argv[1])"
-        subprocess.run([sys.executable, "-c", code, NAME], check=True, timeout=60)
+        forked.run([sys.executable, "-c", code, NAME], check=True, timeout=60)
         assert staging.is_dir()
     publishing.remove_leftovers(NAME)
     assert not staging.exists()
@@ -159,7 +148,9 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_makes_is_not(
     assert versions.numbers(NAME) == [1]
 
 
+@pytest.mark.process
 def test_work_that_died_and_checkpoints_that_nobody_came_back_to_are_removed(empty_store: Path) -> None:
+    """In processes of their own: a lock keeps processes apart."""
     dead, alive = (empty_store / "train_model" / f".{key}.working" for key in ("dead", "alive"))
     old, new = (empty_store / "checkpoints" / name for name in ("old", "new"))
     for folder in (dead, alive, old, new):
@@ -168,7 +159,7 @@ def test_work_that_died_and_checkpoints_that_nobody_came_back_to_are_removed(emp
     os.utime(old, (month_ago, month_ago))
     code = "from layerflow import store; store.remove_leftovers()"
     with store.locked("train_model-alive"):
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+        forked.run([sys.executable, "-c", code], check=True, timeout=60)
     assert [folder.exists() for folder in (dead, alive, old, new)] == [False, True, False, True]
 
 
@@ -227,36 +218,22 @@ def test_a_published_version_carries_warm_up_requests_that_it_can_answer(decide:
     assert sizes == [1, 32]
 
 
+@pytest.mark.process
 def test_two_processes_that_publish_at_once_get_two_numbers(shelf: Path, contenders: dict[str, Challenger]) -> None:
-    script = """
-import json, sys
-from layerflow import store
-from layerflow.registry import publishing
-from layerflow.records import ExportRef
-export = ExportRef.model_validate_json(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(20):
-    with store.locked("models-busy"):
-        version = publishing.next_version("busy")
-        receipt = {**json.loads(sys.argv[2]), "version": version}
-        publishing.publish("busy", version, store.path(export.saved_model), receipt)
-    print(version, flush=True)
-"""
+    """In processes of their own: a lock keeps processes apart."""
     environment = {**os.environ, "LAYERFLOW_STORE": str(shelf)}
     export = contenders["good"].export
     both = [
-        subprocess.Popen(
+        forked.Popen(
             [
                 sys.executable,
-                "-c",
-                script,
+                forked.PROGRAMS / "publishes_twenty.py",
                 export.model_dump_json(),
                 json.dumps(receipt_of(who, export.files, 1)),
             ],
             env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=forked.PIPE,
+            stdout=forked.PIPE,
             text=True,
         )
         for who in ("one", "other")
@@ -276,17 +253,12 @@ for _ in range(20):
         assert version in given[["one", "other"].index(receipt["export"]["digest"])]
 
 
+@pytest.mark.process
 def test_a_publisher_that_was_killed_leaves_the_lock_free(shelf: Path, contenders: dict[str, Challenger]) -> None:
-    script = """
-import time
-from layerflow import store
-from layerflow.registry import layout
-with store.locked("models-mlp-digits"):
-    (layout.home("mlp-digits") / ".staging-1").mkdir(parents=True)
-    print("publishing", flush=True)
-    time.sleep(60)
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    """In a process of its own, since it is killed."""
+    process = forked.Popen(
+        [sys.executable, forked.PROGRAMS / "publishes_for_a_minute.py"], stdout=forked.PIPE, text=True
+    )
     assert process.stdout
     assert process.stdout.readline() == "publishing\n"
     process.send_signal(signal.SIGKILL)
@@ -294,7 +266,10 @@ with store.locked("models-mlp-digits"):
     assert publish(contenders["good"], "next") == 1
 
 
+@pytest.mark.process
 def test_three_kills_leave_no_torn_version_and_lose_no_champion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes of their own, since they are killed."""
+    monkeypatch.setattr("publish_drill.subprocess", forked)
     seed = time.time_ns() % 1_000_000
     monkeypatch.setenv("LAYERFLOW_STORE", "set by the drill")
     assert drill(3, seed) == 0, f"seed {seed}"

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ PROGRAMS = Path(__file__).resolve().parents[2] / "programs"
 sys.path.append(str(PROGRAMS))  # for good: what is saved here must be loadable in other tests' processes too
 
 from penalised import Penalised  # noqa: E402
+
+from tests import forked  # noqa: E402
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -72,11 +73,12 @@ def test_training_equals_fit_with_every_kind_of_added_loss(xla: bool, precision:
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1.5e-7)
 
 
+@pytest.mark.process
 def test_two_replicas_add_it_once_and_end_as_fit_on_one() -> None:
-    # A process of its own: the number of devices is fixed before TensorFlow's first operation.
+    """In a process of its own: the number of devices is fixed before TensorFlow's first operation."""
     command = [sys.executable, str(PROGRAMS / "penalised_replicas.py")]
     environment = {**os.environ, "PYTHONPATH": str(PROGRAMS.parents[1])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    done = forked.run(command, capture_output=True, text=True, env=environment, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 

@@ -1,6 +1,5 @@
 """The warning about a training that learned nothing."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,6 @@ def warned(empty_store: Path, caplog: pytest.LogCaptureFixture) -> Callable[...,
     np.save(folder / "validation_images.npy", np.zeros((10, 1, 1, 1), np.uint8))
     np.save(folder / "validation_labels.npy", np.array(LABELS, np.int32))
     data = DatasetRef.model_construct(folder="load_data/key", classes=("bowl", "cup", "fork"))
-    logging.getLogger("layerflow").propagate = True
 
     def train(*accuracies: float, best: int) -> str:
         figures = {"loss": 1.0, "accuracy": 1.0, "val_loss": 1.0, "seconds": 1.0}

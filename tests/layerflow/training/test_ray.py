@@ -5,6 +5,7 @@ import logging
 import os
 import queue
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from layerflow.settings.training import TrainingConfig
 from layerflow.training import ray_cluster, ray_worker
 from layerflow.training import train as training
 from layerflow.training.epoch_windows import Windows
+from tests import forked
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
@@ -39,54 +41,6 @@ BATCH, EPOCHS = 41, 3
 STEPS = 34
 #: Clips at nearly each step: it must be the gradient of the whole batch that is clipped.
 CLIPPING = {"class_name": "Adam", "config": {"global_clipnorm": 0.5}}
-#: A network that writes down what each process sees. Its losses are those of a linear model: what is normalised and
-#: dropped is multiplied with zero, so that two workers must have the losses of one although each has its own
-#: statistics and masks.
-SPIES = """
-import os, signal
-from pathlib import Path
-import keras, numpy as np, tensorflow as tf
-from layers import BatchNormalization, Dense, Dropout, Flatten, Rescale
-
-@keras.saving.register_keras_serializable(package="spies")
-class Spy(keras.Model):
-    def __init__(self, classes, folder, death="", dies_at=0, **kwargs):
-        super().__init__(**kwargs)
-        self.classes, self.folder, self.calls = classes, folder, 0
-        self.death, self.dies_at = death, dies_at
-        self.rescale, self.flatten, self.logits = Rescale(), Flatten(), Dense(classes)
-        self.normal, self.dropout = BatchNormalization(), Dropout(0.5, seed=7)
-
-    def build(self, shape):
-        pixels = (None, int(np.prod(shape[1:])))
-        for layer in (self.logits, self.normal, self.dropout):
-            layer.build(pixels)
-
-    def call(self, images, training=False):
-        x = self.flatten(self.rescale(images))
-        kept = self.dropout(tf.ones_like(x), training=training)
-        if training:
-            tf.numpy_function(self.note, [images, kept], [])
-        else:
-            tf.numpy_function(self.note_weights, [tf.convert_to_tensor(each) for each in self.weights], [])
-        return self.logits(x) + 0.0 * tf.reduce_sum(self.normal(x, training=training) * kept)
-
-    def note(self, images, kept):
-        for name, array in (("images", images), ("masks", kept > 0)):
-            with open(f"{self.folder}/{os.getpid()}.{name}", "ab") as file:
-                file.write(array.tobytes())
-        self.calls += 1
-        if self.calls == self.dies_at and Path(self.death).exists():
-            Path(self.death).unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def note_weights(self, *weights):
-        np.savez(f"{self.folder}/{os.getpid()}.npz", *weights)
-
-    def get_config(self):
-        mine = {"classes": self.classes, "folder": self.folder, "death": self.death, "dies_at": self.dies_at}
-        return {**super().get_config(), **mine}
-"""
 
 
 class Recorder(keras.callbacks.Callback):
@@ -122,7 +76,7 @@ class Run(NamedTuple):
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the network's module, to work in, and a Ray of two CPUs to which ``RAY_ADDRESS`` leads."""
     folder = tmp_path_factory.mktemp("work")
-    (folder / "spies.py").write_text(SPIES)
+    shutil.copy(forked.PROGRAMS / "spies.py", folder)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
@@ -250,9 +204,8 @@ def test_callbacks_hear_of_every_epoch(two: Run) -> None:
 
 
 def test_a_killed_worker_is_replaced_and_the_model_has_the_same_bits(
-    two: Run, digits: DatasetRef, workplace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    two: Run, digits: DatasetRef, workplace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     caplog.set_level(logging.INFO, logger="layerflow")
     in_the_last_epoch = (EPOCHS - 1) * STEPS + 5
     (workplace / "death").touch()
@@ -361,17 +314,16 @@ def test_more_workers_than_images_in_a_batch_are_refused() -> None:
         TrainingConfig(batch_size=2, workers=3)
 
 
+@pytest.mark.process
 def test_without_ray_one_sentence_says_how_to_install_it_before_anything_is_loaded(tmp_path: Path) -> None:
-    script = """
-import sys
-sys.modules["ray"] = None  # what the import system takes for a module that is not there
-sys.argv = ["layerflow", "retrain", "--training.workers", "2"]
-from cli.main import main
-main()
-"""
+    """In a process of its own, whose exit status and streams are what is claimed."""
     environment = {**os.environ, "LAYERFLOW_STORE": str(tmp_path / "store")}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=120, check=False
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "retrains_without_ray.py"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
     )
     assert done.returncode == 2
     sentence = (

@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from layerflow.training import epoch_windows
 from layerflow.training import train as training
 from layerflow.training.engine import Engine
 from layerflow.training.epoch_windows import Windows
+from tests import forked
 
 #: Of ``many``, in batches of 32: 50 batches.
 SMALL_WINDOW = 50 * 32 * 64
@@ -120,36 +120,12 @@ def test_interrupted_in_mid_epoch_it_goes_on_with_the_same_bits_streamed_or_not(
     assert positions[0] == (2, 80 if before == STREAMED else 90)
 
 
+@pytest.mark.process
 def test_two_replicas_stream_the_bits_that_they_have_resident() -> None:
-    script = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras, numpy as np
-from layerflow.training import epoch_windows
-from layerflow.training.engine import Engine
-from layerflow.models.networks import Mlp
-epoch_windows.WINDOW_BYTES = 3 * 16 * 36
-def weights(streamed):
-    keras.utils.set_random_seed(3)
-    random = np.random.default_rng(3)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
-        network = Mlp(hidden=(8,), classes=4)
-        network.build((None, 6, 6, 1))
-        optimizer = keras.optimizers.Adam(1e-2)
-        optimizer.build(network.trainable_variables)
-    images, labels = random.integers(0, 256, (101, 6, 6, 1), np.uint8), random.integers(0, 4, 101, np.int32)
-    engine = Engine(network, optimizer, images, labels, 16, 1, xla=False, strategy=strategy, streamed=streamed)
-    assert engine.windows.rows == (48 if streamed else 101)
-    for epoch in (1, 2):
-        engine.start_epoch()
-        while not engine.run_chunk(epoch): pass
-    return network.get_weights()
-for one, other in zip(weights(True), weights(False), strict=True):
-    np.testing.assert_array_equal(one, other)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    """In a process of its own: the number of devices is fixed before TensorFlow's first operation."""
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "streams_on_two_replicas.py"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -192,7 +168,6 @@ def test_the_budget_decides_and_is_half_of_the_free_memory_where_none_is_set(
     budget: int | None,
     feed: str,
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     caplog.set_level(logging.INFO, logger="layerflow")
     monkeypatch.setattr(memory, "free_bytes", lambda: free_mib * 2**20)
     images, labels = images_and_labels(many, "train")
@@ -262,36 +237,11 @@ def test_a_window_that_can_not_be_read_is_an_error_of_the_training(monkeypatch: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read in /proc")
+@pytest.mark.process
 def test_memory_does_not_grow_with_the_file_that_is_streamed(tmp_path: Path) -> None:
-    script = """
-import sys
-import keras, numpy as np
-from layerflow.training import epoch_windows
-from layerflow.training.engine import Engine
-from layerflow.models.networks import Mlp
-images = np.lib.format.open_memmap(sys.argv[1], mode="w+", dtype=np.uint8, shape=(100_000, 64, 64, 1))
-for start in range(0, 100_000, 10_000):
-    images[start : start + 10_000] = np.random.default_rng(start).integers(0, 256, (10_000, 64, 64, 1), np.uint8)
-    epoch_windows.give_back(images)
-network = Mlp(hidden=(8,), classes=10)
-network.build((None, 64, 64, 1))
-optimizer = keras.optimizers.Adam()
-optimizer.build(network.trainable_variables)
-epoch_windows.WINDOW_BYTES = 16 * 2**20
-images = np.load(sys.argv[1], mmap_mode="r")
-engine = Engine(network, optimizer, images, np.zeros(100_000, np.int32), 256, 0, streamed=True)
-def taken():  # not ru_maxrss, which the writing above has raised
-    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024
-engine.warm_up()
-open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew, without the compiler's
-before = taken()
-while int(engine.position) < 128:  # eight windows, from all over the file
-    assert not engine.run_chunk(1)
-print("grew by", taken() - before)
-assert taken() - before < 200
-"""
-    command = [sys.executable, "-c", script, str(tmp_path / "images.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    """In a process of its own, whose memory is measured."""
+    command = [sys.executable, forked.PROGRAMS / "streams_a_large_file.py", str(tmp_path / "images.npy")]
+    done = forked.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 

@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from layerflow.training.checkpoint import Checkpoint, checkpoint_of
 from layerflow.training.engine import Engine
 from layerflow.training.fingerprint import fingerprint_of
 from layerflow.training.progress import Progress
+from tests import forked
 
 
 @pytest.fixture(scope="module")
@@ -122,43 +122,12 @@ def test_where_an_epoch_is_cut_into_calls_changes_no_bit() -> None:
         np.testing.assert_array_equal(one, many)
 
 
+@pytest.mark.process
 def test_two_replicas_have_the_loss_curve_of_one() -> None:
     """With any optimizer: what is clipped, and looked at for overflows, is the gradient of the whole batch."""
-    script = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras, numpy as np
-from layerflow.training.engine import Engine
-from layerflow.models.networks import Mlp
-random = np.random.default_rng(3)
-images, labels = random.integers(0, 256, (101, 6, 6, 1), np.uint8), random.integers(0, 4, 101, np.int32)
-images[::2] //= 100
-def losses(strategy, make):
-    keras.utils.set_random_seed(3)
-    with strategy.scope():
-        network = Mlp(hidden=(8,), classes=4)
-        network.build((None, 6, 6, 1))
-        optimizer = make()
-        optimizer.build(network.trainable_variables)
-    engine = Engine(network, optimizer, images, labels, 16, 1, xla=False, strategy=strategy)
-    for epoch in range(1, 6):
-        engine.start_epoch()
-        while not engine.run_chunk(epoch): pass
-        yield engine.loss
-Scaled, Adam, SGD = keras.optimizers.LossScaleOptimizer, keras.optimizers.Adam, keras.optimizers.SGD
-for make in (
-    lambda: Adam(1e-2),
-    lambda: SGD(1.0, global_clipnorm=0.1),
-    lambda: Scaled(Adam(1e-2), initial_scale=2.0**127),  # overflows at first
-):
-    two = list(losses(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), make))
-    one = list(losses(tf.distribute.get_strategy(), make))
-    # The gradients of half batches are summed in another order: float32 rounding, grown over 35 steps.
-    np.testing.assert_allclose(two, one, rtol=1e-4)
-    assert one[-1] < one[0]
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "replicas_losses.py"], capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -168,113 +137,34 @@ def test_several_replicas_accumulate_no_gradients() -> None:
         step._let_sum_be(optimizer)
 
 
+@pytest.mark.process
 def test_the_whole_pipeline_on_two_replicas_resumes_and_ends_as_on_one(digits: DatasetRef, model: ModelRef) -> None:
-    script = """
-import sys, tempfile
-from pathlib import Path
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import numpy as np
-from layerflow import devices
-from layerflow import artifacts
-from layerflow.evaluation.evaluate import evaluate
-from layerflow.export import saved_model, verification
-from layerflow.training import fingerprint, train as training
-from layerflow.settings.training import TrainingConfig
-from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef
-data, model = DatasetRef.model_validate_json(sys.argv[1]), ModelRef.model_validate_json(sys.argv[2])
-def train(epochs, seed):
-    config = TrainingConfig(epochs=epochs, seed=seed, compile="graph")
-    return training.train(config, model, data, Path(tempfile.mkdtemp()))
-one = train(4, 11)
-devices.strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-config = TrainingConfig(epochs=4, seed=11, compile="graph", checkpoint_seconds=61)  # saved apart from the first
-fingerprint._NOT_THE_TRAINING = {"epochs", "patience"}
-def mirrored(epochs, key):
-    shorter = config.model_copy(update={"epochs": epochs})
-    return artifacts.make("train_model", key, TrainedRef, lambda folder: training.train(shorter, model, data, folder))
-assert mirrored(2, "two-replicas-begun").replicas == 2
-two = mirrored(4, "two-replicas")
-assert [epoch.epoch for epoch in two.history] == [1, 2, 3, 4]
-# Float32 sums in another order, grown over 180 steps of Adam.
-np.testing.assert_allclose([e.loss for e in two.history], [e.loss for e in one.history], rtol=1e-3)
-scored = artifacts.make("evaluate_model", "two", Evaluation, lambda folder: evaluate(two, data, folder))
-exported = artifacts.make("export_model", "two", ExportRef, lambda folder: saved_model.export(two, data, folder))
-assert verification.verify(exported, scored, data).test_accuracy == scored.accuracy > 0.8
-"""
+    """In a process of its own: the number of devices is fixed before TensorFlow's first operation."""
     arguments = [digits.model_dump_json(), model.model_dump_json()]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300, check=False
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "replicas_pipeline.py", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.process
 def test_two_replicas_go_on_with_the_mean_of_their_moving_averages() -> None:
-    script = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras, numpy as np
-from layerflow.training.engine import Engine
-from layers import BatchNormalization, Dense
-class Net(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.ours, self.keras = BatchNormalization(momentum=0.5), keras.layers.BatchNormalization(momentum=0.5)
-        self.logits = Dense(4)
-    def build(self, shape):
-        for layer in (self.ours, self.keras, self.logits):
-            layer.build((None, 3))
-    def call(self, images, training=False):
-        x = keras.ops.cast(images[:, 0, :, 0], "float32")
-        return self.logits(self.ours(x, training=training) + self.keras(x, training=training))
-images = np.random.default_rng(0).integers(0, 256, (10, 1, 3, 1), np.uint8)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-with strategy.scope():
-    network = Net()
-    network.build((None, 1, 3, 1))
-    optimizer = keras.optimizers.SGD()
-    optimizer.build(network.trainable_variables)
-engine = Engine(network, optimizer, images, np.zeros(10, np.int32), 4, 1, xla=False, strategy=strategy)
-assert engine.run_chunk(1)
-mean, variance = np.zeros(3), np.ones(3)
-for start in range(0, 10, 4):
-    batch = images[engine.windows.order(1)[start : start + 4], 0, :, 0].astype(float)
-    shares = batch[::2], batch[1::2]
-    mean = 0.5 * mean + 0.5 * np.mean([share.mean(0) for share in shares], 0)
-    variance = 0.5 * variance + 0.5 * np.mean([share.var(0) for share in shares], 0)
-for layer in (network.ours, network.keras):
-    for each in layer.moving_mean.value.values:
-        np.testing.assert_allclose(each, mean, rtol=1e-5)
-    for each in layer.moving_variance.value.values:
-        np.testing.assert_allclose(each, variance, rtol=1e-5)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    """In a process of its own: the number of devices is fixed before TensorFlow's first operation."""
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "replicas_averages.py"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.process
 def test_no_two_layers_or_replicas_draw_the_same_mask_though_their_seeds_are_neighbours() -> None:
-    # A process of its own: the number of devices is fixed before TensorFlow's first operation.
-    script = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from layers import Dropout
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-with strategy.scope():
-    layers = [Dropout(0.5, seed=seed) for seed in (0, 1, 2)]
-    for layer in layers:
-        layer.build((8, 100))
-def masks():
-    return tf.stack([layer(tf.ones((8, 100)), training=True) for layer in layers])
-draw = tf.function(lambda: strategy.run(masks).values)
-drawn = [mask.numpy().tobytes() for _ in range(3) for replica in draw() for mask in replica]
-assert len(drawn) == 18
-assert len(set(drawn)) == 18, len(set(drawn))
-assert [layer.key.numpy().tolist() for layer in layers] == [[0, 3], [1, 3], [2, 3]]
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    """In a process of its own: the number of devices is fixed before TensorFlow's first operation."""
+    done = forked.run(
+        [sys.executable, forked.PROGRAMS / "replicas_masks.py"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -366,7 +256,6 @@ def test_a_cancellation_saves_where_it_stopped_and_says_where_it_goes_on(
     with pytest.raises(KeyboardInterrupt):
         train(model, digits, tmp_path, epochs=4)
     monkeypatch.setattr(Engine, "run_chunk", original)
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     caplog.set_level(logging.INFO, logger="layerflow")
     positions = []
     monkeypatch.setattr(Engine, "warm_up", lambda self: positions.append(int(self.position)))
@@ -462,7 +351,6 @@ def test_fewer_epochs_leave_a_longer_training_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     caplog.set_level(logging.INFO, logger="layerflow")
     fresh = train(model, digits, tmp_path / "fresh", epochs=3)
     shutil.rmtree(session_store / "checkpoints")
@@ -516,7 +404,6 @@ def test_going_on_with_other_threads_is_said_and_recorded(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     monkeypatch.setattr(devices, "threads_in_use", lambda: 2)  # machines of other sizes are not at hand
     made = train(model, digits, tmp_path, epochs=2)
     assert (made.threads, made.threads_before) == (2, ())
@@ -552,9 +439,8 @@ def test_another_training_never_resumes(
 
 
 def test_a_damaged_slot_falls_back_to_the_other_and_two_to_the_beginning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
 
     def found() -> object:
         there = Checkpoint(tmp_path).found
@@ -689,7 +575,6 @@ def test_many_short_epochs_do_not_flood_the_log(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
     monkeypatch.setattr(session, "_LOG_SECONDS", 1000.0)
     with caplog.at_level(logging.INFO):
         train(model, digits, tmp_path / "made", epochs=9, patience=9, seed=77)

@@ -1,0 +1,114 @@
+"""Servers that tests start, how their API is asked, and a browser for their pages."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+
+from tests import forked
+from tests.command import LAYERFLOW
+
+PREFECT = Path(sys.executable).with_name("prefect")
+
+
+@contextmanager
+def ui_started(home: Path) -> Iterator[dict[str, str]]:
+    """`layerflow ui`, and an environment that reaches it by its profile alone."""
+    port = free_port()
+    environment = {**os.environ, "PREFECT_HOME": str(home), "LAYERFLOW_STORE": str(home / "store")}
+    environment.pop("PREFECT_API_URL", None)
+    with answering([LAYERFLOW, "ui", "--port", str(port)], port, home, environment):
+        yield {**environment, "PREFECT_PROFILE": "layerflow"}
+
+
+@contextmanager
+def started(home: Path, **settings: str) -> Iterator[dict[str, str]]:
+    """Prefect's own server with these settings, and an environment that has none of them."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "LAYERFLOW_STORE": str(home / "store"),
+    }
+    command = [PREFECT, "server", "start", "--port", str(port)]
+    with answering(command, port, home, {**environment, **settings}):
+        yield environment
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def answering(command: list[str | Path], port: int, home: Path, environment: dict[str, str]) -> Iterator[None]:
+    """A server that answers, until the test is over."""
+    with (home / "server.log").open("w") as log:
+        server = forked.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline, (home / "server.log").read_text()
+                    assert server.poll() is None, (home / "server.log").read_text()
+                    time.sleep(0.2)
+            yield
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(timeout=60)
+
+
+def opened(server: dict[str, str], path: str, content: object = None, **headers: str) -> Any:
+    """What the API of `ui_started` answers to its own user."""
+    api, password = _profile(server)
+    token = base64.b64encode(password.encode()).decode()
+    body = None if content is None else json.dumps(content).encode()
+    headers = {"content-type": "application/json", "authorization": f"Basic {token}", **headers}
+    with urllib.request.urlopen(urllib.request.Request(f"{api}/{path}", body, headers), timeout=30) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+def signed_in(server: dict[str, str]) -> str:
+    """The link of `layerflow ui`, which signs a browser in."""
+    api, password = _profile(server)
+    return api.removesuffix("api") + f"sign-in#{base64.b64encode(password.encode()).decode()}"
+
+
+def _profile(server: dict[str, str]) -> tuple[str, str]:
+    """The address of the API of `ui_started`, and its user and password."""
+    profile = tomllib.loads((Path(server["PREFECT_HOME"]) / "profiles.toml").read_text())["profiles"]["layerflow"]
+    return profile["PREFECT_API_URL"], profile["PREFECT_API_AUTH_STRING"]
+
+
+@contextmanager
+def chromium(*flags: str) -> Iterator[webdriver.Chrome]:
+    """Chromium without a window and with these flags, which keeps the errors of its pages' consoles."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not browser or not driver:
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", *flags):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+        yield chrome

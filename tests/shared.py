@@ -1,0 +1,24 @@
+"""What is made once for all the processes among which the tests are divided."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+
+def once(name: str, make: Callable[[], str]) -> tuple[Path, str]:
+    """A store that one process of the session fills by ``make``, and what that returned; the others find both.
+
+    Args:
+        make: Called with the store in force.
+    """
+    shared = Path(os.environ["LAYERFLOW_TESTS_SHARED"])  # tests/conftest.py sets it
+    shared.mkdir(exist_ok=True)
+    folder, made = shared / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"), pytest.MonkeyPatch.context() as patch:
+        if not made.exists():
+            patch.setenv("LAYERFLOW_STORE", str(folder))
+            made.write_text(make())
+    return folder, made.read_text()
