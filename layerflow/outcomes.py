@@ -22,7 +22,7 @@ from layerflow.records import (
 )
 
 #: What was decided about a model; the part before the first underscore is its status.
-Code = Literal[
+DecisionCode = Literal[
     "promoted_first",  # there was no champion, and the floors are met
     "promoted_better",  # significantly better
     "promoted_not_worse",  # within noise and margin
@@ -72,7 +72,7 @@ class Comparison(BaseModel):
 class Promotion(Record):
     """The decision, and where the model is. ``version`` is the one in service after it, if any."""
 
-    code: Code
+    code: DecisionCode
     reason: str
     name: str
     version: int | None

@@ -9,7 +9,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.runtime import flow_run
 
 from layerflow import store
-from layerflow.cards.markdown import code
+from layerflow.cards.markdown import as_code
 from layerflow.config import RetrainConfig
 from layerflow.records import Record
 
@@ -40,7 +40,7 @@ def show_card(
         return
     config = config or _config()
     if with_rerun_command and config:
-        card += f"\nTo reproduce: {code(f'layerflow retrain {config.as_flags}')}\n"
+        card += f"\nTo reproduce: {as_code(f'layerflow retrain {config.as_flags}')}\n"
     key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
     try:
         create_markdown_artifact(key=key, markdown=card, description=description)

@@ -3,11 +3,11 @@
 from layerflow.cards.drawing import COLOURS, INK, new_figure, picture
 from layerflow.cards.markdown import plain, short, table
 from layerflow.evaluation.statistics import p_text
-from layerflow.outcomes import Code, Comparison, Promotion
+from layerflow.outcomes import Comparison, DecisionCode, Promotion
 from layerflow.records import DatasetRef, Evaluation
 from layerflow.settings.gate import GateConfig
 
-_WORDS: dict[Code, str] = {
+_WORDS: dict[DecisionCode, str] = {
     "promoted_first": "Published: this is the first version, and it meets the floors.",
     "promoted_better": "Published: significantly better than the live version.",
     "promoted_not_worse": "Published: not worse than the live version, within noise and margin.",
@@ -26,7 +26,7 @@ _BY_FORCE = 'To publish it anyway, re-run with `--gate.force "your reason"`.'
 _FLOORS_ONLY = "To let the floors alone decide, re-run with `--gate.not_comparable floors_only`"
 _COMPARABLE = "To keep models comparable, keep the same test images in a `test/` folder."
 #: What to do about a model that was not published.
-_NEXT: dict[Code, str] = {
+_NEXT: dict[DecisionCode, str] = {
     "kept_worse": "Look for the cause in the changes and in the confusion matrix, or try other settings with "
     f"`layerflow sweep`. {_BY_FORCE}",
     "kept_within_noise": "More test images make a smaller gain significant. `--gate.rule not_worse` publishes a model "

@@ -19,7 +19,7 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#!~&])", r"\\\1", " ".join(text.split()))
 
 
-def code(text: str) -> str:
+def as_code(text: str) -> str:
     """A command as Markdown that shows just that."""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""

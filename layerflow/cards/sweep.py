@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from layerflow.cards.drawing import COLOURS, INK, new_figure, picture
-from layerflow.cards.markdown import code, plain, short, table
+from layerflow.cards.markdown import as_code, plain, short, table
 from layerflow.config import RetrainConfig
 from layerflow.errors import mask
 from layerflow.outcomes import Trial
@@ -39,7 +39,7 @@ def draw(
         _table(monitor, space, trials),
         "## Settings of the best trial",
         f"```yaml\n{yaml.safe_dump(settings, sort_keys=False)}```",
-        f"To reproduce: {code(command(config, space, len(trials)))}",
+        f"To reproduce: {as_code(command(config, space, len(trials)))}",
     ]
     return mask("\n\n".join(filter(None, parts)) + "\n")
 

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from layerflow.evaluation.statistics import LEVEL, above_majority, p_text
-from layerflow.outcomes import Code, Comparison
+from layerflow.outcomes import Comparison, DecisionCode
 from layerflow.records import Evaluation, Verification
 from layerflow.settings.gate import GateConfig
 
@@ -12,7 +12,7 @@ from layerflow.settings.gate import GateConfig
 class Verdict(NamedTuple):
     """What is decided, and why in words."""
 
-    code: Code
+    code: DecisionCode
     reason: str
 
 

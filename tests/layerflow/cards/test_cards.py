@@ -25,7 +25,7 @@ from layerflow.cards import markdown as cards
 from layerflow.config import RetrainConfig
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.evaluation.calibration import calibration
-from layerflow.outcomes import Code, Comparison, Promotion, Retrained
+from layerflow.outcomes import Comparison, DecisionCode, Promotion, Retrained
 from layerflow.records import ClassScore, DatasetRef, Evaluation, Record
 from layerflow.registry import layout, versions
 from layerflow.registry.promotion import promote
@@ -339,9 +339,9 @@ def test_the_first_screen_of_the_decision_card_is_a_summary(first_run: Retrained
     assert pictures(summary) == ["Bars: accuracy of the new model 0.2531, baseline 0.5796"]
 
 
-@pytest.mark.parametrize("code", get_args(Code))
+@pytest.mark.parametrize("code", get_args(DecisionCode))
 def test_every_decision_has_its_words_and_what_is_not_published_says_what_to_do_next(
-    first_run: Retrained, code: Code
+    first_run: Retrained, code: DecisionCode
 ) -> None:
     made = first_run.promotion.model_copy(update={"code": code})
     card = decision_card.draw(GateConfig(), made, first_run.evaluation, first_run.data)
@@ -401,7 +401,7 @@ def test_a_name_or_a_reason_is_shown_as_it_is(name: str) -> None:
     assert shown(f"so {plain}.\n\n# {plain}") == [f"so {said}.", said]
     assert shown(cards.table(("", ""), [(plain, "`a|b`"), ("c", plain)])) == [said, "<code>a|b</code>", "c", said]
     assert shown(drawing._inline(b"", name), alt=True) == [said]
-    assert shown(cards.code(name)) == [f"<code>{' '.join(name.splitlines())}</code>"]
+    assert shown(cards.as_code(name)) == [f"<code>{' '.join(name.splitlines())}</code>"]
 
 
 def test_classes_and_forced_reasons_by_any_name_are_on_the_cards_as_they_are(first_run: Retrained) -> None:
