@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from cli.prefect_server import Server, configured_url, ensure_answering, start_unless_configured
-from cli.terminal import Output, show
+from cli.terminal import Output, set_up_console
 from layerflow import store, user_code
 from layerflow.config import RetrainConfig
 from layerflow.extras import require_ray
@@ -95,7 +95,7 @@ def _on_a_server(prepare: Callable[[], None], run: Callable[[], T], output: Outp
         temporary_settings,
     )
 
-    show(output, embedded is not None)
+    set_up_console(output, embedded is not None)
     prepare()
     if embedded is None:
         return run()

@@ -28,7 +28,7 @@ class Output:
     ] = False
 
 
-def show(output: Output, embedded: bool) -> None:
+def set_up_console(output: Output, embedded: bool) -> None:
     """Show that much of what Prefect and the steps log.
 
     Args:

@@ -137,7 +137,7 @@ def blame(error: Exception) -> ConfigError | None:
     return ConfigError(f"The code that {setting} names must run. {place} fails; correct it. {_said(error)}")
 
 
-def make(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> Any:
+def make_network(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> Any:
     """Call what ``name`` names, and return the Keras model that it gives, built for the images.
 
     It is called with ``options``, and with ``classes`` and ``image_shape`` where it takes them.

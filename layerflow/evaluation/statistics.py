@@ -45,7 +45,7 @@ def difference_interval(both: int, only_one: int, only_other: int, neither: int,
     return float(low), float(high)
 
 
-def compare(champion_version: int, report: Mapping[str, Any]) -> Comparison:
+def comparison_of(champion_version: int, report: Mapping[str, Any]) -> Comparison:
     """The statistics of what the verifying process counted."""
     counts = {name: report[name] for name in ("both_right", "only_challenger", "only_champion", "both_wrong")}
     low, high = difference_interval(*counts.values())

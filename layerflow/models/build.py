@@ -27,7 +27,7 @@ def make_model(config: ModelConfig, classes: int, image_shape: tuple[int, int, i
         ConfigError: If it can't be made for such images.
     """
     if user_code.is_own(config.name):
-        return user_code.make(config.name, classes, image_shape, config.settings)
+        return user_code.make_network(config.name, classes, image_shape, config.settings)
     try:
         network = network_class(config.name)(classes, **config.settings)
         network.build((None, *image_shape))

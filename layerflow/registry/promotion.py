@@ -168,7 +168,7 @@ def _compare(
     )
     if "not_comparable" in report:
         return f"version {champion} can't be scored: {report['not_comparable']}"
-    return statistics.compare(champion, report)
+    return statistics.comparison_of(champion, report)
 
 
 def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tuple[str, str]:

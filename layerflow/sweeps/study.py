@@ -142,7 +142,7 @@ class Study:
         )
         return self.trials[number]
 
-    def report(self, number: int, epoch: int, value: float) -> bool:
+    def note_epoch(self, number: int, epoch: int, value: float) -> bool:
         """Note an epoch's figure, and say whether the trial is to be given up."""
         self._trial(number).report(value, epoch)
         return self.is_worse(number)

@@ -60,7 +60,7 @@ def cluster_for(workers: int) -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         raise UnreachableError(
-            f"The Ray cluster must answer until training is over. {address} no longer does: {said(error)}; the next "
+            f"The Ray cluster must answer until training is over. {address} no longer does: {reason_of(error)}; the next "
             "run resumes at the last checkpoint."
         ) from error
     finally:
@@ -88,8 +88,8 @@ def connect(address: str, **settings: Any) -> None:
         ray.init(address, **settings)
     except (OSError, RuntimeError, ValueError) as error:  # Ray says it in one of these ways
         raise UnreachableError(
-            f"Ray must take this process in. {address} says: {said(error)}; look at its head, and where it asks for a "
-            "token, set RAY_AUTH_MODE=token here."
+            f"Ray must take this process in. {address} says: {reason_of(error)}; look at its head, and where it asks "
+            "for a token, set RAY_AUTH_MODE=token here."
         ) from error
     if threading.current_thread() is threading.main_thread():
         # Ray has put its own there: a run that Prefect cancels would not be told.
@@ -147,8 +147,8 @@ def check_nodes(place: Place, folder: Path) -> None:
     token = secrets.token_hex(16)
     probe = folder / ".probe"
     probe.write_text(token)
-    ask = ray.remote(num_cpus=0, max_retries=0)(report)
-    asked, here = [], report(place, probe)
+    ask = ray.remote(num_cpus=0, max_retries=0)(describe_node)
+    asked, here = [], describe_node(place, probe)
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -159,15 +159,15 @@ def check_nodes(place: Place, folder: Path) -> None:
                 found = ray.get(answer, timeout=_REPORT_SECONDS)
             except ray.exceptions.RayError as error:
                 raise ClusterError(
-                    f"Every node must be able to run layerflow. {node} is not ({said(error)}); install it there as it "
-                    "is installed here."
+                    f"Every node must be able to run layerflow. {node} is not ({reason_of(error)}); install it there "
+                    "as it is installed here."
                 ) from error
-            compare(node, found, here, token)
+            require_same(node, found, here, token)
     finally:
         probe.unlink()
 
 
-def report(place: Place, probe: Path) -> dict[str, str]:
+def describe_node(place: Place, probe: Path) -> dict[str, str]:
     """What this machine has, by name: versions, digests of the code, and what it reads in the file ``probe``."""
     place.enter()
     found = {"python": platform.python_version()}
@@ -179,7 +179,7 @@ def report(place: Place, probe: Path) -> dict[str, str]:
     return found
 
 
-def compare(node: str, found: dict[str, str], here: dict[str, str], token: str) -> None:
+def require_same(node: str, found: dict[str, str], here: dict[str, str], token: str) -> None:
     """See that a node has what there is here, and sees the store.
 
     Raises:
@@ -198,7 +198,7 @@ def compare(node: str, found: dict[str, str], here: dict[str, str], token: str) 
             )
 
 
-def said(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What an error of Ray says, in a line; of one that was raised over there, what stands below its traceback."""
     import ray
 

@@ -16,7 +16,7 @@ from layerflow.extras import require_ray
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
-from layerflow.training.ray_cluster import Place, check_nodes, cluster_for, said
+from layerflow.training.ray_cluster import Place, check_nodes, cluster_for, reason_of
 from layerflow.training.ray_worker import Job, work
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def _lost(running: Any) -> WorkersLostError:
         ray.get(running)
         reason = "they ended without an error message"
     except ray.exceptions.RayError as error:
-        reason = said(error)
+        reason = reason_of(error)
     return WorkersLostError(
         f"The workers must come to the end of a training. They were lost {_RESTARTS + 1} times, the last time so: "
         f"{reason}; the next run resumes at the last checkpoint."

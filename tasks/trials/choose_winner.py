@@ -10,7 +10,7 @@ from tasks.cards import show_card
 from tasks.policy import as_task
 
 
-def show(config: RetrainConfig, space: Space, known: Study, winner: Trial) -> str:
+def show_sweep_card(config: RetrainConfig, space: Space, known: Study, winner: Trial) -> str:
     """Draw and show the sweep's card as it is now."""
     from layerflow.cards.sweep import draw
 
@@ -35,7 +35,7 @@ def _choose_winner(config: RetrainConfig, space: Space, study: StudyRef) -> Swee
             f"{why.rstrip('.')}. Raise --trials to continue; lost trials are resumed."
         )
     card = f"{study.folder}/card.md"
-    text = show(config, space, known, winner)
+    text = show_sweep_card(config, space, known, winner)
     with store.locked(f"{study.folder.replace('/', '-')}-card"):
         store.write_atomically(store.path(card), text.encode())
     best = configured(config, winner.settings)

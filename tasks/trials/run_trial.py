@@ -46,7 +46,7 @@ def _run_trial(number: int, config: RetrainConfig, data: DatasetRef, study: Stud
         if epoch.epoch != known + 1:
             return False
         known += 1
-        return trials.report(number, epoch.epoch, getattr(epoch, study.monitor))
+        return trials.note_epoch(number, epoch.epoch, getattr(epoch, study.monitor))
 
     with trial_process(number, config, data, study) as process:
         assert process.stdout

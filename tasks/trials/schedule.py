@@ -19,7 +19,7 @@ from layerflow.outcomes import StudyRef
 from layerflow.records import DatasetRef
 from layerflow.sweeps.space import Space, configured
 from layerflow.sweeps.study import Study, study_of
-from tasks.trials.choose_winner import show
+from tasks.trials.choose_winner import show_sweep_card
 from tasks.trials.process import ROOT, is_stopped, stop_trials
 from tasks.trials.run_trial import run_trial
 
@@ -59,7 +59,7 @@ def run_trials(
                 if not running:
                     break
                 if time.monotonic() - shown_at > _CARD_SECONDS and known.best:  # while others run: it takes a while
-                    show(config, space, known, known.best)
+                    show_sweep_card(config, space, known, known.best)
                     shown_at = time.monotonic()
                 done = next(as_completed(list(running)))
                 number, began = running.pop(done)
@@ -85,14 +85,14 @@ def _lost(done: PrefectFuture[Any]) -> str:
         return ""
     import ray
 
-    from layerflow.training.ray_cluster import said
+    from layerflow.training.ray_cluster import reason_of
 
     error: Any = done.state.data
     if isinstance(error, ray.exceptions.RayTaskError):
         raise SweepError(
-            f"Every node must be able to run a trial. One is not: {said(error)}; fix it, and re-run the sweep."
+            f"Every node must be able to run a trial. One is not: {reason_of(error)}; fix it, and re-run the sweep."
         ) from error
-    return said(error)
+    return reason_of(error)
 
 
 def _result(done: PrefectFuture[Any]) -> tuple[float | None, str]:

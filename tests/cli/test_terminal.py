@@ -17,7 +17,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import ValidationError
 
 from cli import main, run
-from cli.terminal import Output, explain, interrupted, show
+from cli.terminal import Output, explain, interrupted, set_up_console
 from layerflow.errors import ConfigError
 from layerflow.records import ModelRef
 from tests import forked
@@ -162,18 +162,18 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What Prefect's handler writes to the terminal."""
     from prefect.logging.handlers import PrefectConsoleHandler
 
-    show(Output(), embedded=False)
+    set_up_console(Output(), embedded=False)
     (handler,) = (each for each in logging.getLogger().handlers if isinstance(each, PrefectConsoleHandler))
     written = io.StringIO()
     monkeypatch.setattr(handler.console, "file", written)
     monkeypatch.setattr(handler.console, "width", 1000)
     yield written
-    show(Output(), embedded=False)
+    set_up_console(Output(), embedded=False)
 
 
 def said(console: io.StringIO, output: Output, message: str, embedded: bool = True, **record: Any) -> str:
     """What the terminal shows of something that Prefect logs."""
-    show(output, embedded)
+    set_up_console(output, embedded)
     console.seek(0)
     console.truncate()
     logging.getLogger("prefect").log(record.pop("level", logging.INFO), message, stacklevel=2, **record)

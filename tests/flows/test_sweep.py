@@ -278,7 +278,7 @@ def test_a_trial_that_is_worse_than_the_median_is_pruned_and_its_process_is_gone
     for number in range(5):  # five that were good from their first epoch on
         Study(study).draw(space, 0)
         for epoch in range(1, 6):
-            Study(study).report(number, epoch, 0.1)
+            Study(study).note_epoch(number, epoch, 0.1)
         Study(study).end(number, 1.0, 0.1)
     if resumed:  # a trial of the same settings has come to epoch 4, and this one knows nothing of it
         settings = configured(config, {"training.batch_size": 512, "training.epochs": 4})

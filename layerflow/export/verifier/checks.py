@@ -47,7 +47,7 @@ def check_digests(request: Request, folder: Path, expected: str | None) -> str:
     return f"{len(listed)} files have their SHA-256"
 
 
-def compare(expected: np.ndarray, received: np.ndarray, what: str) -> float:
+def require_close(expected: np.ndarray, received: np.ndarray, what: str) -> float:
     """The largest difference between two sets of probabilities, refused above the tolerance."""
     require(
         expected.shape == received.shape,
@@ -63,7 +63,7 @@ def compare(expected: np.ndarray, received: np.ndarray, what: str) -> float:
 
 def check_golden(model: Model, golden: dict[str, np.ndarray], what: str = "golden examples") -> str:
     difference = max(
-        compare(golden["probabilities"], model.answer(golden["images"], served), what) for served in (False, True)
+        require_close(golden["probabilities"], model.answer(golden["images"], served), what) for served in (False, True)
     )
     return f"{len(golden['images'])} {what} answer the same (largest difference {difference:.1e})"
 
@@ -75,7 +75,7 @@ def check_batches(model: Model, golden: dict[str, np.ndarray], chance: np.random
     for size in (*small, most, *chance.integers(1, most, RANDOM_SIZES, endpoint=True).tolist()):
         rows = chance.integers(len(images), size=size)
         received = model.answer(images[rows], served=bool(chance.integers(2)))
-        compare(golden["probabilities"][rows], received, f"batch of {size}")
+        require_close(golden["probabilities"][rows], received, f"batch of {size}")
     return f"batches of 1 to {small[-1]}, of {RANDOM_SIZES} random sizes, and of {most} answer the same"
 
 
@@ -84,7 +84,7 @@ def score_test(request: Request, model: Model, chance: np.random.Generator) -> t
     images, labels = test_split(request)
     expected = np.load(request["predictions"], allow_pickle=False)
     received = model.answer_all(images, chance)
-    difference = compare(expected, received, "test split")
+    difference = require_close(expected, received, "test split")
     # Two classes within the tolerance of each other are a tie that rounding may break either way.
     top = np.sort(expected, axis=-1)
     clear = top[:, -1] - top[:, -2] > 2 * TOLERANCE
@@ -116,7 +116,7 @@ def score_again(request: Request, model: Model, golden: dict[str, np.ndarray], c
         expected = np.load(request["predictions"], mmap_mode="r", allow_pickle=False)
         rows = np.sort(chance.choice(len(images), min(large(images), len(images)), replace=False))
         received = model.answer(images[rows], served=bool(chance.integers(2)))
-        compare(np.asarray(expected[rows]), received, "test examples, asked again at the end")
+        require_close(np.asarray(expected[rows]), received, "test examples, asked again at the end")
     return detail
 
 

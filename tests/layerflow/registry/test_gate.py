@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from layerflow.evaluation.statistics import above_majority, compare, difference_interval, mcnemar
+from layerflow.evaluation.statistics import above_majority, comparison_of, difference_interval, mcnemar
 from layerflow.outcomes import Comparison
 from layerflow.records import ClassScore, Evaluation, Verification
 from layerflow.registry.gate import below_floor, disagreement, judge, too_slow
@@ -28,7 +28,7 @@ def counted(both: int, challenger: int, champion: int, neither: int, slower: flo
             "latency_p99_ms": latency,
         }
 
-    return compare(
+    return comparison_of(
         4,
         {
             "champion": side(champion, 1.0),

@@ -190,12 +190,12 @@ def test_pruned_is_what_is_worse_than_the_median_after_the_warm_up(empty_store: 
     curves = np.random.default_rng(0).random((5, 6))
     for curve in curves:
         number = study.draw(plan(RetrainConfig(), SPACE), 0).number
-        assert not any(study.report(number, epoch, value) for epoch, value in enumerate(curve, 1))
+        assert not any(study.note_epoch(number, epoch, value) for epoch, value in enumerate(curve, 1))
         study.end(number, 1.0, curve.min())
     number = study.draw(plan(RetrainConfig(), SPACE), 0).number
     mine = np.linspace(0.7, 0.3, 6)
     expected = [epoch >= 2 and mine[:epoch].min() > np.median(curves[:, epoch - 1]) for epoch in range(1, 7)]
-    assert [study.report(number, epoch, value) for epoch, value in enumerate(mine, 1)] == expected
+    assert [study.note_epoch(number, epoch, value) for epoch, value in enumerate(mine, 1)] == expected
     assert any(expected)
     assert not all(expected[1:])
 
@@ -205,7 +205,7 @@ def test_the_best_is_complete_and_the_first_of_equal_ones(empty_store: Path) -> 
         study = Study(REF.model_copy(update={"folder": f"sweeps/{monitor}", "monitor": monitor}))
         for value in (0.5, 0.1, 0.1, None, 0.9):
             number = study.draw(plan(RetrainConfig(), SPACE), 0).number
-            study.report(number, 1, 0.0 if value is None else value)
+            study.note_epoch(number, 1, 0.0 if value is None else value)
             study.end(number, 1.0, value)
         assert study.best
         assert study.best.number == best
@@ -286,7 +286,7 @@ def test_the_card_tells_all_and_what_it_says_to_paste_works(empty_store: Path) -
     config = RetrainConfig.model_validate({"training": {"epochs": 7}})
     study = Study(REF)
     run(study, 6)
-    study.report(study.draw(SPACE, 0).number, 1, 3.0)
+    study.note_epoch(study.draw(SPACE, 0).number, 1, 3.0)
     study.end(6, 1.0)
     study.end(study.draw(SPACE, 0).number, 1.0, reason="out | of memory")
     assert study.best

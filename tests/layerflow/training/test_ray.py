@@ -268,7 +268,7 @@ def test_what_a_lost_group_says_is_the_last_line_below_its_traceback() -> None:
     path = "/a/long/" + "path/" * 80 + "images.npy"
     said = f"Traceback (most recent call last):\n  File 'x.py', line 1\nFileNotFoundError: no such file: {path}"
     error = ray.exceptions.RayTaskError("fit", said, FileNotFoundError(path), pid=1, ip="10.0.0.2")
-    assert ray_cluster.said(error) == f"FileNotFoundError: no such file: {path}"
+    assert ray_cluster.reason_of(error) == f"FileNotFoundError: no such file: {path}"
 
 
 def test_more_workers_than_the_cluster_has_cpus_is_one_sentence(digits: DatasetRef, workplace: Path) -> None:
@@ -303,9 +303,9 @@ HERE = {"python": "3.11.9", "keras": "3.15.0", "layerflow's code": "ab" * 32, "p
     ],
 )
 def test_a_node_that_cannot_take_part_is_named_with_the_reason(found: dict[str, str], sentence: str) -> None:
-    ray_cluster.compare("node-7", HERE, HERE, "token")
+    ray_cluster.require_same("node-7", HERE, HERE, "token")
     with pytest.raises(ClusterError, match=sentence) as caught:
-        ray_cluster.compare("node-7", HERE | found, HERE, "token")
+        ray_cluster.require_same("node-7", HERE | found, HERE, "token")
     assert "\n" not in str(caught.value)
 
 
