@@ -6,6 +6,19 @@ from layerflow.errors import ConfigError
 from layerflow.settings.training import TrainingConfig
 
 
+def require_ray_for_trials() -> None:
+    """See that Ray, and what lets Prefect's tasks run on it, are there where trials are to run on a Ray cluster.
+
+    Raises:
+        ConfigError: With the command that installs them.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("ray", "prefect_ray")):
+        raise ConfigError(
+            "A sweep on a Ray cluster must find Ray here, which is not installed. Install it with "
+            "`pip install 'layerflow[ray]'`, or in a clone with `make ray`."
+        )
+
+
 def require_ray(config: TrainingConfig) -> None:
     """See that Ray is there where several workers need it.
 

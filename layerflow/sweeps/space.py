@@ -10,7 +10,6 @@ A space names fields of ``RetrainConfig``, and for each what it may be:
 Imports neither TensorFlow nor Prefect nor Optuna.
 """
 
-import importlib.util
 import itertools
 import json
 import math
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from layerflow import user_code
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, config_sentence, did_you_mean, printed, shown
-from layerflow.extras import require_ray
+from layerflow.extras import require_ray, require_ray_for_trials
 
 #: Field by field, a kind and its list: both bounds, or all choices.
 Space = dict[str, dict[str, list[Any]]]
@@ -76,16 +75,13 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
             config's, the figure that trials are compared by is none of the validation's, or Ray is not installed.
     """
     require_ray(config.training)
-    if ray is not None and not all(importlib.util.find_spec(name) for name in ("ray", "prefect_ray")):
-        raise ConfigError(
-            "A sweep on a Ray cluster must find Ray here, which is not installed. Install it with "
-            "`pip install 'layerflow[ray]'`, or in a clone with `make ray`."
-        )
-    if ray is not None and config.training.workers > 1:
-        raise ConfigError(
-            "training.workers must be 1 where the trials run on a Ray cluster: each would wait for processors that the "
-            f"others hold. Received: {config.training.workers}"
-        )
+    if ray is not None:
+        require_ray_for_trials()
+        if config.training.workers > 1:
+            raise ConfigError(
+                "training.workers must be 1 where the trials run on a Ray cluster: each would wait for processors that "
+                f"the others hold. Received: {config.training.workers}"
+            )
     if not config.training.monitor.startswith("val_"):
         raise ConfigError(
             "training.monitor must be val_loss or val_accuracy in a sweep, for trials are compared by what they did "
