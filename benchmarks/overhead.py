@@ -29,15 +29,16 @@ from layerflow.registry.promotion import promote
 from layerflow.records import *
 c = RetrainConfig()
 devices.set_up(c.devices_for_model)
-verification.start_early()
+verifier = verification.Verifier()
+verifier.start()
 d = artifacts.make("d", "k", DatasetRef, lambda f: load(c.data, f))
 i = artifacts.make("i", "k", DataReport, lambda f: validation.validate(c.checks, d, None))
 m = artifacts.make("m", "k", ModelRef, lambda f: build(c.model, d, 0, f))
 t = artifacts.make("t", "k", TrainedRef, lambda f: train(c.training, m, d, f))
 e = artifacts.make("e", "k", Evaluation, lambda f: evaluate(t, d, f))
 x = artifacts.make("x", "k", ExportRef, lambda f: saved_model.export(t, d, f))
-v = artifacts.make("v", "k", Verification, lambda f: verification.verify(x, e, d))
-promote(c, Challenger(d, i, m, t, e, x, v), "plain")
+v = artifacts.make("v", "k", Verification, lambda f: verification.verify(x, e, d, verifier))
+promote(c, Challenger(d, i, m, t, e, x, v), "plain", verifier=verifier)
 """
 
 #: With no server configured, Prefect's own client starts its embedded one, and ends it with the process.

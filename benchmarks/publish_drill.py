@@ -39,7 +39,8 @@ from layerflow.data.validation import validate
 
 # One process verifies everything: most kills would hit the import of TensorFlow in new ones otherwise.
 verification._Process.has_answered = property(lambda self: False, lambda self, value: None)
-verification.start_early()
+verifier = verification.Verifier()
+verifier.start()
 gate = {"force": "a drill", "baseline": "none", "min_class_recall": 0}
 config = RetrainConfig.model_validate({"registry": {"name": "drill", "keep": 3}, "gate": gate})
 data = artifacts.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
@@ -70,14 +71,15 @@ while True:
     scored = artifacts.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, data, folder))
     exported = artifacts.make("export_model", key, ExportRef, lambda folder: saved_model.export(trained, data, folder))
     proved = artifacts.make(
-        "verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data)
+        "verify_export", key, Verification, lambda folder: verification.verify(exported, scored, data, verifier)
     )
-    made = promote(config, Challenger(data, checked, model, trained, scored, exported, proved), "drill")
+    challenger = Challenger(data, checked, model, trained, scored, exported, proved)
+    made = promote(config, challenger, "drill", verifier=verifier)
     assert made.status == "promoted", made
     assert made.champion_version is None or made.comparison, made
     print("published", made.version, versions.model_digest("drill", made.version), flush=True)
     if number % 3 == 2:
-        back = roll_back("drill")
+        back = roll_back("drill", verifier=verifier)
         print("published", back.version, back.digest, flush=True)
 """
 

@@ -142,6 +142,7 @@ def _prepare(config: RetrainConfig, refresh: bool) -> None:
     """While the server starts: check the data's name and mirror, and import TensorFlow, where they will be needed."""
     import tasks
     from tasks.caching import cached
+    from tasks.verify_export import verifier
 
     data = None if refresh else cached(tasks.load_data, config.data, config.devices)
     if data and _is_exported(config, data):
@@ -151,14 +152,13 @@ def _prepare(config: RetrainConfig, refresh: bool) -> None:
 
         from layerflow.data.load import check
         from layerflow.devices import set_up
-        from layerflow.export.verification import start_early
 
         set_up(config.devices_for_model)
     _check_own(config)
     if data is None:
         check(config.data)
     _check_classes(config, data)
-    start_early()
+    verifier.start()
 
 
 def _prepare_data(config: RetrainConfig) -> None:

@@ -12,6 +12,7 @@ from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, Mod
 from tasks.cards import show_card
 from tasks.events import emit_model_event
 from tasks.policy import as_task
+from tasks.verify_export import verifier
 
 
 def _promote_model(
@@ -36,7 +37,7 @@ def _promote_model(
     def show(card: str) -> None:
         show_card(f"decision-{config.registry_name}", card, "Start here: published or not, why, and what is next")
 
-    promotion = promote(config, challenger, flow_run.name or "", show)
+    promotion = promote(config, challenger, flow_run.name or "", show, verifier)
     if promotion.status != "unchanged":
         essentials = ("code", "reason", "version", "champion_version", "accuracy", "test_examples", "receipt")
         emit_model_event(promotion.status, promotion.name, promotion.model_dump(mode="json", include=set(essentials)))

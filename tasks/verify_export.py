@@ -2,16 +2,13 @@
 
 from pathlib import Path
 
+from layerflow.export.verification import Verifier, verify
 from layerflow.records import DatasetRef, Evaluation, ExportRef, Verification
 from tasks.caching import step
 from tasks.cards import card_shown
 
-
-def start_early() -> None:
-    """Start the verifying process now: it imports TensorFlow while this one trains."""
-    from layerflow.export import verification
-
-    verification.start_early()
+#: What starts the verifying process: early, while the model is trained; the decision asks the same process.
+verifier = Verifier()
 
 
 @step(
@@ -22,8 +19,7 @@ def start_early() -> None:
 def verify_export(export: ExportRef, evaluation: Evaluation, data: DatasetRef, folder: Path) -> Verification:
     """Reload the export in a fresh process and score the whole test split with what ships."""
     from layerflow.cards.export import write_card
-    from layerflow.export.verification import verify
 
-    verification = verify(export, evaluation, data)
+    verification = verify(export, evaluation, data, verifier)
     write_card(verification, export, folder)
     return verification

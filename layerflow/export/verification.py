@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,13 @@ _ENVIRONMENT = (
 _NOISE, _LINES, _LETTERS = re.compile(r"[IWE]\d{4} |WARNING"), 20, 200
 
 
-def verify(export: ExportRef, evaluation: Evaluation, data: DatasetRef) -> Verification:
+def verify(
+    export: ExportRef, evaluation: Evaluation, data: DatasetRef, verifier: "Verifier | None" = None
+) -> Verification:
     """Reload the export in a fresh process, check it, and score the whole test split with what ships.
+
+    Args:
+        verifier: What starts the process, or has started it; default: one that ends with this call.
 
     Raises:
         VerificationError: With the first check that failed, and what was expected and received.
@@ -47,6 +53,7 @@ def verify(export: ExportRef, evaluation: Evaluation, data: DatasetRef) -> Verif
     tests = store.path(data.folder)
     report = inspect(
         store.path(export.saved_model),
+        verifier,
         export_digest=export.digest,
         test_images=str(tests / "test_images.npy"),
         test_labels=str(tests / "test_labels.npy"),
@@ -56,11 +63,12 @@ def verify(export: ExportRef, evaluation: Evaluation, data: DatasetRef) -> Verif
     return Verification(export_digest=export.digest, checks=checks, **report)
 
 
-def inspect(saved_model: Path, **request: str | int) -> dict[str, Any]:
+def inspect(saved_model: Path, verifier: "Verifier | None" = None, **request: str | int) -> dict[str, Any]:
     """Verify any model that layerflow exported, from its own files, and return the verifier's report.
 
     Args:
         saved_model: The SavedModel's folder.
+        verifier: As ``verify`` takes it.
         **request: What else the verifier may check against: ``export_digest``, ``test_images``, ``test_labels``,
             ``predictions``; ``seed``, by which the batches are drawn again as another report's.
 
@@ -74,14 +82,21 @@ def inspect(saved_model: Path, **request: str | int) -> dict[str, Any]:
                 f"{saved_model} must be the folder of a SavedModel that layerflow exported. It has no {needed}; "
                 "name a folder such as store/models/mlp-digits/1."
             )
-    report = _ask({"saved_model": str(saved_model.absolute()), "digests": DIGESTS, **request}, fresh=True)
+    asked = {"saved_model": str(saved_model.absolute()), "digests": DIGESTS, **request}
+    with _or_new(verifier) as process:
+        report = process.ask(asked, fresh=True)
     if "refused" in report:
         raise VerificationError(f"The model in {saved_model} is refused: {report['refused']}.")
     return report
 
 
-def score_both(challenger: Path, champion: Path, test_images: Path, test_labels: Path) -> dict[str, Any]:
-    """Score two exported models on the same test examples, in the process that verified the challenger.
+def score_both(
+    challenger: Path, champion: Path, test_images: Path, test_labels: Path, verifier: "Verifier | None" = None
+) -> dict[str, Any]:
+    """Score two exported models on the same test examples, in one process.
+
+    Args:
+        verifier: As ``verify`` takes it; the process that verified the challenger may score it.
 
     Returns:
         The verifier's report: for each side ``accuracy``, ``lowest_recall``, ``lowest_class`` and latencies, and the
@@ -92,7 +107,8 @@ def score_both(challenger: Path, champion: Path, test_images: Path, test_labels:
         VerificationError: If the challenger itself fails.
     """
     request = {"saved_model": challenger, "champion": champion, "test_images": test_images, "test_labels": test_labels}
-    report = _ask({name: str(path) for name, path in request.items()} | {"digests": DIGESTS}, fresh=False)
+    with _or_new(verifier) as process:
+        report = process.ask({name: str(path) for name, path in request.items()} | {"digests": DIGESTS}, fresh=False)
     if "refused" in report:
         raise VerificationError(f"The model in {challenger} is refused: {report['refused']}.")
     return report
@@ -194,26 +210,44 @@ def _timeout(request: dict[str, Any]) -> float:
     return _SECONDS + images * (_IMAGE_SECONDS * len(models) + _MIB_SECONDS * size / 2**20)
 
 
-_process: _Process | None = None
-_asking = threading.Lock()
+class Verifier:
+    """The verifying process of a run: started when it is first asked, or earlier; it ends with this process."""
+
+    def __init__(self) -> None:
+        self._process: _Process | None = None
+        self._asking = threading.Lock()
+
+    def start(self) -> None:
+        """Start the process now: it imports TensorFlow while this one trains, and waits for its request."""
+        with self._asking:
+            self._ready(fresh=True)
+
+    def ask(self, request: dict[str, Any], fresh: bool) -> dict[str, Any]:
+        """The process's answer; ``fresh``: of a process that has answered nothing yet."""
+        with self._asking:
+            return self._ready(fresh).answer(request)
+
+    def end(self) -> None:
+        """End the process, where one waits."""
+        if self._process:
+            self._process.end()
+        self._process = None
+
+    def _ready(self, fresh: bool) -> _Process:
+        if self._process and (not self._process.is_alive or (fresh and self._process.has_answered)):
+            self.end()
+        self._process = self._process or _Process()
+        return self._process
 
 
-def start_early() -> None:
-    """Start a verifying process now: it imports TensorFlow while this one trains, and waits for its request."""
-    with _asking:
-        _ready(fresh=True)
-
-
-def _ask(request: dict[str, Any], fresh: bool) -> dict[str, Any]:
-    with _asking:
-        return _ready(fresh).answer(request)
-
-
-def _ready(fresh: bool) -> _Process:
-    """The waiting process, or a new one; ``fresh``: one that has answered nothing yet."""
-    global _process
-    if _process and (not _process.is_alive or (fresh and _process.has_answered)):
-        _process.end()
-        _process = None
-    _process = _process or _Process()
-    return _process
+@contextlib.contextmanager
+def _or_new(verifier: Verifier | None) -> Iterator[Verifier]:
+    """The verifier, or one that ends with its use."""
+    if verifier:
+        yield verifier
+        return
+    own = Verifier()
+    try:
+        yield own
+    finally:
+        own.end()

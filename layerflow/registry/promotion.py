@@ -27,7 +27,11 @@ _TAKEN_BACK = Verdict("kept_rolled_back", "this very model was live and was roll
 
 
 def promote(
-    config: RetrainConfig, challenger: Challenger, flow_run: str, show: Callable[[str], None] = lambda card: None
+    config: RetrainConfig,
+    challenger: Challenger,
+    flow_run: str,
+    show: Callable[[str], None] = lambda card: None,
+    verifier: verification.Verifier | None = None,
 ) -> Promotion:
     """Publish the challenger as the next version if the gate lets it, or keep the champion; leave a receipt either way.
 
@@ -36,6 +40,7 @@ def promote(
 
     Args:
         show: Called with the decision's card, Markdown, once all is done; before a refusal is raised, too.
+        verifier: What has verified the challenger, and scores both; default: one of its own.
 
     Raises:
         VerificationError: If the verification is not of this export, or disagrees with the evaluation.
@@ -48,7 +53,7 @@ def promote(
         receipt = receipt_for(config, challenger, flow_run)
         model = model_identity(receipt)
         damage = versions.damage(name, champion) if champion else None
-        verdict, comparison = _decide(config, challenger, model, champion, theirs, damage)
+        verdict, comparison = _decide(config, challenger, model, champion, theirs, damage, verifier)
         verdict = verdict._replace(reason=mask(verdict.reason))  # a forced one repeats what its user wrote
         published = verdict.code.startswith("promoted")
         version = publishing.next_version(name) if published else champion
@@ -103,6 +108,7 @@ def _decide(
     champion: int | None,
     theirs: dict[str, Any] | None,
     damage: str | None,
+    verifier: verification.Verifier | None,
 ) -> tuple[Verdict, Comparison | None]:
     """The gate: first what holds whatever is preferred, then the preference, which alone ``gate.force`` overrules."""
     rules, (evaluation, verified) = config.gate, (challenger.evaluation, challenger.verification)
@@ -124,7 +130,7 @@ def _decide(
     taken_back = model in read_ledger(config.registry_name).rolled_back
     if taken_back and not rules.force:  # nothing that a comparison finds would change it
         return _TAKEN_BACK, None
-    found = _compare(challenger, config.registry_name, champion, theirs, damage) if champion else None
+    found = _compare(challenger, config.registry_name, champion, theirs, damage, verifier) if champion else None
     comparison = found if isinstance(found, Comparison) else None
     if comparison and (slow := gate.too_slow(rules, comparison)):
         return Verdict("kept_too_slow", slow), comparison
@@ -149,7 +155,12 @@ def _preferred(rules: GateConfig, found: Comparison | str | None, accuracy: floa
 
 
 def _compare(
-    challenger: Challenger, name: str, champion: int, theirs: dict[str, Any] | None, damage: str | None
+    challenger: Challenger,
+    name: str,
+    champion: int,
+    theirs: dict[str, Any] | None,
+    damage: str | None,
+    verifier: verification.Verifier | None,
 ) -> Comparison | str:
     """Score both on the challenger's test examples, or say why they can't be compared."""
     if theirs is None:
@@ -165,6 +176,7 @@ def _compare(
         layout.home(name) / str(champion),
         tests / "test_images.npy",
         tests / "test_labels.npy",
+        verifier,
     )
     if "not_comparable" in report:
         return f"version {champion} can't be scored: {report['not_comparable']}"

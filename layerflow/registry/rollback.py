@@ -14,7 +14,9 @@ from layerflow.registry.model_identity import model_identity
 log = logging.getLogger(__name__)
 
 
-def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBack:
+def roll_back(
+    name: str, to: int | None = None, flow_run: str = "", verifier: verification.Verifier | None = None
+) -> RolledBack:
     """Publish the bytes of an earlier version as the next one, after verifying them in a fresh process.
 
     Servers that take the highest number follow, and no version is ever rewritten. The model that was in service is
@@ -24,6 +26,7 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
         name: The published model.
         to: The version to restore. Default: the newest whose model is another one and was not taken back itself.
         flow_run: Name of the run, for the receipt.
+        verifier: What verifies the version; default: one of its own.
 
     Raises:
         RegistryError: If there is no such version, or none to go back to.
@@ -39,7 +42,7 @@ def roll_back(name: str, to: int | None = None, flow_run: str = "") -> RolledBac
                 f"Version {target} of {name} must be as it was published to be restored, and {damage}; restore "
                 "another one with --to."
             )
-        verification.inspect(folder)
+        verification.inspect(folder, verifier)
         receipt = versions.receipt_of(name, target)
         if receipt is None:
             raise RegistryError(f"Version {target} of {name} must carry its receipt to be restored. It has none.")

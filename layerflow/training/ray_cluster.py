@@ -60,8 +60,8 @@ def cluster_for(workers: int) -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         raise UnreachableError(
-            f"The Ray cluster must answer until training is over. {address} no longer does: {reason_of(error)}; the next "
-            "run resumes at the last checkpoint."
+            f"The Ray cluster must answer until training is over. {address} no longer does: {reason_of(error)}; the "
+            "next run resumes at the last checkpoint."
         ) from error
     finally:
         ray.shutdown()

@@ -30,7 +30,7 @@ LEDGER, COPY = ".ledger.json", ".ledger.json.bak"
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> None:
     """A store of the test's own; the made-up networks can't be loaded, so the verifying process is left out."""
-    monkeypatch.setattr(verification, "inspect", lambda folder, **request: {})
+    monkeypatch.setattr(verification, "inspect", lambda folder, verifier: {})
 
 
 def export(label: str, classes: tuple[str, ...] = ("cat", "dog")) -> tuple[Path, dict[str, str]]:

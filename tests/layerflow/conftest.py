@@ -22,6 +22,8 @@ from layerflow.training.train import train
 from tests.shared import once
 
 Decide = Callable[..., Promotion]
+#: Scores both models of each comparison, in one process.
+VERIFIER = verification.Verifier()
 #: No floor: what a poor model is published with, where a test is about something else.
 NO_FLOOR = {"baseline": "none", "min_class_recall": 0}
 
@@ -83,6 +85,6 @@ def decide(contenders: dict[str, Challenger], shelf: Path) -> Decide:
 
     def ask(who: str | Challenger, registry: dict[str, object] | None = None, **gate: object) -> Promotion:
         config = RetrainConfig.model_validate({"gate": NO_FLOOR | gate, "registry": registry or {}})
-        return promote(config, contenders[who] if isinstance(who, str) else who, "run")
+        return promote(config, contenders[who] if isinstance(who, str) else who, "run", verifier=VERIFIER)
 
     return ask

@@ -25,6 +25,7 @@ from layerflow.cards import markdown as cards
 from layerflow.config import RetrainConfig
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.evaluation.calibration import calibration
+from layerflow.export.verification import Verifier
 from layerflow.outcomes import Comparison, DecisionCode, Promotion, Retrained
 from layerflow.records import ClassScore, DatasetRef, Evaluation, Record
 from layerflow.registry import layout, versions
@@ -264,12 +265,16 @@ def test_the_export_card_shows_what_was_proved(first_run: Retrained) -> None:
         assert re.search(rf"\| `{name}` \| [\d,]+ \| `{digest[:12]}…` \|", card)
 
 
+#: Scores both models of each comparison, in one process.
+VERIFIER = Verifier()
+
+
 def ask(challenger: Challenger, **gate: object) -> tuple[Promotion | None, str]:
     """The decision, if it is not a refusal, and its card."""
     shown: list[str] = []
     config = RetrainConfig.model_validate({"gate": {"baseline": "none", "min_class_recall": 0} | gate})
     try:
-        made = promote(config, challenger, "run", shown.append)
+        made = promote(config, challenger, "run", shown.append, VERIFIER)
     except VerificationError:
         made = None
     (card,) = shown
