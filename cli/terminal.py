@@ -35,12 +35,10 @@ def set_up_console(output: Output, embedded: bool) -> None:
         output: How much.
         embedded: Whether the server ends with the command: then a link to it is dead when it is clicked.
     """
-    from tasks import logs, progress
-    from tasks.logs import console
+    from tasks.logs import console, install
 
-    logs.install()
-    progress.on_terminal = not output.quiet
-    console.everything, console.links = output.verbose, not embedded
+    install()
+    console.everything, console.links, console.bars = output.verbose, not embedded, not output.quiet
     console.lowest = logging.WARNING if output.quiet else logging.NOTSET
 
 

@@ -69,7 +69,8 @@ def step(
 ) -> Callable[..., Any]:
     """Make a Prefect task of a function whose last parameter, ``folder``, is where it puts what it makes.
 
-    Callers do not pass ``folder``: the store gives it, and the step's record is what the task returns.
+    Callers do not pass ``folder``: the store gives it, and the step's record is what the task returns. A keyword-only
+    parameter changes nothing that the step makes: it is not part of the key, and only ``make`` passes it.
 
     Args:
         name: Name of the task, and of its folder in the store.
@@ -90,7 +91,11 @@ def step(
             on_result(record)
             return record
 
-        parameters = [each for each in inspect.signature(work).parameters.values() if each.name != "folder"]
+        parameters = [
+            each
+            for name, each in inspect.signature(work).parameters.items()
+            if name != "folder" and each.kind is not each.KEYWORD_ONLY
+        ]
         in_store.__signature__ = inspect.Signature(parameters, return_annotation=kind)  # type: ignore[attr-defined]
         return as_task(in_store, name, run_name, StoreCache(step=name, work=work))
 
@@ -189,15 +194,19 @@ def is_anew() -> bool:
     return bool(refresh) and context.task_run.run_count <= 1
 
 
-def make(step: Task[P, R], *inputs: Any) -> R:
-    """What a call of ``step`` would give, made or found without Prefect, and without what is done with it then."""
+def make(step: Task[P, R], *inputs: Any, **keywords: Any) -> R:
+    """What a call of ``step`` would give, made or found without Prefect, and without what is done with it then.
+
+    Args:
+        keywords: The step's keyword-only parameters.
+    """
     cache = step.cache_policy
     assert isinstance(cache, StoreCache)
     assert cache.work
-    return _make(cache.step, cache.work, inspect.signature(step.fn).bind(*inputs).arguments)
+    return _make(cache.step, cache.work, inspect.signature(step.fn).bind(*inputs).arguments, **keywords)
 
 
-def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
+def _make(name: str, work: Callable[..., R], inputs: dict[str, Any], **keywords: Any) -> R:
     for value in inputs.values():
         if isinstance(value, Record):
             artifacts.check_record(value)
@@ -207,7 +216,7 @@ def _make(name: str, work: Callable[..., R], inputs: dict[str, Any]) -> R:
     def build(target: Path) -> R:
         if why := _why(name, content, anew):
             log.info("%s runs because %s", name, why)
-        return work(**inputs, folder=target)
+        return work(**inputs, **keywords, folder=target)
 
     try:
         return artifacts.make(name, _digest(content), kind, build, content, anew)

@@ -36,9 +36,10 @@ class OnConsole(logging.Filter):
         everything: Whether it shows every line and every traceback.
         lowest: Level of the least important line that it shows.
         links: Whether it shows links to the server; false where the server ends with the run.
+        bars: Whether a terminal gets a bar of a training's epochs.
     """
 
-    everything, lowest, links = False, logging.NOTSET, True
+    everything, lowest, links, bars = False, logging.NOTSET, True, True
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Drop the traceback of an error that says in one sentence what to do, and Prefect's word for every hook."""

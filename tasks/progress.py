@@ -16,32 +16,32 @@ from prefect.runtime import task_run
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tasks.logs import console
+
 log = logging.getLogger("layerflow")
 
 #: Seconds between two updates in the UI: a short training has many epochs in one.
 _SECONDS = 2.0
-#: In a process that trains for another one, a trial's: told the number and the figures of each epoch that ends.
-listener: Callable[[int, dict[str, float]], None] | None = None
-#: Whether a terminal gets a bar.
-on_terminal = True
+#: Told the number and the figures of each epoch that ends.
+OnEpoch = Callable[[int, dict[str, float]], None]
 
 
 @contextlib.contextmanager
-def epochs_shown(epochs: int) -> Iterator[list[Any]]:
-    """Keras callbacks that show each epoch: to the listener; or to the UI in a task run, and on a terminal."""
+def epochs_shown(epochs: int, on_epoch: OnEpoch | None = None) -> Iterator[list[Any]]:
+    """Keras callbacks that show each epoch: to ``on_epoch``; to the UI in a task run, and on a terminal."""
     with contextlib.ExitStack() as bars:
-        callbacks = [_told(listener)] if listener else []
+        callbacks = [_told(on_epoch)] if on_epoch else []
         if TaskRunContext.get():
             callbacks.append(_epochs_as_artifact(epochs))
-        if on_terminal and sys.stderr.isatty():
+        if console.bars and sys.stderr.isatty():
             callbacks.append(_epochs_on_terminal(epochs, bars))
         yield callbacks
 
 
-def _told(listener: Callable[[int, dict[str, float]], None]) -> Any:
+def _told(on_epoch: OnEpoch) -> Any:
     import keras
 
-    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: listener(epoch + 1, logs))
+    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(epoch + 1, logs))
 
 
 def _epochs_on_terminal(epochs: int, bars: contextlib.ExitStack) -> Any:

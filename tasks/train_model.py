@@ -5,9 +5,9 @@ from pathlib import Path
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
-from tasks import progress
 from tasks.caching import is_anew, step
 from tasks.cards import card_shown
+from tasks.progress import OnEpoch, epochs_shown
 from tasks.verify_export import verifier
 
 
@@ -18,9 +18,19 @@ from tasks.verify_export import verifier
     hash_all_fields_of=("devices",),
 )
 def train_model(
-    config: TrainingConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig, folder: Path
+    config: TrainingConfig,
+    model: ModelRef,
+    data: DatasetRef,
+    devices: DevicesConfig,
+    folder: Path,
+    *,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainedRef:
-    """Train with early stopping on the validation loss, and keep the weights of the best epoch."""
+    """Train with early stopping on the validation loss, and keep the weights of the best epoch.
+
+    Args:
+        on_epoch: Told each epoch of a trial, which trains for another process and is verified by nobody.
+    """
     from layerflow.cards.training import write_card
     from layerflow.devices import set_up
     from layerflow.training.baseline import warn_if_not_beaten
@@ -28,10 +38,10 @@ def train_model(
     from layerflow.training.train import train
 
     set_up(devices)
-    if not progress.listener:  # a trial is verified by nobody
+    if not on_epoch:
         verifier.start()
     run_log = RunLog(folder_of(config, model, data, devices), data.image_shape, config.epochs)
-    with progress.epochs_shown(config.epochs) as shown:
+    with epochs_shown(config.epochs, on_epoch) as shown:
         trained = train(config, model, data, folder, [run_log, *shown], devices, is_anew())
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.
     warn_if_not_beaten(trained, data)

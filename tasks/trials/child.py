@@ -22,7 +22,7 @@ from layerflow.errors import ConfigError, LayerflowError, NonFiniteLossError, Ou
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
-from tasks import build_model, progress, train_model
+from tasks import build_model, train_model
 from tasks.caching import make
 
 #: Seconds in which an interrupted training has saved its checkpoint, or never will.
@@ -55,7 +55,6 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger("layerflow").handlers = [answers]
-    progress.listener = lambda epoch, figures: answers.say(epoch=epoch, figures=figures)
     config = RetrainConfig.model_validate(request["config"])
     data = DatasetRef.model_validate(request["data"])
     devices = config.devices_for_model
@@ -63,7 +62,8 @@ def main() -> None:
         model = make(build_model, config.model, data, config.training.seed, devices)
         for epoch in _epochs_before(config.training, model, data, devices):
             answers.say(epoch=epoch.pop("epoch"), figures=epoch)
-        trained = make(train_model, config.training, model, data, devices)
+        inputs = config.training, model, data, devices
+        trained = make(train_model, *inputs, on_epoch=lambda epoch, figures: answers.say(epoch=epoch, figures=figures))
     except Exception as error:  # whatever a network of the user's may raise
         first = next(iter(str(error).strip().splitlines()), "")  # TensorFlow's go on with all of its stack
         sentence = str(error) if isinstance(error, LayerflowError) else f"{type(error).__name__}: {first}"
