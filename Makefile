@@ -48,8 +48,8 @@ run: setup ## retrain on the embedded digits: train, prove, publish
 test: ray ## the whole test suite
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 # in the order of tests/conftest.py
 
-check: lint ## ruff, mypy and the tests that start no process and no server: a minute
-	$(PY) -m pytest -n 2 -q -m "not process"
+check: lint ## ruff, mypy, and the tests that start no process and take no seconds: within a minute
+	$(PY) -m pytest -n 2 -q -m "not process and not slow"
 
 lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -46,7 +46,7 @@ def ours(task: str, batch: int, images: np.ndarray, labels: np.ndarray) -> tuple
     from layerflow import devices
     from layerflow.config import RetrainConfig
     from layerflow.models.classifier import Classifier
-    from layerflow.models.networks import Mlp
+    from layerflow.models.mlp import Mlp
     from layerflow.models.predict import make_predictor, uses_xla
     from layerflow.settings.devices import DevicesConfig
     from layerflow.settings.training import TrainingConfig

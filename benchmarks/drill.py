@@ -76,7 +76,7 @@ def result(folder: Path, history: str) -> str:
     """Digest of the final weights and of the history."""
     import keras
 
-    import layerflow.models.networks  # noqa: F401  (makes the saved model loadable)
+    import layerflow.models.mlp  # noqa: F401  (makes the saved model loadable)
 
     digest = hashlib.sha256(history.encode())
     for weights in keras.models.load_model(folder / "model.keras", compile=False).get_weights():

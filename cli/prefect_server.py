@@ -7,10 +7,12 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ _OFF = ("SCHEDULER", "LATE_RUNS", "PAUSE_EXPIRATIONS", "FOREMAN", "CANCELLATION_
 
 #: `PREFECT_API_URL = …` of a profile or .env file, `[api]`, `[tool.prefect.api]`, `api.url = …` of a TOML file.
 _SPEAKS_OF_AN_API = re.compile(r"prefect_api_url|^\s*\[?[\w.]*\bapi\b", re.IGNORECASE | re.MULTILINE)
+
+#: What a progress bar hides while it moves.
+_SHOW_CURSOR = "\x1b[?25h\r"
 
 
 class Server:
@@ -158,3 +163,30 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def ends_with(embedded: Server) -> Iterator[None]:
+    """End this process as soon as its server is gone, before Prefect asks it for minutes what it can't answer.
+
+    At once, as a kill would: that loses nothing but the training since the last checkpoint.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        status = embedded.process.wait()
+        if not over.is_set():
+            how = f"signal {-status}" if status < 0 else f"status {status}"
+            shown = _SHOW_CURSOR if sys.stderr.isatty() else ""
+            sys.stderr.write(
+                f"{shown}layerflow: The embedded Prefect server must run as long as the run. It ended with {how}, as "
+                "if memory or the disk were full; free some, and re-run the command, which resumes.\n"
+            )
+            sys.stderr.flush()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -5,12 +5,11 @@ import inspect
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from cli.prefect_server import Server, configured_url, ensure_answering, start_unless_configured
+from cli.prefect_server import configured_url, ends_with, ensure_answering, start_unless_configured
 from cli.terminal import Output, set_up_console
 from layerflow import store, user_code
 from layerflow.config import RetrainConfig
@@ -22,8 +21,6 @@ from layerflow.sweeps.space import plan
 
 T = TypeVar("T")
 
-#: What a progress bar hides while it moves.
-_SHOW_CURSOR = "\x1b[?25h\r"
 #: Seconds for the last states to reach the server's database (seen: 0.1 to 1).
 _SETTLE_SECONDS = 15
 
@@ -107,35 +104,8 @@ def _on_a_server(prepare: Callable[[], None], run: Callable[[], T], output: Outp
         # No heartbeats: nobody watches a server of one run, and the end of their thread costs up to a second.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
-    with temporary_settings(updates=updates), _ends_with(embedded):
+    with temporary_settings(updates=updates), ends_with(embedded):
         return run()
-
-
-@contextlib.contextmanager
-def _ends_with(embedded: Server) -> Iterator[None]:
-    """End this process as soon as its server is gone, before Prefect asks it for minutes what it can't answer.
-
-    At once, as a kill would: that loses nothing but the training since the last checkpoint.
-    """
-    over = threading.Event()
-
-    def watch() -> None:
-        status = embedded.process.wait()
-        if not over.is_set():
-            how = f"signal {-status}" if status < 0 else f"status {status}"
-            sys.stderr.write(
-                f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}layerflow: The embedded Prefect server must run as long "
-                f"as the run. It ended with {how}, as if memory or the disk were full; free some, and re-run the "
-                "command, which resumes.\n"
-            )
-            sys.stderr.flush()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
 
 
 def _prepare(config: RetrainConfig, refresh: bool) -> None:

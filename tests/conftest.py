@@ -43,8 +43,8 @@ verification.subprocess = forked  # type: ignore[assignment]
 _STARTERS = {"server", "first_run", "trained", "lasting_server", "guarded_server", "ui", "workplace"}
 #: The files that take longest, longest first: whatever is short then fills the gaps at the end.
 _LONGEST = (
-    *("test_server.py", "test_sweep.py", "test_distributed.py", "test_main.py", "test_training.py", "test_retrain.py"),
-    *("test_docs.py", "test_models.py", "test_forged_verification.py", "test_data_command.py", "test_streaming.py"),
+    *("test_server.py", "test_sweep.py", "test_ray.py", "test_main.py", "test_train.py", "test_retrain.py"),
+    *("test_docs.py", "test_networks.py", "test_forged_verification.py", "test_data_command.py", "test_streaming.py"),
 )
 
 
@@ -96,7 +96,7 @@ def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 def new_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
     """The verifying process is a new one, as in a run, and no fork."""
     monkeypatch.setattr(verification, "subprocess", subprocess)
-    monkeypatch.setattr(verification, "_process", None)
+    monkeypatch.setattr(sys.modules["tasks.verify_export"].verifier, "_process", None)
 
 
 @pytest.fixture(scope="session")

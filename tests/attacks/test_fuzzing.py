@@ -148,6 +148,7 @@ def configs(draw: st.DrawFn) -> bytes:
 
 @fuzzed(0.35)
 @given(content=configs() | st.binary(max_size=200))
+@pytest.mark.slow
 def test_any_config_file_is_a_config_or_one_sentence(content: bytes) -> None:
     def read() -> RetrainConfig:
         return RetrainConfig.model_validate(yaml_file.parse("config.yaml", content, "training: {epochs: 5}"))
@@ -167,6 +168,7 @@ def _made(content: str) -> ModelRef:
 
 @fuzzed(0.2)
 @given(data=st.data())
+@pytest.mark.slow
 def test_a_damaged_record_is_made_again_and_never_another_one(data: st.DataObject, empty_store: Path) -> None:
     shutil.rmtree(empty_store, ignore_errors=True)
     whole = _made("first")

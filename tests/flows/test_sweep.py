@@ -46,7 +46,7 @@ from layerflow.outcomes import StudyRef, SweepOutcome, Trial
 from layerflow.records import DatasetRef
 from layerflow.sweeps.space import configured, plan
 from layerflow.sweeps.study import Study, study_of
-from layerflow.training import ray_cluster, train
+from layerflow.training import ray_cluster, session
 from tasks import choose_winner
 from tasks.caching import make
 from tasks.trials.child import is_of_settings
@@ -66,7 +66,7 @@ SPACE: dict[str, Any] = {
 def swept(server: None) -> tuple[SweepOutcome, Any]:
     """A sweep of two trials in the session's store, and its flow run; this process must train nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "Engine", None)
+        patch.setattr(session, "Engine", None)
         state = sweep(CONFIG, SPACE, trials=2, parallel=2, return_state=True)
     return state.result(), state.state_details.flow_run_id
 
@@ -404,7 +404,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> Any:
         future = runners.PrefectRayFuture
         submit = lambda task, inputs: future(uuid.uuid4(), _Gone())  # noqa: E731
         runner = lambda config, study, parallel, ray: contextlib.nullcontext(submit)  # noqa: E731
-        monkeypatch.setattr(sys.modules["tasks.trials.run_trial"], "_runner", runner)
+        monkeypatch.setattr(sys.modules["tasks.trials.schedule"], "_runner", runner)
 
     return lose
 

@@ -121,11 +121,10 @@ def test_a_network_takes_its_own_settings_alone(settings: dict[str, object], sen
     assert sentence in config_sentence(caught.value)
 
 
-def test_settings_are_those_given_over_the_networks_own() -> None:
-    assert RetrainConfig().model.settings == {"hidden": (64,), "dropout": 0.0, "shift": 0, "flip": False}
+def test_settings_are_those_given_and_the_network_has_the_defaults() -> None:
+    assert RetrainConfig().model.settings == {}
     config = RetrainConfig.model_validate({"model": {"name": "vit", "depth": 2}})
-    assert config.model.settings["depth"] == 2
-    assert config.model.settings["heads"] == 4
+    assert config.model.settings == {"depth": 2}
 
 
 def test_the_flags_of_a_config_give_the_config_back() -> None:

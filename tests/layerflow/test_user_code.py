@@ -190,7 +190,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     "name",
     [
         *("psutil:Popen", "psutil:pids", "joblib:load", "numpy:load", "pip:main"),
-        *("keras.saving:load_model", "keras.utils:get_file", "keras.layers:Dense", "layerflow.store:sha256"),
+        *("keras.saving:load_model", "keras.utils:get_file", "keras.layers:Dense", "layerflow.checksums:sha256"),
         *("mynets.foreign:Popen", "mynets.foreign:getoutput", "mynets.foreign:command", "wheeltools:make"),
     ],
 )

@@ -1,12 +1,13 @@
-"""A saved network, in the folder that is given, answers as when it was saved."""
+"""A saved network of this name, in the folder that is given, answers as when it was saved."""
 
 import sys
+from pathlib import Path
 
-import keras
 import numpy as np
 
-import layerflow.models.networks  # noqa: F401 (makes the saved network loadable)
+from layerflow.models.networks import load_model
 
-golden = np.load(sys.argv[1] + "/golden.npz")
-network = keras.models.load_model(sys.argv[1] + "/model.keras")
+name, folder = sys.argv[1], Path(sys.argv[2])
+golden = np.load(folder / "golden.npz")
+network = load_model(name, folder / "model.keras")
 np.testing.assert_allclose(network(golden["images"]), golden["logits"], rtol=1e-5, atol=1e-5)

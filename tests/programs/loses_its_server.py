@@ -5,10 +5,10 @@ import sys
 import time
 from types import SimpleNamespace
 
-from cli.run import _ends_with
+from cli.prefect_server import ends_with
 
 server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-with _ends_with(SimpleNamespace(process=server)):
+with ends_with(SimpleNamespace(process=server)):
     if sys.argv[1] == "killed":
         server.kill()
         time.sleep(30)

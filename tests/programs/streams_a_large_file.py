@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from layerflow.models.networks import Mlp
+from layerflow.models.mlp import Mlp
 from layerflow.training import epoch_windows
 from layerflow.training.engine import Engine
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from layerflow.models.networks import Mlp
+from layerflow.models.mlp import Mlp
 from layerflow.training import epoch_windows
 from layerflow.training.engine import Engine
 

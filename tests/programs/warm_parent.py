@@ -130,11 +130,12 @@ def run(arguments: list[str]) -> None:
         sys.argv = ["-c", *rest[1:]]
         code = compile(rest[0], "<string>", "exec")
     else:
+        file = Path(program, "__main__.py") if Path(program).is_dir() else Path(program)
         if not BARE:
-            sys.path.insert(0, str(Path(program).resolve().parent))
+            sys.path.insert(0, str(file.resolve().parent))
         sys.argv = arguments
-        main.__file__ = program
-        code = compile(Path(program).read_text(), program, "exec")
+        main.__file__ = str(file)
+        code = compile(file.read_text(), str(file), "exec")
     exec(code, main.__dict__)
 
 

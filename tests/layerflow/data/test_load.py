@@ -162,6 +162,7 @@ def test_a_file_that_tfds_does_not_need_changes_nothing(
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[]", b"{", b"\xff", b"3", b'{"a": 1}', b"[" * 100_000])
+@pytest.mark.slow
 def test_damaged_digests_of_a_prepared_dataset_make_it_again(content: bytes, empty_store: Path, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     before = load.load(DataConfig(), tmp_path / "a")
@@ -198,6 +199,7 @@ def test_two_processes_prepare_a_dataset_once_and_leftovers_are_removed(empty_st
     assert not leftover.exists()
 
 
+@pytest.mark.slow
 def test_real_mnist_and_fashion_mnist_come_whole_from_the_mirror(
     real_datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from layerflow.errors import ConfigError
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
 from layerflow.models.build import build, make_model
-from layerflow.models.networks import Mlp
+from layerflow.models.mlp import Mlp
 from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef
 from layerflow.settings.model import MODELS, ModelConfig
 from layerflow.settings.training import TrainingConfig
@@ -84,7 +84,7 @@ def test_a_saved_network_answers_the_same_in_a_fresh_process(name: str, tmp_path
     network.save(tmp_path / "model.keras")
     np.savez(tmp_path / "golden.npz", images=images(), logits=network(images()))
     done = forked.run(
-        [sys.executable, forked.PROGRAMS / "loads_a_network.py", str(tmp_path)],
+        [sys.executable, forked.PROGRAMS / "loads_a_network.py", name, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -116,6 +116,7 @@ def test_each_is_trained_evaluated_exported_and_verified_and_learns(name: str, d
 
 
 @pytest.mark.parametrize("name", ["cnn", "vit"])
+@pytest.mark.slow
 def test_training_resumed_in_mid_epoch_ends_with_the_same_bits(
     name: str, digits: DatasetRef, session_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_training_resumed_in_mid_epoch_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize(("name", "precision"), [("cnn", "mixed_bfloat16"), ("vit", "mixed_float16")])
+@pytest.mark.slow
 def test_networks_train_in_mixed_precision(name: str, precision: str, digits: DatasetRef, tmp_path: Path) -> None:
     config = ModelConfig(name=name, **SMALL[name])
     model = artifacts.make("build_model", f"mixed-{name}", ModelRef, lambda folder: build(config, digits, 0, folder))

@@ -29,6 +29,8 @@ from penalised import Penalised  # noqa: E402
 
 from tests import forked  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from layerflow import artifacts, memory
 from layerflow.data.arrays import images_and_labels
 from layerflow.models import build as building
-from layerflow.models.networks import Mlp
+from layerflow.models.mlp import Mlp
 from layerflow.models.predict import make_predictor
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.model import ModelConfig
@@ -25,6 +25,8 @@ from layerflow.training import train as training
 from layerflow.training.engine import Engine
 from layerflow.training.epoch_windows import Windows
 from tests import forked
+
+pytestmark = pytest.mark.slow
 
 #: Of ``many``, in batches of 32: 50 batches.
 SMALL_WINDOW = 50 * 32 * 64

@@ -17,6 +17,8 @@ from layerflow.training import tensorboard
 from layerflow.training import train as training
 from layerflow.training.tensorboard import RunLog, folder_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(digits: DatasetRef) -> ModelRef:

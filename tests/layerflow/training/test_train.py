@@ -18,7 +18,7 @@ from layerflow.export import saved_model
 from layerflow.export.verifier.graph import check_graph
 from layerflow.models import predict
 from layerflow.models.build import build
-from layerflow.models.networks import Mlp
+from layerflow.models.mlp import Mlp
 from layerflow.models.predict import cross_entropy, uses_xla
 from layerflow.records import DatasetRef, Epoch, Evaluation, ExportRef, ModelRef, TrainedRef
 from layerflow.settings.devices import DevicesConfig
@@ -32,6 +32,8 @@ from layerflow.training.engine import Engine
 from layerflow.training.fingerprint import fingerprint_of
 from layerflow.training.progress import Progress
 from tests import forked
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
