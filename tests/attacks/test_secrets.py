@@ -17,7 +17,7 @@ from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, ServerError
 from layerflow.registry.receipt import receipt_for
 from layerflow.settings.data import DataConfig
-from tasks import policy
+from tasks import logs
 
 SECRETS = ("Zq7secret", "Zq7token")
 BUCKET = "s3://AKIA:Zq7secret@bucket/prepared?sig=Zq7token"
@@ -96,6 +96,7 @@ def test_the_card_of_a_sweep_keeps_no_secret() -> None:
 
 def test_what_prefect_logs_of_an_error_of_others_is_masked() -> None:
     """A library's error has the address in its message, in its traceback, and Prefect logs both."""
+    logs.install()
     try:
         raise FileNotFoundError(f"no such object: {BUCKET}")
     except FileNotFoundError as error:
@@ -116,7 +117,7 @@ def test_what_prefect_logs_of_an_error_of_others_is_masked() -> None:
         assert "Traceback" in said
         assert silent(said)
     heard: list[str] = []
-    handler = next(each for each in policy._ours.handlers if isinstance(each, policy._ToRunLogger))
+    handler = next(each for each in logging.getLogger("layerflow").handlers if isinstance(each, logs._ToRunLogger))
     prefect = logging.getLogger("prefect")
     prefect.addFilter(lambda record: bool(heard.append(logging.Formatter().format(record))))  # type: ignore[func-returns-value]
     try:

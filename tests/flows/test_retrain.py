@@ -22,7 +22,7 @@ from layerflow.errors import ConfigError
 from layerflow.outcomes import Retrained
 from layerflow.settings.training import TrainingConfig
 from layerflow.training import session
-from tasks import policy
+from tasks import caching, cards
 from tasks.trials.run_trial import run_trial
 from tests import forked
 from tests.programs.failing_step import failing_step
@@ -123,7 +123,7 @@ def test_a_card_that_the_server_refuses_fails_no_decision(
     def refuse(**card: object) -> None:
         raise ConnectionError("reset")
 
-    monkeypatch.setattr(policy, "create_markdown_artifact", refuse)
+    monkeypatch.setattr(cards, "create_markdown_artifact", refuse)
     state = retrain(RetrainConfig(), return_state=True)
     assert state.result().promotion.code == "unchanged"
     assert task_runs(state.state_details.flow_run_id)["promote_model"].run_count == 1
@@ -201,7 +201,7 @@ def test_results_are_json_beside_the_artifact(first_run: Retrained) -> None:
 def run_in_flow(step: Any, number: int, name: str) -> Any:
     from prefect import flow
 
-    @flow(name=name, result_storage=policy.result_storage(), persist_result=False)
+    @flow(name=name, result_storage=caching.result_storage(), persist_result=False)
     def small() -> Any:
         return step(number)
 

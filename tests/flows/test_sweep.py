@@ -441,7 +441,7 @@ def test_a_node_that_can_run_no_trial_ends_the_sweep_with_the_last_line_of_what_
 def test_a_trial_on_a_machine_without_the_sweep_makes_no_other_one_there(digits: DatasetRef, empty_store: Path) -> None:
     study = study_of(CONFIG, SPACE, digits)
     with pytest.raises(SweepError, match=rf"must see the store of the sweep, and \S+ finds no {empty_store}/sweeps"):
-        tasks.trials.run_trial.fn(0, CONFIG, digits, study)
+        tasks.run_trial.fn(0, CONFIG, digits, study)
     assert not empty_store.exists()
 
 

@@ -280,7 +280,7 @@ def test_a_mistake_in_the_users_code_is_one_sentence_with_its_file_and_line(
     import tensorflow as tf
 
     from layerflow.errors import heals
-    from tasks import policy
+    from tasks import caching
 
     file = tmp_path / "mistaken.py"
     file.write_text(MISTAKES)
@@ -291,9 +291,9 @@ def test_a_mistake_in_the_users_code_is_one_sentence_with_its_file_and_line(
     def work(config: ModelConfig, folder: Path) -> DatasetRef:
         return eval(attempt, {**vars(module), "keras": keras, "tf": tf})
 
-    monkeypatch.setattr(policy, "key_of", lambda *args, **kwargs: "key")
+    monkeypatch.setattr(caching, "key_of", lambda *args, **kwargs: "key")
     with pytest.raises(ConfigError) as raised:
-        policy._make("build_model", work, {"config": ModelConfig()})
+        caching._make("build_model", work, {"config": ModelConfig()})
     number = next(n for n, text in enumerate(MISTAKES.splitlines(), 1) if line in text)
     assert f"{file}:{number} in " in str(raised.value)
     assert "\n" not in str(raised.value)

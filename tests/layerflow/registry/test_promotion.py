@@ -177,7 +177,7 @@ def test_what_can_not_be_pruned_is_left_for_the_next_promotion(decide: Decide, m
     decide("poor")
     decide("similar")
     with monkeypatch.context() as patched:
-        patched.setattr(versions.shutil, "rmtree", stumble)
+        patched.setattr(publishing.shutil, "rmtree", stumble)
         assert decide("poor", {"keep": 1}, force="a test").code == "promoted_forced"
     assert list(layout.home(NAME).glob(".removing-*"))
     assert decide("good", {"keep": 1}).code == "promoted_better"

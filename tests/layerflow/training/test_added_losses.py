@@ -21,6 +21,7 @@ from layerflow.training import engine as engine_module
 from layerflow.training import train as training
 from layerflow.training.checkpoint import Checkpoint
 from layerflow.training.engine import Engine
+from layerflow.training.optimizers import make_optimizer
 
 PROGRAMS = Path(__file__).resolve().parents[2] / "programs"
 sys.path.append(str(PROGRAMS))  # for good: what is saved here must be loadable in other tests' processes too
@@ -54,7 +55,7 @@ def test_training_equals_fit_with_every_kind_of_added_loss(xla: bool, precision:
     random = np.random.default_rng(3)
     images, labels = random.integers(0, 256, (37, 6, 6, 1), np.uint8), random.integers(0, 4, 37, np.int32)
     network, oracle = (small_network(kind, precision) for kind in (Penalised, Oracle))
-    optimizer = training.make_optimizer(TrainingConfig(precision=precision, optimizer="sgd", learning_rate=0.05), 5)
+    optimizer = make_optimizer(TrainingConfig(precision=precision, optimizer="sgd", learning_rate=0.05), 5)
     optimizer.build(network.trainable_variables)
     engine = Engine(network, optimizer, images, labels, batch_size=8, seed=5, xla=xla)
     theirs = optimizer.from_config(optimizer.get_config())

@@ -137,7 +137,7 @@ def two(workplace: Path, digits: DatasetRef) -> Run:
 
 def shares(digits: DatasetRef) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What each of two workers should train on in each step: ``uint8`` images."""
-    images, labels = training.images_and_labels(digits, "train")
+    images, labels = images_and_labels(digits, "train")
     windows = Windows(images, labels, BATCH, seed=0, streamed=False)
     for epoch in range(1, EPOCHS + 1):
         for start in range(0, len(labels), BATCH):

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from layerflow import artifacts, devices, store
+from layerflow.data.arrays import images_and_labels
 from layerflow.errors import ConfigError, NonFiniteLossError
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model
@@ -472,7 +473,7 @@ def test_the_best_epochs_weights_are_kept_and_training_stops_early(
     assert made.epochs == made.best_epoch + 2 < 40
     best = min(made.history, key=lambda epoch: epoch.val_loss)
     assert best.epoch == made.best_epoch
-    images, labels = training.images_and_labels(digits, "validation")
+    images, labels = images_and_labels(digits, "validation")
     logits = keras.models.load_model(tmp_path / "model.keras")(np.array(images)).numpy()
     assert cross_entropy(logits, labels) == pytest.approx(best.val_loss, rel=1e-5)
 
