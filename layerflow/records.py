@@ -25,7 +25,7 @@ class Record(BaseModel):
         return f"{self.folder}/card.md"
 
     @property
-    def identity(self) -> dict[str, object]:
+    def key_content(self) -> dict[str, object]:
         """What decides the key of the steps after this one: the digest, or every field that is no path."""
         digest = getattr(self, "digest", None)
         return {"digest": digest} if digest else self.model_dump(mode="json", exclude={"folder"})

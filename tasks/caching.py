@@ -141,11 +141,11 @@ def _content_of(work: Callable[..., Any], inputs: dict[str, Any], listed: bool =
         group = _GROUPS.get(type(value), name)
         if isinstance(value, DataConfig):
             listing = image_folder.listed(value.path) if value.path and listed else None
-            content[group] = source_key.identity(value, listing)
+            content[group] = source_key.key_content(value, listing)
         elif isinstance(value, DevicesConfig):
             content[group] = value.arithmetic if name in hash_all_fields_of else None
         elif isinstance(value, Record) and name not in hash_all_fields_of:
-            content[group] = value.identity
+            content[group] = value.key_content
         else:
             content[group] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         if network := _network_of(value):

@@ -8,7 +8,7 @@ from layerflow.data import image_folder
 from layerflow.settings.data import DataConfig
 
 
-def identity(config: DataConfig, listing: image_folder.Listing | None = None) -> dict[str, Any]:
+def key_content(config: DataConfig, listing: image_folder.Listing | None = None) -> dict[str, Any]:
     """The settings, and what they name: a folder's content, a module's code, the files of a prepared dataset.
 
     Where the raw files of a dataset come from does not change what they are, and where a folder lies neither.

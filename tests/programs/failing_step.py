@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from layerflow.records import ModelRef
-from tasks import policy
+from tasks import caching
 
 
 def failing_step(errors: list[Exception]) -> Any:
     """A step with the policy of all steps, whose work raises these errors one after another and then succeeds."""
 
-    @policy.step("test_step", run_name="test-step")
+    @caching.step("test_step", run_name="test-step")
     def work(number: int, folder: Path) -> ModelRef:
         """Fail, then succeed."""
         if errors:

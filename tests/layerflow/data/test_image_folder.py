@@ -108,12 +108,12 @@ def config(root: Path) -> DataConfig:
 
 
 def test_the_identity_changes_with_a_file_and_only_then(tree: Path) -> None:
-    before = source_key.identity(config(tree))
+    before = source_key.key_content(config(tree))
     image_folder.forget()
-    assert source_key.identity(config(tree)) == before
+    assert source_key.key_content(config(tree)) == before
     (tree / "train" / "cat" / "new.png").write_bytes(encoded(some(5)))
     image_folder.forget()
-    assert source_key.identity(config(tree)) != before
+    assert source_key.key_content(config(tree)) != before
 
 
 def test_only_what_changed_is_read_again(

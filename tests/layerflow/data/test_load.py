@@ -272,13 +272,13 @@ def test_a_builder_of_the_users_with_images_of_several_sizes_and_no_test_split(s
 
 def test_a_builder_whose_code_changed_is_another_and_prepares_anew(stripes: str, tmp_path: Path) -> None:
     own = DataConfig(name=stripes, module=stripes, image_size="8x8")
-    before = source_key.identity(own), tfds_source._data_dir(own)
+    before = source_key.key_content(own), tfds_source._data_dir(own)
     module = tmp_path / f"{stripes}.py"
     module.write_text(module.read_text().replace("200", "100"))
-    assert source_key.identity(own) != before[0]
+    assert source_key.key_content(own) != before[0]
     assert tfds_source._data_dir(own) != before[1]
     with pytest.raises(ConfigError, match=r"data.module must name .* no module nowhere"):
-        source_key.identity(own.model_copy(update={"module": "nowhere"}))
+        source_key.key_content(own.model_copy(update={"module": "nowhere"}))
 
 
 def test_a_prepared_folder_is_read_where_it_is_and_known_by_its_files(
@@ -288,10 +288,10 @@ def test_a_prepared_folder_is_read_where_it_is_and_known_by_its_files(
     assert made(theirs, tmp_path / "made").digest == digits.digest
     copied = shutil.copytree(session_store / "tfds", tmp_path / "tfds")
     copy = theirs.model_copy(update={"data_dir": str(copied)})
-    before = source_key.identity(copy)
+    before = source_key.key_content(copy)
     shard = next(copied.rglob("*train.tfrecord*"))
     os.utime(shard, (1, 1))
-    assert source_key.identity(copy) != before
+    assert source_key.key_content(copy) != before
     with pytest.raises(DatasetError, match=r"data.data_dir must hold digits/1.0.0 .* does not"):
         load.check(DataConfig(name="digits", data_dir=str(tmp_path / "nothing")))
 
