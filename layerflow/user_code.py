@@ -39,7 +39,7 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
-def code_of(name: str, setting: str = "model.name") -> str:
+def package_digest(name: str, setting: str = "model.name") -> str:
     """SHA-256 of the sources of the package that ``name`` lies in: when one changes, the network is another.
 
     Raises:

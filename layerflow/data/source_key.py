@@ -24,7 +24,7 @@ def key_content(config: DataConfig, listing: image_folder.Listing | None = None)
     if config.path:
         images = (listing or image_folder.scan(config.path)).digest
         return {**settings, "title": config.title, "images": images}
-    code = user_code.code_of(config.module, "data.module") if config.module else None
+    code = user_code.package_digest(config.module, "data.module") if config.module else None
     return {**settings, "module's code": code, "prepared": _prepared(config) if config.data_dir else None}
 
 

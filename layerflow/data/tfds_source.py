@@ -99,7 +99,7 @@ def _data_dir(config: DataConfig) -> str:
         raise DatasetError(
             "TFDS_DATA_DIR must name a folder. It names a user who doesn't exist; set another."
         ) from error
-    return str(home / user_code.code_of(config.module, "data.module")[:16] if config.module else home)
+    return str(home / user_code.package_digest(config.module, "data.module")[:16] if config.module else home)
 
 
 def prepare(builder: tfds.core.DatasetBuilder, config: DataConfig, scratch: Path) -> None:

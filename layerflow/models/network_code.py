@@ -12,4 +12,4 @@ def network_code(name: str) -> str:
     Raises:
         ConfigError: If it is a user's, and there is no such package.
     """
-    return user_code.code_of(name) if user_code.is_own(name) else code_digest(f"layerflow.models.{name}")
+    return user_code.package_digest(name) if user_code.is_own(name) else code_digest(f"layerflow.models.{name}")

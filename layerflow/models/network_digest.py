@@ -17,7 +17,7 @@ def digest_of(name: str, file: Path) -> str:
 
     The file itself also tells when it was saved and what Keras called the layers: made again, it has other bytes.
     """
-    digest = hashlib.sha256((user_code.code_of(name) if user_code.is_own(name) else name).encode())
+    digest = hashlib.sha256((user_code.package_digest(name) if user_code.is_own(name) else name).encode())
     with zipfile.ZipFile(file) as archive:
         settings = json.loads(archive.read("config.json"))
         weights = io.BytesIO(archive.read("model.weights.h5"))

@@ -174,7 +174,7 @@ def describe_node(place: Place, probe: Path) -> dict[str, str]:
     found |= {library: importlib.metadata.version(library) for library in place.libraries}
     found["layerflow's code"] = code_digest("layerflow.training.train")
     if user_code.is_own(place.network):
-        found[f"the code of {place.network}"] = user_code.code_of(place.network)
+        found[f"the code of {place.network}"] = user_code.package_digest(place.network)
     found["probe"] = probe.read_text() if probe.exists() else ""
     return found
 

@@ -120,9 +120,9 @@ def test_a_class_or_a_function_makes_the_network(name: str, nets: Path, digits: 
 def test_its_options_and_its_code_are_part_of_what_it_is(nets: Path, digits: DatasetRef, tmp_path: Path) -> None:
     first = build("mynets.nets:MyNet", digits, tmp_path, width=8)
     assert first.parameters == 64 * 8 + 8 + 8 * 10 + 10
-    code = user_code.code_of("mynets.nets:MyNet")
+    code = user_code.package_digest("mynets.nets:MyNet")
     (nets / "mynets" / "helper.py").write_text("x = 1\n")
-    assert user_code.code_of("mynets.nets:MyNet") != code
+    assert user_code.package_digest("mynets.nets:MyNet") != code
     assert digest_of("mynets.nets:MyNet", tmp_path / "model.keras") != first.digest
 
 
@@ -149,7 +149,7 @@ def test_what_can_not_be_used_is_one_sentence(
     name: str, options: dict[str, object], sentence: str, nets: Path, digits: DatasetRef, tmp_path: Path
 ) -> None:
     def use() -> None:
-        user_code.code_of(name)
+        user_code.package_digest(name)
         build(name, digits, tmp_path, **options)
 
     with pytest.raises(ConfigError) as caught:
