@@ -31,19 +31,19 @@ figures["seconds"] = time.perf_counter() - began
     "prepare": """
 from layerflow.data.load import load
 began = time.perf_counter()
-store.make("load_data", key, DatasetRef, lambda made: load(config.data, made))
+artifacts.make("load_data", key, DatasetRef, lambda made: load(config.data, made))
 figures["seconds"] = time.perf_counter() - began
 """,
     "check": """
 from layerflow.cards.data import write_card
 from layerflow.data.validation import validate
-data = store.make("load_data", key, DatasetRef, None)
+data = artifacts.make("load_data", key, DatasetRef, None)
 def check(folder):
     report = validate(config.checks, data, None)
     write_card(report, data, folder)
     return report
 began = time.perf_counter()
-store.make("validate_data", key, DataReport, check)
+artifacts.make("validate_data", key, DataReport, check)
 figures["seconds"] = time.perf_counter() - began
 """,
     "resident": """
@@ -51,10 +51,10 @@ from layerflow import devices
 from layerflow.models.build import build
 from layerflow.training.train import train
 devices.set_up(config.devices_for_model)
-data = store.make("load_data", key, DatasetRef, None)
-model = store.make("build_model", key, ModelRef, lambda made: build(config.model, data, 0, made))
+data = artifacts.make("load_data", key, DatasetRef, None)
+model = artifacts.make("build_model", key, ModelRef, lambda made: build(config.model, data, 0, made))
 settings = config.training.model_copy(update={"epochs": 2, "memory_budget": 100_000})
-trained = store.make("train_model", key + "r", TrainedRef, lambda made: train(settings, model, data, made))
+trained = artifacts.make("train_model", key + "r", TrainedRef, lambda made: train(settings, model, data, made))
 figures["seconds"] = trained.history[-1].seconds
 """,
 }
@@ -64,7 +64,7 @@ STEPS["streamed"] = (
 ORDER = ("prepare", "list again", "check", "resident", "streamed")
 RUN = """
 import json, sys, time
-from layerflow import store
+from layerflow import artifacts
 from layerflow.config import RetrainConfig
 from layerflow.records import DatasetRef, DataReport, ModelRef, TrainedRef
 config = RetrainConfig.model_validate({"data": {"name": "folder", "path": sys.argv[1]}})
