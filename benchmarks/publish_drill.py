@@ -20,7 +20,8 @@ NAME = "drill"
 #: Publishes networks that differ a little, over and over; every third time it rolls back.
 SCRIPT = """
 import time
-import keras, numpy as np
+import numpy as np
+from layerflow.models.networks import load_model
 from layerflow import checksums
 from layerflow import artifacts, store
 from layerflow.models.build import build
@@ -50,7 +51,7 @@ checked = artifacts.make(
 model = artifacts.make("build_model", "drill", ModelRef, lambda folder: build(ModelConfig(), data, 0, folder))
 
 def vary(folder):
-    network = keras.models.load_model(store.path(model.keras), compile=False)
+    network = load_model("mlp", store.path(model.keras))
     random = np.random.default_rng(time.time_ns())
     network.set_weights([weight + random.normal(0, 0.01, weight.shape) for weight in network.get_weights()])
     network.save(folder / "model.keras")

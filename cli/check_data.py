@@ -28,8 +28,10 @@ def check_data(config: RetrainConfig, as_json: bool) -> None:
             import tasks
             from layerflow.data.validation import require_no_stop
             from layerflow.devices import set_up
+            from tasks import logs
             from tasks.caching import make
 
+            logs.install()
             set_up(config.devices)
         data = make(tasks.load_data, config.data, config.devices)
         baseline = versions.profile_in_service(config.registry_name, data.digest)

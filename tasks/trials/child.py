@@ -54,7 +54,9 @@ def main() -> None:
     answers = _Answers()
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.getLogger("layerflow").handlers = [answers]
+    ours = logging.getLogger("layerflow")
+    ours.handlers, ours.propagate = [answers], False
+    ours.setLevel(logging.INFO)
     config = RetrainConfig.model_validate(request["config"])
     data = DatasetRef.model_validate(request["data"])
     devices = config.devices_for_model

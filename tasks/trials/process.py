@@ -16,7 +16,7 @@ from layerflow.errors import SweepError
 from layerflow.outcomes import StudyRef
 from layerflow.records import DatasetRef
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("layerflow")
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,7 +23,7 @@ from tasks.trials.choose_winner import show_sweep_card
 from tasks.trials.process import ROOT, is_stopped, stop_trials
 from tasks.trials.run_trial import run_trial
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("layerflow")
 
 
 #: Seconds between two cards of a sweep that is not over: each is kept by Prefect.

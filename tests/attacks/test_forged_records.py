@@ -20,8 +20,9 @@ Edit = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture
-def restored(first_run: Retrained) -> Iterator[None]:
-    """The session's store, whose records are as they were when the test is over."""
+def restored(first_run: Retrained, server: None) -> Iterator[None]:
+    """The session's store with Prefect's records, which are as they were when the test is over."""
+    retrain(RetrainConfig())
     files = [file for step in first_run for file in _records(step[1])]
     contents = {file: file.read_bytes() for file in files}
     yield

@@ -84,7 +84,8 @@ def test_the_command_in_reports_and_cards_is_masked() -> None:
 
 def test_receipts_keep_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     record = SimpleNamespace(model_dump=lambda mode: {"history": [], "source": BUCKET})
-    challenger = SimpleNamespace(_asdict=lambda: {"trained": record, "data": record})
+    parts = {"trained": record, "data": record}
+    challenger = SimpleNamespace(_asdict=lambda: parts, model=SimpleNamespace(settings={}))
     receipt = receipt_for(CONFIG, challenger, "run")  # type: ignore[arg-type]
     assert receipt["config"]["data"]["data_dir"] == "s3://***@bucket/prepared?***"
     assert silent(json.dumps(receipt))

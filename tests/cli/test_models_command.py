@@ -106,7 +106,7 @@ def test_verify_names_what_is_damaged_and_fails(published: Path) -> None:
     done = layerflow("models", "verify", store=published)
     assert done.returncode == 1
     assert f"{NAME} 1: saved_model.pb was changed" in done.stdout
-    assert done.stderr.startswith("layerflow: Every published version must be as it was published")
+    assert done.stderr.startswith("layerflow: Every published version must be unchanged")
     assert "1 thing is not; restore damaged files" in done.stderr
 
 

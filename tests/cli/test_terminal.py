@@ -130,6 +130,7 @@ def test_a_connection_that_breaks_in_a_run_is_an_error(
 _PRINTS = "import sys; from cli import main; main.app = lambda *a, **b: print('x' * int(sys.argv[1])); main.main()"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("characters", [1, 100_000], ids=["what a buffer holds", "more than a buffer holds"])
 def test_a_reader_that_has_gone_is_no_error(characters: int) -> None:
     reader, writer = os.pipe()

@@ -15,13 +15,13 @@ import tasks
 from layerflow.config import RetrainConfig
 from layerflow.outcomes import Retrained
 from layerflow.records import DatasetRef, ModelRef
-from tasks import policy, progress
+from tasks import caching, progress
 from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@flow(result_storage=policy.result_storage(), persist_result=False)
+@flow(result_storage=caching.result_storage(), persist_result=False)
 def only_training(config: RetrainConfig, model: ModelRef, data: DatasetRef) -> None:
     tasks.train_model(config.training, model, data, config.devices)
 

@@ -100,7 +100,7 @@ def processes() -> set[psutil.Process]:
 @pytest.fixture(autouse=True)
 def forked_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processes of trials are forks, but for those of ``swept`` and of sweeps in processes of their own."""
-    monkeypatch.setattr(sys.modules["tasks.trials.run_trial"], "subprocess", forked)
+    monkeypatch.setattr(sys.modules["tasks.trials.process"], "subprocess", forked)
 
 
 def figures(trials: tuple[Trial, ...] | list[Trial]) -> list[Any]:
@@ -224,7 +224,7 @@ def test_what_is_no_fault_of_the_settings_ends_the_sweep_at_once_and_leaves_the_
     config = RetrainConfig.model_validate({"model": {"name": "fullnet:net"}, "training": {"epochs": 1}})
     space = {"model.options": {"choice": [{"way": "full"}]}}
     state = trials(config, space, digits, 1, 1, None, return_state=True)
-    with pytest.raises(SweepError, match=r"Trial 0 met .*File too large.* Fix it, and re-run the command"):
+    with pytest.raises(SweepError, match=r"Trial 0 failed for .*File too large.* Fix it, and re-run the command"):
         state.result()
     assert runs_of("trial-0", state.state_details.flow_run_id) == 1
     (left,) = Study(study_of(config, space, digits)).trials
@@ -256,7 +256,7 @@ def test_the_settings_are_blamed_for_what_other_settings_may_do_better(error: Ex
 def test_settings_that_the_config_refuses_are_failed_trials_and_those_of_a_killed_sweep_too(
     digits: DatasetRef, empty_store: Path
 ) -> None:
-    config = RetrainConfig.model_validate({"model": {"name": "vit"}, "training": {"seed": 2}})
+    config = RetrainConfig.model_validate({"model": {"name": "vit", "heads": 4}, "training": {"seed": 2}})
     space = {"model.width": {"int": [16, 4000]}}  # with seed 2 the widths are 1325 and 525
     study = study_of(config, space, digits)
     begun = Study(study).draw(space, 2)

@@ -277,7 +277,7 @@ def test_a_builder_whose_code_changed_is_another_and_prepares_anew(stripes: str,
     module.write_text(module.read_text().replace("200", "100"))
     assert source_key.key_content(own) != before[0]
     assert tfds_source._data_dir(own) != before[1]
-    with pytest.raises(ConfigError, match=r"data.module must name .* no module nowhere"):
+    with pytest.raises(ConfigError, match=r"data.module must name .* No module nowhere"):
         source_key.key_content(own.model_copy(update={"module": "nowhere"}))
 
 

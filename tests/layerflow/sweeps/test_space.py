@@ -110,7 +110,7 @@ def test_options_of_a_network_of_the_users_are_searched_one_by_one() -> None:
 
 
 def test_each_whole_number_of_a_short_range_is_tried_out() -> None:
-    vit = RetrainConfig.model_validate({"model": {"name": "vit"}})
+    vit = RetrainConfig.model_validate({"model": {"name": "vit", "heads": 4}})
     with pytest.raises(ConfigError, match="4 does not divide 17"):
         plan(vit, {"model.width": {"int": [16, 64]}})
     assert plan(vit, {"model.width": {"int": [16, 1600]}}), "what it draws may fail as a trial"
