@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,24 +144,32 @@ def test_another_seed_trains_anew_and_loads_nothing_anew(first_run: Retrained) -
     assert state.result().promotion.version == first_run.promotion.version
 
 
+@pytest.fixture
+def restored(first_run: Retrained, session_store: Path, tmp_path: Path) -> Iterator[None]:
+    """The session's store is as it was when the test is over: other tests have the figures of the first run."""
+    shutil.copytree(session_store, tmp_path / "before")
+    yield
+    shutil.rmtree(session_store)
+    shutil.copytree(tmp_path / "before", session_store)
+
+
+@pytest.mark.usefixtures("restored")
 def test_everything_is_made_anew_where_prefect_is_told_to_refresh(
     server: None,
     first_run: Retrained,
     session_store: Path,
-    empty_store: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a real server, for the switch is Prefect's: every step runs, trains from the first epoch, ends the same."""
     monkeypatch.setattr(logging.getLogger("layerflow"), "propagate", True)
-    shutil.copytree(session_store, empty_store)  # other tests have the figures of the first run
-    before = (empty_store / first_run.trained.folder / "record.json").stat().st_mtime_ns
+    before = (session_store / first_run.trained.folder / "record.json").stat().st_mtime_ns
     with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
         state = retrain(RetrainConfig(), return_state=True)
     again = state.result()
     states = {name: run.state_name for name, run in task_runs(state.state_details.flow_run_id).items()}
     assert states == dict.fromkeys(STEPS, "Completed") | {"promote_model": "Unchanged"}
-    assert (empty_store / again.trained.folder / "record.json").stat().st_mtime_ns != before
+    assert (session_store / again.trained.folder / "record.json").stat().st_mtime_ns != before
     assert again.trained.digest == first_run.trained.digest
     assert again.promotion.code == "unchanged"
     assert "epoch 1/" in caplog.text
