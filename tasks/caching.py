@@ -104,7 +104,7 @@ def step(
 
 @dataclass
 class StoreCache(CachePolicy):
-    """Prefect's record of a step's result lies in the step's folder: ``<store>/<step>/<key>/result.json``."""
+    """Prefect's record of a step's result is in the step's folder: ``<store>/<step>/<key>/result.json``."""
 
     step: str = ""
     work: Callable[..., Any] | None = None
@@ -183,7 +183,7 @@ def _told(path: str, before: Any, now: Any) -> str:
 def is_anew() -> bool:
     """Whether this run makes every step anew, as Prefect's ``refresh_cache`` says, and this is the first try of it.
 
-    A retry goes on with what the first try left, such as a training's checkpoint.
+    A retry continues with what the first try left, such as a training's checkpoint.
     """
     context = TaskRunContext.get()
     if context is None:

@@ -70,7 +70,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def _allow(event: str, arguments: tuple[object, ...]) -> None:
-    """Let no test start a process that does not say so: `make check` leaves those out, to take a minute."""
+    """Let no test start a process unless it is marked `process`: `make check` leaves those out, to take a minute."""
     if event == "subprocess.Popen" and _running and not _running[-1].get_closest_marker("process"):
         pytest.fail(f"a test that starts a process must be marked `process`. It starts {arguments[1]}")
 

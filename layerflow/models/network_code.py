@@ -5,7 +5,7 @@ from layerflow.code_digest import code_digest
 
 
 def network_code(name: str) -> str:
-    """SHA-256 of the code of the network ``name``: of its module and its layers, or of the user's package.
+    """SHA-256 of the code of the network ``name``: of its module and its layers, or of your own package.
 
     What makes and loads networks imports one by its name, so that none is in the key of another's steps.
 

@@ -97,7 +97,7 @@ def connect(address: str, **settings: Any) -> None:
 
 
 def _knock(address: str) -> None:
-    """See that somebody is at home: Ray itself would wait for a minute, and then end the process.
+    """See that the head answers: Ray itself would wait for a minute, and then end the process.
 
     Raises:
         UnreachableError: If nobody is, or does not say a word.
