@@ -216,7 +216,8 @@ def test_the_commands_of_the_documents_run_and_say_what_is_shown(tmp_path: Path)
             image.save(tmp_path / "pets" / "train" / name / f"{number}.png")
     (snippet,) = re.findall(r"^```python\n(.*?)^```$", readme, re.M | re.S)
     lines = [*to_run(), ["python", "-c", snippet]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "BROWSER": "true", "COLUMNS": "200"}
+    of_a_terminal = {"HOME": str(tmp_path), "BROWSER": "true", "COLUMNS": "200", "SHELL": "/bin/bash"}  # CI has none
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **of_a_terminal}
     environment.pop("LAYERFLOW_STORE")
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "programs" / "commands.py")],
