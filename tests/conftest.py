@@ -1,5 +1,6 @@
 """Real parts for every test: a store, a Prefect server, datasets prepared by TFDS, all that one run makes."""
 
+import importlib
 import logging
 import os
 import shutil
@@ -96,7 +97,7 @@ def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 def new_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
     """The verifying process is a new one, as in a run, and no fork."""
     monkeypatch.setattr(verification, "subprocess", subprocess)
-    monkeypatch.setattr(sys.modules["tasks.verify_export"].verifier, "_process", None)
+    monkeypatch.setattr(importlib.import_module("tasks.verify_export").verifier, "_process", None)
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,8 @@ _ENVIRONMENT = (
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
     *("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "TF_XLA_FLAGS"),
 )
+#: Its environment where ours says nothing. It shares the GPU with this process: it must not take all of the memory.
+_DEFAULTS = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 #: Lines of the libraries about themselves, and how much of what else is printed goes to the log.
 _NOISE, _LINES, _LETTERS = re.compile(r"[IWE]\d{4} |WARNING"), 20, 200
 
@@ -135,7 +137,7 @@ class _Process:
                 stderr=subprocess.STDOUT,
                 text=True,
                 cwd=tempfile.gettempdir(),
-                env={"TF_CPP_MIN_LOG_LEVEL": "2"} | {k: os.environ[k] for k in _ENVIRONMENT if k in os.environ},
+                env=_DEFAULTS | {k: os.environ[k] for k in _ENVIRONMENT if k in os.environ},
                 pass_fds=[writes],
             )
         finally:

@@ -319,7 +319,9 @@ def test_an_answer_without_the_nonce_of_the_request_is_not_believed(
 
 @pytest.mark.process
 @pytest.mark.usefixtures("new_verifier")
-def test_the_process_gets_no_secret_and_has_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_gets_no_secret_and_has_limits_and_room_on_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a process of its own, since the question is what such a process inherits."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("PREFECT_API_KEY", "secret")
@@ -329,6 +331,8 @@ def test_the_process_gets_no_secret_and_has_limits(tmp_path: Path, monkeypatch: 
     report = verification.inspect(ship(tmp_path / "model"))
     assert "secret" not in report["environment"].values()
     assert "CUDA_VISIBLE_DEVICES" in report["environment"]
+    assert report["environment"]["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert not report["tf32"]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < report["limits"]["RLIMIT_DATA"][1] <= memory
     assert report["limits"]["RLIMIT_FSIZE"][1] == 16 * 2**20
