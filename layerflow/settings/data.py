@@ -39,7 +39,7 @@ def splits_in(expression: str) -> list[str]:
 
 def _split_expression(expression: str) -> str:
     splits_in(expression)
-    return expression
+    return expression.strip()  # TFDS allows spaces around a plus alone
 
 
 _Expression = Annotated[str, AfterValidator(_split_expression)]

@@ -224,7 +224,8 @@ def test_images_of_several_sizes_are_made_fit_in_their_order_and_each_keeps_its_
 )
 def test_the_splits_that_an_expression_reads_are_known_without_tfds(expression: str, names: list[str]) -> None:
     assert splits_in(expression) == names
-    tfds.core.ReadInstruction.from_spec(expression.strip())  # which takes it too
+    config = DataConfig.model_validate({"splits": {"test": expression}})
+    tfds.core.ReadInstruction.from_spec(config.splits.test)  # which takes it too
 
 
 @pytest.mark.parametrize(
