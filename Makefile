@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-layers bench-scale bench-scaling lock clean
+.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-layers bench-photos bench-scale bench-scaling lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -72,6 +72,9 @@ bench-accuracy: setup ## how good the networks become, over three seeds (40 minu
 
 bench-layers: setup ## each layer against its counterpart in keras.layers
 	$(PY) benchmarks/layer_speed.py
+
+bench-photos: setup ## reading photographs, against Keras, and listing 100,000 files (five minutes)
+	$(PY) benchmarks/photos.py
 
 bench-scale: setup ## preparing and training from MNIST once to ten times: seconds an image, peak memory
 	$(PY) benchmarks/scale.py

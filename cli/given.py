@@ -8,18 +8,27 @@ from pydantic import ValidationError
 from cli import yaml_file
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, config_sentence
+from layerflow.settings.fields import Group
 
 
 def over_file(file: Path, flags: RetrainConfig) -> RetrainConfig:
     """The settings of a YAML file, with those that were given as flags laid over them."""
     content = yaml_file.read("--config", file, "training: {epochs: 5}")
-    for group, given in flags.model_dump(exclude_unset=True).items():
-        below = content.get(group) or {}
-        content[group] = {**below, **given} if isinstance(below, dict) else below
     try:
-        return RetrainConfig.model_validate(content)
+        return RetrainConfig.model_validate(_laid_over(content, flags))
     except ValidationError as error:
         raise ConfigError(config_sentence(error)) from error
+
+
+def _laid_over(content: dict[str, Any], flags: Group) -> dict[str, Any]:
+    """The settings of a file, group by group, with those of the flags in their place."""
+    for name, given in flags.model_dump(exclude_unset=True).items():
+        group, below = getattr(flags, name), content.get(name) or {}
+        if not isinstance(group, Group):
+            content[name] = given
+        elif isinstance(below, dict):
+            content[name] = _laid_over({**below}, group)
+    return content
 
 
 def space_of(file: Path | None, over: list[str]) -> dict[str, Any] | None:

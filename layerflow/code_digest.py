@@ -17,7 +17,8 @@ _LIBRARIES = {
     "keras": "keras",
     "tensorflow_datasets": "tensorflow-datasets",
     "sklearn": "scikit-learn",
-    "PIL": "pillow",  # decodes and resizes
+    "PIL": "pillow",  # decodes
+    "simplejpeg": "simplejpeg",
     "numpy": "numpy",  # draws the order of an epoch
 }
 _LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}

@@ -7,6 +7,7 @@ It is the form that the Prefect UI renders, the flags that the command line take
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from typing import Self
 
 from pydantic import ConfigDict, model_validator
@@ -62,14 +63,19 @@ class RetrainConfig(Group):
     @property
     def as_flags(self) -> str:
         """The settings that are not the defaults, as the command line takes them; secrets in addresses are ``***``."""
-        words = []
-        for group, settings in self.model_dump(mode="json", exclude_defaults=True).items():
-            for field, value in settings.items():
-                text = shlex.quote(mask(value if isinstance(value, str) else json.dumps(value)))
-                words.append(f"--{group}.{field}{'=' if isinstance(value, bool) else ' '}{text}")
-        return " ".join(words)
+        return " ".join(_flags(self, "--"))
 
     @property
     def registry_name(self) -> str:
         """Name under which the model is published: ``registry.name``, or model and dataset."""
         return self.registry.name or f"{self.model.name.rpartition(':')[2]}-{self.data.title}"
+
+
+def _flags(group: Group, prefix: str) -> Iterator[str]:
+    for field, value in group.model_dump(mode="json", exclude_defaults=True).items():
+        below = getattr(group, field)
+        if isinstance(below, Group):
+            yield from _flags(below, f"{prefix}{field}.")
+        else:
+            text = shlex.quote(mask(value if isinstance(value, str) else json.dumps(value)))
+            yield f"{prefix}{field}{'=' if isinstance(value, bool) else ' '}{text}"

@@ -5,17 +5,15 @@ size, times and inode, so that only files that changed are read again.
 """
 
 import hashlib
-import itertools
 import json
 import logging
 import os
 import stat
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,15 +21,12 @@ from layerflow import store
 from layerflow.code_digest import code_digest
 from layerflow.data import decode
 from layerflow.data.image_folder_layout import MOST_NAMED, FoundFile, ImageFile, brief, class_names, find_files
+from layerflow.data.threads import in_threads
 from layerflow.errors import DatasetError, FolderChangedError
 
-T = TypeVar("T")
-S = TypeVar("S")
 log = logging.getLogger(__name__)
 #: A file that changed so shortly before it was looked at may change again without another time: git's rule.
 _RACY_NS = 2_000_000_000
-#: Threads that read, and parts of the files that are handed to each of them ahead of the use of their results.
-_THREADS, _AHEAD = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 2
 #: Most files and most bytes of images in a part: more cost memory, fewer cost time.
 _PART, _PART_BYTES = 32, 2**22
 #: Largest file that is read: larger ones are no photographs.
@@ -128,44 +123,42 @@ def shape_of(listing: Listing, image_size: tuple[int, int] | None, channels: int
     return height, width, channels or max(shape[2] for shape in shapes)
 
 
-def read_batches(
+def read(
     listing: Listing, split: str, shape: tuple[int, int, int], broken: list[tuple[str, str]]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images ``uint8`` of ``(some, *shape)`` with their class numbers; one that can't be read goes to ``broken``.
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Each image, ``uint8`` of ``shape``, with the number of its class; one that can't be read goes to ``broken``.
 
     Raises:
         FolderChangedError: If a file is not what it was when it was listed.
     """
     numbers = {name: number for number, name in enumerate(listing.classes)}
     files = [file for file in listing.files if file.split == split]
-
-    def read(file: ImageFile) -> Any:
-        if file.reason:
-            return decode.BrokenImageError(file.reason)
-        try:
-            content = (listing.root / file.path).read_bytes()
-        except FileNotFoundError:
-            content = None
-        if content is None or hashlib.sha256(content).hexdigest() != file.digest:
-            _unlearn(listing.root, file.path)
-            raise FolderChangedError(
-                f"{brief(listing.root)} must not change while it is read. {brief(file.path)} changed meanwhile; run "
-                "again when nothing writes there."
-            )
-        try:
-            return decode.read(content, shape)
-        except decode.BrokenImageError as error:
-            return error
-
-    for part, found in _in_threads(read, files, max(1, min(_PART, _PART_BYTES // int(np.prod(shape))))):
-        whole = []
-        for file, image in zip(part, found, strict=True):
+    size = max(1, min(_PART, _PART_BYTES // int(np.prod(shape))))
+    for part, images in in_threads(lambda file: _read_file(listing, file, shape), files, size):
+        for file, image in zip(part, images, strict=True):
             if isinstance(image, decode.BrokenImageError):
                 broken.append((file.path, str(image)))
             else:
-                whole.append((image, numbers[file.label]))
-        if whole:
-            yield np.stack([image for image, _ in whole]), np.array([label for _, label in whole])
+                yield image, numbers[file.label]
+
+
+def _read_file(listing: Listing, file: ImageFile, shape: tuple[int, int, int]) -> np.ndarray | decode.BrokenImageError:
+    if file.reason:
+        return decode.BrokenImageError(file.reason)
+    try:
+        content = (listing.root / file.path).read_bytes()
+    except FileNotFoundError:
+        content = None
+    if content is None or hashlib.sha256(content).hexdigest() != file.digest:
+        _unlearn(listing.root, file.path)
+        raise FolderChangedError(
+            f"{brief(listing.root)} must not change while it is read. {brief(file.path)} changed meanwhile; run "
+            "again when nothing writes there."
+        )
+    try:
+        return decode.read(content, shape)
+    except decode.BrokenImageError as error:
+        return error
 
 
 def _learn(root: Path, found: list[FoundFile], began: int) -> Iterable[ImageFile]:
@@ -176,7 +169,7 @@ def _learn(root: Path, found: list[FoundFile], began: int) -> Iterable[ImageFile
         new = [each for each in found if each.path not in known or known[each.path][0] != each.status]
         seen: dict[str, list[Any]] = {}
         told = time.monotonic()
-        for part, looks in _in_threads(lambda file: _look(root, file), new, _PART):
+        for part, looks in in_threads(lambda file: _look(root, file), new, _PART):
             seen |= {each.path: look for each, look in zip(part, looks, strict=True)}
             if time.monotonic() - told > _PROGRESS_SECONDS:
                 log.info("%s: %s of %s new files read", brief(root), f"{len(seen):,}", f"{len(new):,}")
@@ -255,21 +248,3 @@ def _write_index(index: Path, known: dict[str, list[Any]]) -> None:
 
 def _digest_of(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest().encode()
-
-
-def _in_threads(work: Callable[[S], T], items: Iterable[S], size: int) -> Iterator[tuple[list[S], list[T]]]:
-    """Parts of ``size`` items with their results, in order; Pillow and hashlib let the other threads run meanwhile.
-
-    A thread takes a part at a time: with small files, handing over single ones costs more than reading them.
-    """
-
-    def work_through(part: list[S]) -> tuple[list[S], list[T]]:
-        return part, [work(item) for item in part]
-
-    rest = iter(items)
-    parts = iter(lambda: list(itertools.islice(rest, size)), [])
-    with ThreadPoolExecutor(max_workers=_THREADS) as threads:
-        ahead = deque(threads.submit(work_through, part) for part in itertools.islice(parts, _AHEAD * _THREADS))
-        while ahead:
-            yield ahead.popleft().result()
-            ahead.extend(threads.submit(work_through, part) for part in itertools.islice(parts, 1))

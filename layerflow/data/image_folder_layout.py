@@ -78,6 +78,7 @@ def _walk(root: Path) -> Iterator[FoundFile]:
             f"{', '.join(map(brief, sorted(found))) or 'no folder'}; rename or move what is there."
         )
     others: list[str] = []
+    start = len(os.path.join(root, ""))
     for split in sorted(found):
         for entry in sorted(os.scandir(root / split), key=lambda entry: entry.name):
             if entry.name.startswith("."):
@@ -88,7 +89,7 @@ def _walk(root: Path) -> Iterator[FoundFile]:
                     f"{brief(entry.name)}; move it into its class's folder, or away."
                 )
             for path, status in _files(root / split / entry.name, ()):
-                relative = os.path.relpath(path, root)
+                relative = path[start:]
                 if os.path.splitext(path)[1].lower() in _NAMES:
                     known = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
                     yield FoundFile(split, entry.name, relative, stat.S_IFMT(status.st_mode), known)

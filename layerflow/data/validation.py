@@ -210,7 +210,8 @@ def _imbalance(config: ChecksConfig, classes: tuple[str, ...], counts: tuple[int
             f"{largest} has {most / fewest:.1f} times the images of {smallest} ({most:,} and {fewest:,} in train), "
             f"more than {config.max_imbalance:g}"
         )
-        yield _finding("imbalance", config.imbalance, text, f"add images of {smallest}, or join it with another class")
+        remedy = f"add images of {smallest}, set training.class_weight to balanced, or join it with another class"
+        yield _finding("imbalance", config.imbalance, text, remedy)
 
 
 def classes_since(config: ChecksConfig, before: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Finding]:

@@ -13,6 +13,36 @@ from layerflow.settings.fields import Group, own_module
 
 #: As many as an image that is read may have.
 _MOST_PIXELS = 100_000_000
+#: A part of a split expression, as TFDS reads it: a split, and between brackets percents, examples, or shards of it.
+_SPLIT_PART = re.compile(
+    r"(?P<split>[A-Za-z_][\w-]*)(\[(?!:\])(((-?\d+(\.\d+)?%)?:(-?\d+(\.\d+)?%)?)|((-?\d+)?:(-?\d+)?)|"
+    r"((-?\d+shard)?:(-?\d+shard)?)|(-?\d+shard))\])?"
+)
+
+
+def splits_in(expression: str) -> list[str]:
+    """The names of the splits that a TFDS split expression reads.
+
+    Raises:
+        ValueError: If it isn't such an expression.
+
+    Example:
+        >>> splits_in("train[:80%] + validation")
+        ['train', 'validation']
+    """
+    parts = [_SPLIT_PART.fullmatch(part.strip()) for part in expression.split("+")]
+    found = [part["split"] for part in parts if part]
+    if len(found) < len(parts):
+        raise ValueError("a split expression of TensorFlow Datasets, such as train, train[:80%] or train+validation")
+    return found
+
+
+def _split_expression(expression: str) -> str:
+    splits_in(expression)
+    return expression.strip()  # TFDS allows spaces around a plus alone
+
+
+_Expression = Annotated[str, AfterValidator(_split_expression)]
 
 
 def _require_nameable(path: str) -> None:
@@ -28,6 +58,28 @@ def _require_nameable(path: str) -> None:
         raise ValueError(f"a folder; {printed(path)} names a user who doesn't exist") from error
     if "\0" in path:
         raise ValueError("a folder whose path has no null character")
+
+
+class SplitsConfig(Group):
+    """Which examples of a TensorFlow Datasets dataset are trained on, validated on and tested on."""
+
+    model_config = ConfigDict(title="Splits of a TensorFlow Datasets dataset")
+
+    train: _Expression | None = Field(
+        None, max_length=200, description="What is trained on: `train[:80%]`, `train+validation`. Default: `train`."
+    )
+    validation: _Expression | None = Field(
+        None,
+        max_length=200,
+        description="What chooses the best epoch: `validation`, `train[80%:90%]`. Default: a share of the training "
+        "examples, `data.validation_fraction`.",
+    )
+    test: _Expression | None = Field(
+        None,
+        max_length=200,
+        description="What the model is tested on: `test`, `train[90%:]`. Default: `test`, else `validation`, else a "
+        "share of the training examples, `data.test_fraction`; never a split that is used otherwise.",
+    )
 
 
 class DataConfig(Group):
@@ -56,6 +108,23 @@ class DataConfig(Group):
         None,
         min_length=1,
         description="Folder or bucket in which TensorFlow Datasets has already prepared the dataset.",
+    )
+    image: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="TensorFlow Datasets: the image feature to use. Default: the only one, or the one that the dataset "
+        "names as its own.",
+    )
+    label: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="TensorFlow Datasets: the class label to use. Default: the only one, or the one that the dataset "
+        "names as its own.",
+    )
+    splits: SplitsConfig = Field(
+        SplitsConfig(), description="TensorFlow Datasets: split expressions, such as `train[:80%]`."
     )
     mirror: Path | None = Field(
         None,
@@ -100,6 +169,11 @@ class DataConfig(Group):
             raise ValueError("data.path goes with data.name folder; add --data.name folder, or leave data.path out")
         if self.name == "folder" and (self.module or self.data_dir):
             raise ValueError("data.module and data.data_dir with a dataset of TensorFlow Datasets, not with a folder")
+        if self.name == "folder" and (self.image or self.label or self.splits != SplitsConfig()):
+            raise ValueError(
+                "data.image, data.label and data.splits with a dataset of TensorFlow Datasets; a folder has "
+                "train/<class>/ and test/<class>/ in their place"
+            )
         return self
 
     @property

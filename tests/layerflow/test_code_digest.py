@@ -160,7 +160,7 @@ def test_a_docstring_and_an_error_message_of_layerflow_change_no_step(copy: Path
 
 def test_an_edit_of_the_reading_of_data_trains_nothing_anew(copy: Path) -> None:
     before = digests()
-    edit(copy / "layerflow" / "data" / "load.py", "_BATCH_BYTES = 2**23", "_BATCH_BYTES = 2**22")
+    edit(copy / "layerflow" / "data" / "load.py", "_PROGRESS_EXAMPLES = 100", "_PROGRESS_EXAMPLES = 200")
     edit(
         copy / "layerflow" / "data" / "image_folder.py",
         "_PART, _PART_BYTES = 32, 2**22",

@@ -132,12 +132,15 @@ def test_the_flags_of_a_config_give_the_config_back() -> None:
     config = RetrainConfig.model_validate(settings)
     assert config.as_flags == "--data.name folder --data.path 'my pets' --model.hidden '[8, 4]' --training.epochs 3"
     assert RetrainConfig().as_flags == ""
+    parts = RetrainConfig.model_validate({"data": {"splits": {"train": "train[:80%]"}}})
+    assert parts.as_flags == "--data.splits.train 'train[:80%]'"
 
 
 def test_flags_are_taken_back_by_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from cli.commands import app
 
-    settings = {"data": {"name": "mnist"}, "model": {"flip": True, "hidden": [8]}, "devices": {"deterministic": True}}
+    data = {"name": "mnist", "splits": {"train": "train[:80%]", "validation": "train[80%:]"}}
+    settings = {"data": data, "model": {"flip": True, "hidden": [8]}, "devices": {"deterministic": True}}
     config = RetrainConfig.model_validate(settings)
     _, bound, _ = app.parse_args(["retrain", *shlex.split(config.as_flags)], exit_on_error=False)
     assert bound.arguments["settings"] == config

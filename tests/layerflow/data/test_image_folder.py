@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import simplejpeg
+from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 from sklearn.datasets import load_digits
 
 from layerflow import artifacts, store
@@ -323,6 +325,36 @@ def test_a_whole_jpeg_is_read_whatever_its_kind_and_what_is_around_its_pixels(ki
     assert decode.read(foreign_jfif, shape).shape == shape
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", KINDS_OF_JPEG)
+def test_a_jpeg_has_the_pixels_that_pillow_decodes(kind: str, channels: int) -> None:
+    image = Image.open(io.BytesIO(KINDS_OF_JPEG[kind]))
+    expected = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(400, 600, channels)
+    assert (decode.read(KINDS_OF_JPEG[kind], (400, 600, channels)) == expected).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_each_way_to_hold_a_camera_is_turned_as_pillow_turns_it(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(PHOTO, kind, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    shape = decode.look(content)
+    assert shape == (upright.height, upright.width, 3)
+    pixels = decode.read(content, shape)
+    assert (pixels == np.asarray(upright)).all()
+    assert pixels.flags.c_contiguous, "or its bytes could not be hashed and written"
+
+
+def test_a_whole_jpeg_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = simplejpeg.decode_jpeg, []
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *given: (calls.append(given), original(*given))[1])
+    monkeypatch.setattr(JpegImageFile, "load", lambda image: pytest.fail("Pillow decodes it too"))
+    assert decode.read(KINDS_OF_JPEG["baseline"], (50, 75, 3)).shape == (50, 75, 3)
+    assert len(calls) == 1
+
+
 def test_damage_is_seen_behind_an_oddity_of_the_header() -> None:
     whole = KINDS_OF_JPEG["baseline"]
     profile = b"\xff\xe2\0\x14ICC_PROFILE\0\x09\x01abcd"  # part 9 of 1
@@ -415,6 +447,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "JPEG with an end marker after half of it": (
         add("a.jpg", JPEG[: len(JPEG) // 2] + b"\xff\xd9"),
         r"a\.jpg \(corrupt JPEG data: premature end of data segment\)",
+    ),
+    "a line of a million pixels": (
+        add("a.png", encoded(Image.new("1", (1_000_001, 1)))),
+        r"a\.png \(1 x 1,000,001 pixels, more than 1,000,000 on a side\)",
     ),
     "30,000 x 30,000": (add("a.png", huge()), r"a\.png \(more than 100,000,000 pixels\)"),
     "without a range": (add("a.tif", encoded(Image.new("F", (8, 8)), "TIFF")), r"a\.tif \(numbers without a fixed"),

@@ -122,7 +122,12 @@ PLANTED: dict[str, tuple[Callable[[Splits], object], str, str, str]] = {  # what
     ),
     "imbalance": (
         lambda s: only(s, 2, "train", 9),
-        *("imbalance", "warn", r"cat has 11.1 times the images of dog \(100 and 9 in train\), more than 10; add"),
+        *(
+            "imbalance",
+            "warn",
+            r"cat has 11.1 times the images of dog \(100 and 9 in train\), more than 10; add images of dog, set "
+            "training.class_weight to balanced, or join",
+        ),
     ),
     "label outside": (
         lambda s: s["train"][1].__setitem__(0, 3),

@@ -1,0 +1,64 @@
+"""A folder of images, as ``load`` reads it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from layerflow.data import decode, image_folder
+from layerflow.settings.data import DataConfig
+
+
+class FolderSource:
+    """The images of ``config.path``, each made fit by ``decode.RULE``, in an order that the content decides.
+
+    Raises:
+        DatasetError: If the folder is not laid out as ``train/<class>/``, or its images have no common shape.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        assert config.path
+        self._most_broken = config.max_broken
+        self._listing = image_folder.listed(config.path)
+        self._broken: list[tuple[str, str]] = []
+        self.name, self.version = config.title, self._listing.digest[:12]
+        self.classes = self._listing.classes
+        self.shape = image_folder.shape_of(self._listing, config.size, config.channels)
+        self.image_rule = decode.RULE
+
+    @property
+    def broken(self) -> int:
+        """How many files were left out because they can't be read."""
+        return len(self._broken)
+
+    def where(self) -> str:
+        """Where the examples are, as text."""
+        return f"{len(self._listing.files):,} files in {self._listing.root}"
+
+    def prepare(self, scratch: Path) -> None:
+        """Do nothing: the files are there."""
+
+    def expressions(self) -> dict[str, str]:
+        """What is read for each split that the folder has."""
+        found = {file.split for file in self._listing.files}
+        return {split: split for split in ("train", "test") if split in found}
+
+    def count(self, split: str) -> int:
+        """How many files a split has."""
+        return sum(file.split == split for file in self._listing.files)
+
+    def examples(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
+        """Each image of a split that can be read, ``uint8`` of ``shape``, with the number of its class.
+
+        Raises:
+            FolderChangedError: If a file is not what it was when it was listed.
+        """
+        return image_folder.read(self._listing, split, self.shape, self._broken)
+
+    def require_complete(self) -> None:
+        """Name the files that can't be read.
+
+        Raises:
+            DatasetError: If they are more than the share ``data.max_broken``.
+        """
+        image_folder.require_few_broken(self._listing, self._broken, self._most_broken)

@@ -1,0 +1,244 @@
+"""Which image, which label, and which splits of a TensorFlow Datasets dataset are used."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from pydantic import ValidationError
+
+from layerflow.config import RetrainConfig
+from layerflow.data import load
+from layerflow.data.resize import resize
+from layerflow.errors import DatasetError, config_sentence
+from layerflow.records import DatasetRef
+from layerflow.settings.data import DataConfig, splits_in
+
+#: First number and size of each split. Each image is full of its number, which is how the tests know it.
+SPLITS = {"train": (0, 60), "validation": (100, 30), "extra": (200, 20)}
+
+
+class ManySidedThings(tfds.core.GeneratorBasedBuilder):
+    """Each example has two images and three class labels, and none of them is the dataset's own choice."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    supervised: tuple[str, str] | None = None
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "front": tfds.features.Image(shape=(4, 4, 1)),
+            "back": tfds.features.Image(shape=(4, 4, 1)),
+            "colour": tfds.features.ClassLabel(names=["red", "green", "blue"]),
+            "form": tfds.features.ClassLabel(names=["round", "square"]),
+            "form/number": tfds.features.ClassLabel(num_classes=5),
+            "weight": tfds.features.Scalar(np.int64),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=self.supervised
+        )
+
+    def _split_generators(self, manager: Any) -> dict[str, Any]:
+        return {split: self._generate_examples(*numbers) for split, numbers in SPLITS.items()}
+
+    def _generate_examples(self, first: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number in range(first, first + count):
+            front = np.full((4, 4, 1), number, np.uint8)
+            labels = {"colour": number % 3, "form": number % 2, "form/number": number % 5}
+            yield number, {"front": front, "back": 255 - front, "weight": number, **labels}
+
+
+class SupervisedThings(ManySidedThings):
+    """The same, and the dataset's own choice is the front with its form."""
+
+    supervised = ("front", "form")
+
+
+class ThingsOfManySizes(tfds.core.GeneratorBasedBuilder):
+    """Noise of several sizes, in a train split alone."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, manager: Any) -> dict[str, Any]:
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number in range(50):
+            yield number, {"image": noise(number), "label": number % 2}
+
+
+def noise(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (20 + number % 7, 30, 3), np.uint8)
+
+
+@pytest.fixture
+def things(empty_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The datasets above are prepared once, in a folder that the tests share."""
+    shared = tmp_path_factory.getbasetemp() / "things"
+    monkeypatch.setenv("TFDS_DATA_DIR", str(shared))
+
+
+CHOSEN = {"image": "front", "label": "form"}
+
+
+def loaded(folder: Path, name: str = "many_sided_things", **settings: object) -> DatasetRef:
+    return load.load(DataConfig.model_validate({"name": name, **settings}), folder)
+
+
+def numbers(folder: Path, split: str) -> list[int]:
+    return sorted(np.load(folder / f"{split}_images.npy")[:, 0, 0, 0].tolist())
+
+
+def labels_by_number(folder: Path) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for split in ("train", "validation", "test"):
+        images, labels = (np.load(folder / f"{split}_{kind}.npy") for kind in ("images", "labels"))
+        found |= dict(zip(images[:, 0, 0, 0].tolist(), labels.tolist(), strict=True))
+    return found
+
+
+@pytest.mark.parametrize(("label", "classes"), [("colour", 3), ("form", 2), ("form/number", 5)])
+def test_data_label_chooses_among_class_labels(label: str, classes: int, things: None, tmp_path: Path) -> None:
+    made = loaded(tmp_path, image="front", label=label)
+    assert len(made.classes) == classes
+    found = labels_by_number(tmp_path)
+    assert found == {number: number % classes for number in found}
+    assert len(found) == 90
+
+
+def test_data_image_chooses_among_images(things: None, tmp_path: Path) -> None:
+    loaded(tmp_path, image="back", label="form")
+    found = labels_by_number(tmp_path)
+    assert found == {number: (255 - number) % 2 for number in found}
+    assert 255 in found
+
+
+def test_what_the_dataset_chooses_is_used_unless_another_is_asked_for(things: None, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    assert loaded(tmp_path / "own", "supervised_things").classes == ("round", "square")
+    (tmp_path / "asked").mkdir()
+    assert loaded(tmp_path / "asked", "supervised_things", label="colour").classes == ("red", "green", "blue")
+    assert 255 not in labels_by_number(tmp_path / "asked"), "the image is still the dataset's own choice"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, r"holds several features of the kind Image: front, back; choose one, with --data.image front say"),
+        ({"image": "front"}, r"the kind ClassLabel: colour, form, form/number; .* --data.label colour say"),
+        (
+            {"image": "fornt"},
+            r"data.image must be a feature of .*: front, back. Received: 'fornt' \(did you mean front\?",
+        ),
+        (
+            {"image": "front", "label": "weight"},
+            r"data.label must be .* Received: 'weight', a Scalar; choose one of those",
+        ),
+        ({"image": "form"}, r"data.image must be .* Received: 'form', a ClassLabel"),
+    ],
+)
+def test_a_feature_that_can_not_be_chosen_is_one_sentence(settings: dict[str, str], reason: str, things: None) -> None:
+    with pytest.raises(DatasetError, match=reason) as caught:
+        load.check(DataConfig.model_validate({"name": "many_sided_things", **settings}))
+    assert str(caught.value).isprintable()
+
+
+def test_each_split_is_what_its_expression_says_and_nothing_is_drawn(things: None, tmp_path: Path) -> None:
+    splits = {"train": "train[:50%]+extra", "validation": "train[50%:]", "test": "validation[:10]"}
+    made = loaded(tmp_path, splits=splits, **CHOSEN)
+    assert made.counts == {"train": 50, "validation": 30, "test": 10}
+    read = {split: numbers(tmp_path, split) for split in splits}
+    assert set(read["train"]) >= set(range(200, 220))
+    # TFDS shuffles the examples of a split when it prepares them: which ones are in a half is its own affair.
+    assert sorted(read["train"] + read["validation"]) == [*range(60), *range(200, 220)]
+    assert set(read["test"]) < set(range(100, 130))
+    for split, expression in splits.items():
+        assert f"{split} is the data's own `{expression}`" in made.split_rule
+    assert "SHA-256" not in made.split_rule
+
+
+def test_without_a_test_split_validation_is_the_test_and_is_called_that(things: None, tmp_path: Path) -> None:
+    made = loaded(tmp_path, **CHOSEN)
+    assert numbers(tmp_path, "test") == [*range(100, 130)]
+    assert "test is the data's own `validation`" in made.split_rule
+    assert made.counts["train"] + made.counts["validation"] == 60
+
+
+@pytest.mark.parametrize("splits", [{"validation": "validation"}, {"train": "train+validation"}])
+def test_a_split_that_is_used_otherwise_is_not_the_test_too(
+    splits: dict[str, str], things: None, tmp_path: Path
+) -> None:
+    made = loaded(tmp_path, splits=splits, **CHOSEN)
+    read = [number for split in made.counts for number in numbers(tmp_path, split)]
+    assert sorted(read) == [*range(60), *range(100, 130)], "each example once"
+    assert "an image of train tests if" in made.split_rule
+
+
+@pytest.mark.parametrize(
+    ("splits", "reason"),
+    [
+        ({"train": "trian"}, r"data.splits.train must name splits of .* Received: trian \(did you mean train"),
+        ({"test": "train+tets"}, r"data.splits.test must name splits of .*, which are train, validation, extra"),
+        ({"test": "train[:1000]"}, r"data.splits.test must be a part that .* has. Received: train\[:1000\] \("),
+        ({"validation": "train[:0%]"}, r"data.splits.validation must .*train\[:0%\]"),
+    ],
+)
+def test_a_split_that_the_dataset_lacks_is_one_sentence(
+    splits: dict[str, str], reason: str, things: None, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match=reason) as caught:
+        loaded(tmp_path, splits=splits, **CHOSEN)
+    assert str(caught.value).isprintable()
+
+
+def test_images_of_several_sizes_are_made_fit_in_their_order_and_each_keeps_its_label(
+    things: None, tmp_path: Path
+) -> None:
+    loaded(tmp_path, "things_of_many_sizes", image_size="10x10")
+    resized = {resize(noise(number), 10, 10).tobytes(): number % 2 for number in range(50)}
+    found = {}
+    for split in ("train", "validation", "test"):
+        images, labels = (np.load(tmp_path / f"{split}_{kind}.npy") for kind in ("images", "labels"))
+        found |= dict(zip([image.tobytes() for image in images], labels.tolist(), strict=True))
+    assert found == resized
+
+
+@pytest.mark.parametrize(
+    ("expression", "names"),
+    [
+        ("train", ["train"]),
+        ("train[:80%]", ["train"]),
+        ("train[10:-20]+validation", ["train", "validation"]),
+        (" test[-99.5%:] + unlabelled_2 ", ["test", "unlabelled_2"]),
+        ("train[3shard]", ["train"]),
+        ("train[1shard:]", ["train"]),
+    ],
+)
+def test_the_splits_that_an_expression_reads_are_known_without_tfds(expression: str, names: list[str]) -> None:
+    assert splits_in(expression) == names
+    config = DataConfig.model_validate({"splits": {"test": expression}})
+    tfds.core.ReadInstruction.from_spec(config.splits.test)  # which takes it too
+
+
+@pytest.mark.parametrize(
+    "expression", ["", "train[", "train[:80", "train[80%]", "train[:]", "train[a:]", "train,test", "+", "train[1:2:3]"]
+)
+def test_an_expression_that_tfds_does_not_read_is_refused_before_the_run(expression: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({"data": {"splits": {"test": expression}}})
+    assert "data.splits.test: a split expression of TensorFlow Datasets, such as" in config_sentence(caught.value)
+
+
+@pytest.mark.parametrize("settings", [{"label": "a"}, {"image": "a"}, {"splits": {"train": "train"}}])
+def test_a_folder_has_no_features_and_no_expressions(settings: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        DataConfig.model_validate({"name": "folder", "path": "pets", **settings})
+    assert "a folder has train/<class>/ and test/<class>/ in their place" in config_sentence(caught.value)
