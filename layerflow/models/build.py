@@ -12,7 +12,8 @@ from layerflow.errors import ConfigError
 from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import network_class
 from layerflow.records import DatasetRef, ModelRef
-from layerflow.settings.model import MODELS, ModelConfig
+from layerflow.settings.applications import PREFIX, is_application
+from layerflow.settings.model import APPLICATION, MODELS, ModelConfig
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,16 @@ def make_model(config: ModelConfig, classes: int, image_shape: tuple[int, int, i
     """
     if user_code.is_own(config.name):
         return user_code.make_network(config.name, classes, image_shape, config.settings)
+    settings = config.settings
+    if is_application(config.name):
+        settings = {**settings, "application": config.name.removeprefix(PREFIX), "image_shape": image_shape}
     try:
-        network = network_class(config.name)(classes, **config.settings)
+        network = network_class(config.name)(classes=classes, **settings)
         network.build((None, *image_shape))
-    except ValueError as error:  # such as patches that do not fit, or heads that do not divide the width
-        raise ConfigError(f"{config.name} can't take images of shape {image_shape}: {error}") from error
+    except ValueError as error:  # such as patches that do not fit, or images too small for a backbone
+        reason = " ".join(str(error).split())
+        remedy = "; set data.image_size or data.channels" if is_application(config.name) else ""
+        raise ConfigError(f"{config.name} can't take images of shape {image_shape}: {reason}{remedy}") from error
     return network
 
 
@@ -62,7 +68,7 @@ def build(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> Mod
 
 def _settings_of(network: keras.Model, config: ModelConfig) -> dict[str, Any]:
     """Each setting that a network was made with, the defaults of its constructor too."""
-    if config.name not in MODELS:
+    if user_code.is_own(config.name):
         return config.settings
     made = network.get_config()
-    return {field: made[field] for field in MODELS[config.name]}
+    return {field: made[field] for field in MODELS.get(config.name, APPLICATION)}
