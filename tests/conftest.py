@@ -145,7 +145,7 @@ def _made_by_the_steps() -> str:
     devices = config.devices_for_model
     data = make(tasks.load_data, config.data, devices)
     checked = make(tasks.validate_data, config.checks, data, None)
-    model = make(tasks.build_model, config.model, data, config.training.seed, devices)
+    model = make(tasks.build_model, config.model, data, config.training.seed, devices, None)
     trained = make(tasks.train_model, config.training, model, data, devices)
     evaluation = make(tasks.evaluate_model, trained, data, devices)
     export = make(tasks.export_model, trained, data, devices)

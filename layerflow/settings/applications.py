@@ -28,6 +28,12 @@ OPTIONS = {
     "mobilenet_v2": ("alpha",),
     "mobilenet_v3": ("alpha", "minimalistic"),
 }
+#: The widths that have ImageNet weights.
+ALPHAS = {
+    "mobilenet": (0.25, 0.5, 0.75, 1.0),
+    "mobilenet_v2": (0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
+    "mobilenet_v3": (0.75, 1.0),
+}
 
 
 def is_application(name: str) -> bool:
