@@ -10,6 +10,7 @@ import keras
 from layerflow import user_code
 from layerflow.errors import ConfigError
 from layerflow.models.imagenet import fetch
+from layerflow.models.logits import with_logits
 from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import network_class
 from layerflow.models.pretrained import load_weights, scale_as_imagenet_does
@@ -32,7 +33,8 @@ def make_model(config: ModelConfig, classes: int, image_shape: tuple[int, int, i
         ConfigError: If it can't be made for such images.
     """
     if user_code.is_own(config.name):
-        return user_code.make_network(config.name, classes, image_shape, config.settings)
+        network = user_code.make_network(config.name, classes, image_shape, config.settings)
+        return with_logits(config.name, network, image_shape)
     settings = config.settings
     if is_application(config.name):
         settings = {**settings, "application": config.name.removeprefix(PREFIX), "image_shape": image_shape}
