@@ -70,7 +70,7 @@ _LICENSES = {
     "xception": "MIT",
 }
 #: Image sizes that have weights of their own; all others get those of 224 pixels.
-_SIZES = {"mobilenet": (128, 160, 192, 224), "mobilenet_v2": (96, 128, 160, 192, 224)}
+SIZES = {"mobilenet": (128, 160, 192, 224), "mobilenet_v2": (96, 128, 160, 192, 224)}
 
 
 class Published(NamedTuple):
@@ -97,7 +97,7 @@ def published(network: str, options: dict[str, Any], size: tuple[int, int]) -> P
 
 
 def _name_of(module: str, network: str, options: dict[str, Any], size: tuple[int, int]) -> str:
-    alpha, sizes = float(options.get("alpha", 1.0)), _SIZES.get(module, ())
+    alpha, sizes = float(options.get("alpha", 1.0)), SIZES.get(module, ())
     pixels = size[0] if size[0] == size[1] and size[0] in sizes else 224
     stem = network.lower()
     match module:

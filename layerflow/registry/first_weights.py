@@ -8,10 +8,10 @@ from layerflow import artifacts, checksums, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, RegistryError, printed
 from layerflow.models.imagenet import place_of
-from layerflow.models.published import Published, published
+from layerflow.models.published import SIZES, Published, published
 from layerflow.records import TrainedRef
 from layerflow.registry import versions
-from layerflow.settings.applications import PREFIX
+from layerflow.settings.applications import MODULES, PREFIX
 from layerflow.settings.model import VERSION
 from layerflow.weights import FirstWeights
 
@@ -47,13 +47,14 @@ def check(config: RetrainConfig) -> str:
         MirrorError: If the mirror lacks the ImageNet weights.
         UnreachableError: If they must be downloaded and the network can't be reached.
     """
-    size = config.data.size or (224, 224)  # of images whose size is not known yet
+    is_imagenet, size = config.model.weights == "imagenet", config.data.size
+    if is_imagenet and size is None and MODULES[_application(config)] in SIZES:
+        return "a file for the size of the images, which data.image_size does not say"
+    size = size or (224, 224)  # it makes no difference
     found = first_weights(config, size)
     if found is None:
         return "all new"
-    if config.model.weights == "imagenet":
-        return place_of(_published(config, size), found.file)
-    return f"{found.source}, in {found.file}"
+    return place_of(_published(config, size), found.file) if is_imagenet else f"{found.source}, in {found.file}"
 
 
 def _imagenet(config: RetrainConfig, size: tuple[int, int]) -> FirstWeights:
@@ -66,7 +67,11 @@ def _imagenet(config: RetrainConfig, size: tuple[int, int]) -> FirstWeights:
 
 
 def _published(config: RetrainConfig, size: tuple[int, int]) -> Published:
-    return published(config.model.name.removeprefix(PREFIX), config.model.options or {}, size)
+    return published(_application(config), config.model.options or {}, size)
+
+
+def _application(config: RetrainConfig) -> str:
+    return config.model.name.removeprefix(PREFIX)
 
 
 def _champion(name: str) -> int:

@@ -105,6 +105,13 @@ def test_imagenet_is_known_by_the_published_digest_and_read_from_the_mirror(tmp_
     assert check(asked) == f"{tmp_path}/keras/{file.name}, in the mirror"
 
 
+def test_a_file_that_depends_on_the_size_of_the_images_is_not_guessed(tmp_path: Path) -> None:
+    unknown = config("imagenet", "applications:MobileNetV2", mirror=str(tmp_path))
+    assert check(unknown) == "a file for the size of the images, which data.image_size does not say"
+    with pytest.raises(MirrorError, match=r"_1\.0_96_no_top\.h5, which is not there"):
+        check(config("imagenet", "applications:MobileNetV2", mirror=str(tmp_path), image_size="96x96"))
+
+
 def test_where_keras_has_no_digest_that_of_the_mirrors_file_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
