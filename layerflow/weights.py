@@ -8,12 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 class FirstWeights(BaseModel):
     """Which weights a network is to start from. They are known by their digest, wherever the file is.
 
-    ``file`` is where they are; nothing if they are ImageNet's, and Keras fetches them from the network.
+    ``classes`` are those that the weights were trained for, as far as that is known. ``file`` is where they are;
+    nothing if they are ImageNet's, and Keras fetches them from the network.
     """
 
     model_config = ConfigDict(frozen=True)
 
     digest: str
+    classes: tuple[str, ...] | None = None
     source: str = Field(exclude=True)
     license: str = Field("unknown", exclude=True)
     file: Path | None = Field(None, exclude=True)

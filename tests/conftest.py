@@ -44,7 +44,14 @@ _STARTERS = {"server", "first_run", "trained", "lasting_server", "guarded_server
 #: The files that take longest, longest first: whatever is short then fills the gaps at the end.
 _LONGEST = (
     *("test_server.py", "test_sweep.py", "test_ray.py", "test_main.py", "test_train.py", "test_retrain.py"),
-    *("test_docs.py", "test_networks.py", "test_forged_verification.py", "test_data_command.py", "test_streaming.py"),
+    *(
+        "test_families.py",
+        "test_docs.py",
+        "test_networks.py",
+        "test_forged_verification.py",
+        "test_data_command.py",
+        "test_streaming.py",
+    ),
 )
 
 

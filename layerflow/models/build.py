@@ -86,7 +86,8 @@ def build(
 def _load(network: keras.Model, config: ModelConfig, data: DatasetRef, weights: FirstWeights) -> LoadedWeights:
     if config.weights != "imagenet":
         assert weights.file
-        return load_weights(network, weights.file, weights.source, weights.license)
+        is_other = weights.classes not in (None, data.classes)
+        return load_weights(network, weights.file, weights.source, weights.license, {"logits"} if is_other else set())
     application = config.name.removeprefix(PREFIX)
     file = published(application, config.options or {}, data.image_shape[:2])
     loaded = load_weights(network, fetch(file, weights.file), weights.source, weights.license)

@@ -44,7 +44,7 @@ def _without_softmax(network: keras.Model, images: np.ndarray, probabilities: np
         last = network.layers[-1]
         if isinstance(last, keras.layers.Softmax) or (isinstance(last, keras.layers.Activation) and _is_softmax(last)):
             cut = _cut(network)
-            cut(images, training=False)  # what is not built has no weights to save
+            cut(images, training=False)  # builds it, so that its weights are saved
             return cut, "that layer is cut off"
         if _is_softmax(last):
             last.activation = keras.activations.linear

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,9 @@ class _Fit(NamedTuple):
     skipped: list[str]
 
 
-def load_weights(network: keras.Model, file: Path, source: str, license: str = "unknown") -> LoadedWeights:
+def load_weights(
+    network: keras.Model, file: Path, source: str, license: str = "unknown", new: Set[str] = frozenset()
+) -> LoadedWeights:
     """Give each layer of ``network`` the weights of its counterpart in ``file``; the other layers keep theirs.
 
     Two layers are counterparts if they have the same path, or the same name, and all of their arrays have the same
@@ -44,6 +46,7 @@ def load_weights(network: keras.Model, file: Path, source: str, license: str = "
     Args:
         source: What the file is, for the record and for errors.
         license: That of the weights.
+        new: Names of layers that keep theirs, whatever is in the file.
 
     Raises:
         ConfigError: If it is no file of weights, is damaged, or if nothing in it fits.
@@ -52,7 +55,7 @@ def load_weights(network: keras.Model, file: Path, source: str, license: str = "
         own = Path(scratch) / "own.weights.h5"
         network.save_weights(own)
         with stored_in(file) as stored:
-            fit = _load_in_order(network, stored) if stored.in_order else _copy_by_path(own, stored)
+            fit = _load_in_order(network, stored) if stored.in_order else _copy_by_path(own, stored, new)
             parameters = sum(int(np.prod(shape)) for _, layer in fit.pairs for shape in layer.shapes.values())
         if not fit.pairs:
             raise ConfigError(
@@ -101,11 +104,12 @@ def _counted(layers: Sequence[str]) -> str:
     return f"{len(layers)} ({names})" if layers else "none"
 
 
-def _copy_by_path(own: Path, stored: Stored) -> _Fit:
+def _copy_by_path(own: Path, stored: Stored, new: Set[str]) -> _Fit:
     """Write what fits into a file of the network's own weights, which Keras then loads."""
     with h5py.File(own, "r+") as tree:
         ours = layers_by_path(tree)
         pairs = max(_ways(ours, stored.by_path), key=lambda way: _merit(ours, stored.by_path, way))
+        pairs = {path: place for path, place in pairs.items() if ours[path].name not in new}
         for path, place in pairs.items():
             for key, array in stored.by_path[place].arrays.items():
                 ours[path].arrays[key][...] = array[...]

@@ -107,6 +107,7 @@ def _of_version(name: str, number: int) -> FirstWeights:
     loaded = (receipt.get("model") or {}).get("weights") or {}
     return FirstWeights(
         digest=record.digest,
+        classes=tuple(receipt["data"]["classes"]),
         source=f"{name}@{number}",
         license=str(loaded.get("license", "unknown")),
         file=store.path(record.keras),

@@ -163,6 +163,18 @@ def test_the_record_and_the_log_say_what_was_loaded_and_from_what(
     assert build(config, digits, 0, tmp_path, weights).digest == made.digest
 
 
+@pytest.mark.parametrize("are_same", [True, False])
+def test_the_head_of_a_version_for_other_classes_is_not_taken_over(
+    are_same: bool, digits: DatasetRef, tmp_path: Path
+) -> None:
+    config = ModelConfig(hidden=(4,), weights="mlp-letters@1")
+    file = saved(make_model(config, 10, (8, 8, 1)), tmp_path)
+    classes = digits.classes if are_same else tuple("abcdefghij")
+    made = build(config, digits, 0, tmp_path, FirstWeights(digest="0", source="x", file=file, classes=classes))
+    assert made.weights
+    assert made.weights.new_layers == (() if are_same else ("chain/dense_1",))
+
+
 def test_what_could_not_be_written_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = saved(make_model(ModelConfig(hidden=(3,)), 2, (4, 4, 1)), tmp_path)
 

@@ -39,7 +39,8 @@ def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
     one, other = (first_weights(config(str(tmp_path / name)), SIZE) for name in ("a.weights.h5", "b.weights.h5"))
     assert one
     assert other
-    assert one.model_dump() == other.model_dump() == {"digest": checksums.sha256(tmp_path / "a.weights.h5")}
+    digest = checksums.sha256(tmp_path / "a.weights.h5")
+    assert one.model_dump() == other.model_dump() == {"digest": digest, "classes": None}
     assert one.file == tmp_path / "a.weights.h5"
 
 
@@ -61,6 +62,7 @@ def test_champion_is_the_live_version_and_changes_with_it(
     first = first_weights(config("champion"), SIZE)
     assert first
     assert (first.source, first.digest) == ("mlp-digits@1", contenders["poor"].trained.digest)
+    assert first.classes == contenders["poor"].data.classes
     assert decide("good").version == 2
     second = first_weights(config("champion"), SIZE)
     assert second
