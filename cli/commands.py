@@ -16,6 +16,7 @@ from cli.models_commands import OPTIONS, Json
 from cli.terminal import Output
 from layerflow.config import RetrainConfig
 from layerflow.settings.data import DataConfig
+from layerflow.settings.model import ModelConfig
 
 # Flags keep the names of the config's fields, underscores and all; dashes work too.
 _settings = Parameter(name_transform=lambda name: name, negative=())
@@ -172,8 +173,13 @@ app.command(models_commands.rollback)
 
 
 @app.command
-def doctor(*, data: DataConfig = DataConfig(), as_json: Json = False) -> None:  # noqa: B008  (frozen)
-    """Check whether this machine can run the flow: versions, devices, store, dataset, Prefect server, held locks.
+def doctor(
+    *,
+    data: DataConfig = DataConfig(),  # noqa: B008  (frozen)
+    model: ModelConfig = ModelConfig(),  # noqa: B008  (frozen)
+    as_json: Json = False,
+) -> None:
+    """Check whether this machine can run the flow: versions, devices, store, dataset, weights, server, held locks.
 
     Parameters
     ----------
@@ -182,7 +188,7 @@ def doctor(*, data: DataConfig = DataConfig(), as_json: Json = False) -> None:  
     """
     from cli.doctor import diagnose
 
-    diagnose(data, as_json)
+    diagnose(data, model, as_json)
 
 
 @app.command

@@ -19,8 +19,11 @@ from cli.output import console
 from cli.prefect_server import configured_url, ensure_answering
 from cli.run import quiet_stderr
 from layerflow import store
+from layerflow.config import RetrainConfig
 from layerflow.errors import LayerflowError, UnreachableError, UserError, mask
+from layerflow.registry import first_weights
 from layerflow.settings.data import DataConfig
+from layerflow.settings.model import ModelConfig
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 _PACKAGES = ("python", "tensorflow", "keras", "prefect", "tensorflow-datasets", "numpy")
@@ -39,14 +42,14 @@ class Finding(NamedTuple):
     detail: str
 
 
-def diagnose(data: DataConfig, as_json: bool) -> None:
+def diagnose(data: DataConfig, model: ModelConfig, as_json: bool) -> None:
     """Say what is found, each line as soon as it is known.
 
     Raises:
         UserError: After all was looked at, if a run can't be made here.
     """
     found = []
-    for finding in _findings(data):
+    for finding in _findings(data, model):
         found.append(finding)
         if not as_json:
             line = Text.assemble((f"{finding.level:6}", _COLOURS[finding.level]), f"{finding.name:10}", finding.detail)
@@ -57,12 +60,13 @@ def diagnose(data: DataConfig, as_json: bool) -> None:
         raise UserError(f"This machine must have all that a run needs. Fix {', '.join(failed)} as described above.")
 
 
-def _findings(data: DataConfig) -> Iterator[Finding]:
+def _findings(data: DataConfig, model: ModelConfig = ModelConfig()) -> Iterator[Finding]:  # noqa: B008  (frozen)
     checks: dict[str, Callable[[], tuple[str, str]]] = {
         "versions": _versions,
         "devices": _devices,
         "store": _store,
         "dataset": lambda: _dataset(data),
+        **({} if model.weights == "none" else {"weights": lambda: _weights(data, model)}),
         "prefect": _prefect,
         "locks": _locks,
     }
@@ -134,6 +138,10 @@ def _dataset(config: DataConfig) -> tuple[str, str]:
     with quiet_stderr():
         from layerflow.data.load import check
     return "ok", f"{config.title}: {check(config)}"
+
+
+def _weights(data: DataConfig, model: ModelConfig) -> tuple[str, str]:
+    return "ok", f"{model.weights}: {first_weights.check(RetrainConfig(data=data, model=model))}"
 
 
 def _prefect() -> tuple[str, str]:

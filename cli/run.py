@@ -16,7 +16,7 @@ from layerflow.config import RetrainConfig
 from layerflow.extras import require_ray
 from layerflow.outcomes import Retrained, RolledBack, SweepOutcome
 from layerflow.records import DatasetRef
-from layerflow.registry import versions
+from layerflow.registry import first_weights, versions
 from layerflow.sweeps.space import plan
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ def _prepare(config: RetrainConfig, refresh: bool) -> None:
         from layerflow.devices import set_up
 
         set_up(config.devices_for_model)
-    _check_own(config)
+    _check_network(config)
     if data is None:
         check(config.data)
     _check_classes(config, data)
@@ -141,7 +141,7 @@ def _prepare_data(config: RetrainConfig) -> None:
         from layerflow.devices import set_up
 
         set_up(config.devices_for_model)  # the best one is evaluated and exported here
-    _check_own(config)
+    _check_network(config)
     data = cached(tasks.load_data, config.data, config.devices)
     if data is None:
         check(config.data)
@@ -167,10 +167,11 @@ def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
         require_classes(config.checks, config.data.title, before.classes, now)
 
 
-def _check_own(config: RetrainConfig) -> None:
-    """Refuse a custom network that can't be imported, before the flow starts."""
+def _check_network(config: RetrainConfig) -> None:
+    """Refuse a custom network that can't be imported, and weights that can't be had, before the flow starts."""
     if user_code.is_own(config.model.name):
         user_code.maker_of(config.model.name)
+    first_weights.check(config)
 
 
 def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
@@ -179,7 +180,8 @@ def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
     from tasks.caching import cached
 
     devices = config.devices_for_model
-    model = cached(tasks.build_model, config.model, data, config.training.seed, devices)
+    weights = first_weights.first_weights(config, data.image_shape[:2])
+    model = cached(tasks.build_model, config.model, data, config.training.seed, devices, weights)
     trained = model and cached(tasks.train_model, config.training, model, data, devices)
     if trained is None:
         return False

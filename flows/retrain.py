@@ -16,6 +16,7 @@ from tasks import (
     verify_export,
 )
 from tasks.caching import remove_leftovers, result_storage
+from tasks.first_weights import first_weights
 from tasks.live_version import data_in_service
 from tasks.policy import forget_failure
 
@@ -35,7 +36,8 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     devices = config.devices_for_model
     data = load_data(config.data, devices)
     checked = validate_data(config.checks, data, data_in_service(config.registry_name, data))
-    model = build_model(config.model, data, config.training.seed, devices)
+    weights = first_weights(config, data)
+    model = build_model(config.model, data, config.training.seed, devices, weights)
     trained = train_model(config.training, model, data, devices)
     evaluation = evaluate_model(trained, data, devices)
     export = export_model(trained, data, devices)

@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from layerflow.weights import LoadedWeights
+
 
 class Record(BaseModel):
     """A step's result. ``folder`` is the step's own folder in the store, and is set by the store."""
@@ -103,6 +105,8 @@ class ModelRef(Record):
     parameters: int
     #: What the network was made with: each of its settings, the defaults too.
     settings: dict[str, object] = {}
+    #: Where its first weights are from; nothing if all are new.
+    weights: LoadedWeights | None = None
 
     @property
     def keras(self) -> str:

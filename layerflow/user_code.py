@@ -19,6 +19,7 @@ from typing import Any
 
 from layerflow import checksums
 from layerflow.errors import ConfigError, did_you_mean, printed
+from layerflow.settings.applications import is_application
 
 #: The user's packages that were imported, with the setting that names each.
 _packages: dict[str, str] = {}
@@ -36,7 +37,7 @@ _DEFINED = re.compile(r"([A-Za-z_][\w.]*)\(\) ")
 
 def is_own(name: str) -> bool:
     """Whether a network's name is that of something to be imported."""
-    return ":" in name
+    return ":" in name and not is_application(name)
 
 
 def package_digest(name: str, setting: str = "model.name") -> str:
@@ -140,10 +141,11 @@ def blame(error: Exception) -> ConfigError | None:
 def make_network(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> Any:
     """Call what ``name`` names, and return the Keras model that it gives, built for the images.
 
-    It is called with ``options``, and with ``classes`` and ``image_shape`` where it takes them.
+    It is called with ``options``, and with ``classes`` and ``image_shape`` where it takes them. The model may give
+    probabilities in place of logits.
 
     Raises:
-        ConfigError: If it can't be imported or called, gives no Keras model, or one that does not give one logit a
+        ConfigError: If it can't be imported or called, gives no Keras model, or one that does not give one number a
             class for raw ``uint8`` images.
     """
     import keras
@@ -173,11 +175,6 @@ def make_network(name: str, classes: int, image_shape: tuple[int, int, int], opt
         raise ConfigError(
             f"{name} must give one logit a class, a tensor of floats of shape (batch, {classes}). "
             f"Received: {getattr(logits, 'shape', type(logits).__name__)}"
-        )
-    if np.min(logits) >= 0 and np.allclose(np.sum(logits, axis=-1), 1, atol=1e-3):
-        raise ConfigError(
-            f"{name} must give logits, for the loss and what ships apply the softmax. Received: probabilities, which "
-            "sum to 1; take the softmax off its last layer."
         )
     return network
 

@@ -146,6 +146,8 @@ def _content_of(work: Callable[..., Any], inputs: dict[str, Any], listed: bool =
             content[group] = value.arithmetic if name in hash_all_fields_of else None
         elif isinstance(value, Record) and name not in hash_all_fields_of:
             content[group] = value.key_content
+        elif isinstance(value, ModelConfig):  # the weights that it names are an input of their own, by content
+            content[group] = value.model_dump(mode="json", exclude={"weights"})
         else:
             content[group] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         if network := _network_of(value):

@@ -45,7 +45,14 @@ _STARTERS = {"server", "first_run", "trained", "lasting_server", "guarded_server
 #: The files that take longest, longest first: whatever is short then fills the gaps at the end.
 _LONGEST = (
     *("test_server.py", "test_sweep.py", "test_ray.py", "test_main.py", "test_train.py", "test_retrain.py"),
-    *("test_docs.py", "test_networks.py", "test_forged_verification.py", "test_data_command.py", "test_streaming.py"),
+    *(
+        "test_families.py",
+        "test_docs.py",
+        "test_networks.py",
+        "test_forged_verification.py",
+        "test_data_command.py",
+        "test_streaming.py",
+    ),
 )
 
 
@@ -146,7 +153,7 @@ def _made_by_the_steps() -> str:
     devices = config.devices_for_model
     data = make(tasks.load_data, config.data, devices)
     checked = make(tasks.validate_data, config.checks, data, None)
-    model = make(tasks.build_model, config.model, data, config.training.seed, devices)
+    model = make(tasks.build_model, config.model, data, config.training.seed, devices, None)
     trained = make(tasks.train_model, config.training, model, data, devices)
     evaluation = make(tasks.evaluate_model, trained, data, devices)
     export = make(tasks.export_model, trained, data, devices)

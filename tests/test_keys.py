@@ -1,5 +1,7 @@
 """The keys under which steps are found again."""
 
+from pathlib import Path
+
 import pytest
 
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
@@ -7,6 +9,7 @@ from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
+from layerflow.weights import FirstWeights
 from tasks import build_model, evaluate_model, export_model, load_data, train_model
 from tasks.caching import key_of
 
@@ -15,7 +18,7 @@ MODEL = ModelRef.model_construct(name="mlp", digest="model")
 TRAINED = TrainedRef.model_construct(model="mlp", digest="trained")
 INPUTS = {
     load_data: {"config": DataConfig()},
-    build_model: {"config": ModelConfig(), "data": DATA, "seed": 0},
+    build_model: {"config": ModelConfig(), "data": DATA, "seed": 0, "weights": None},
     train_model: {"config": TrainingConfig(), "model": MODEL, "data": DATA},
     evaluate_model: {"trained": TRAINED, "data": DATA},
     export_model: {"trained": TRAINED, "data": DATA},
@@ -32,3 +35,16 @@ def test_threads_and_determinism_are_in_the_key_of_each_step_whose_bits_they_cha
     assert (key(threads=1) != key()) == computes
     assert (key(deterministic=True) != key()) == computes
     assert key(memory_limit_mb=1000) == key()
+
+
+def test_the_first_weights_count_by_their_content_and_not_by_their_name() -> None:
+    def key(name: str, weights: FirstWeights | None) -> str:
+        inputs = {**INPUTS[build_model], "config": ModelConfig(weights=name), "weights": weights}
+        return key_of(build_model.cache_policy.work, {**inputs, "devices": DevicesConfig()})
+
+    def first(digest: str, name: str) -> FirstWeights:
+        return FirstWeights(digest=digest, source=name, file=Path(name))
+
+    assert key("a.keras", first("1", "a.keras")) == key("b.keras", first("1", "b.keras"))
+    assert key("champion", first("1", "mlp-digits@1")) != key("champion", first("2", "mlp-digits@2"))
+    assert key("champion", first("1", "mlp-digits@1")) != key("none", None)

@@ -9,10 +9,16 @@ import keras
 
 from layerflow import user_code
 from layerflow.errors import ConfigError
+from layerflow.models.imagenet import fetch
+from layerflow.models.logits import with_logits
 from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import network_class
+from layerflow.models.pretrained import load_weights, scale_as_imagenet_does
+from layerflow.models.published import published
 from layerflow.records import DatasetRef, ModelRef
-from layerflow.settings.model import MODELS, ModelConfig
+from layerflow.settings.applications import MODULES, PREFIX, is_application
+from layerflow.settings.model import APPLICATION, MODELS, ModelConfig
+from layerflow.weights import FirstWeights, LoadedWeights
 
 log = logging.getLogger(__name__)
 
@@ -27,25 +33,41 @@ def make_model(config: ModelConfig, classes: int, image_shape: tuple[int, int, i
         ConfigError: If it can't be made for such images.
     """
     if user_code.is_own(config.name):
-        return user_code.make_network(config.name, classes, image_shape, config.settings)
+        network = user_code.make_network(config.name, classes, image_shape, config.settings)
+        return with_logits(config.name, network, image_shape)
+    settings = config.settings
+    if is_application(config.name):
+        settings = {**settings, "application": config.name.removeprefix(PREFIX), "image_shape": image_shape}
     try:
-        network = network_class(config.name)(classes, **config.settings)
+        network = network_class(config.name)(classes=classes, **settings)
         network.build((None, *image_shape))
-    except ValueError as error:  # such as patches that do not fit, or heads that do not divide the width
-        raise ConfigError(f"{config.name} can't take images of shape {image_shape}: {error}") from error
+    except ValueError as error:  # such as patches that do not fit, or images too small for a backbone
+        reason = " ".join(str(error).split())
+        remedy = "; set data.image_size or data.channels" if is_application(config.name) else ""
+        raise ConfigError(f"{config.name} can't take images of shape {image_shape}: {reason}{remedy}") from error
     return network
 
 
-def build(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> ModelRef:
+def build(
+    config: ModelConfig, data: DatasetRef, seed: int, folder: Path, weights: FirstWeights | None = None
+) -> ModelRef:
     """Construct and build the network for the data's image shape and classes, and write ``model.keras``.
 
-    ``seed`` decides the first weights.
+    Args:
+        config: The network.
+        data: What it is for.
+        seed: Decides the first weights, where no others are given.
+        folder: Where it is written.
+        weights: What it starts from, as far as they fit; by default all weights are new.
 
     Raises:
-        ConfigError: If the network can't be made for images of this shape.
+        ConfigError: If the network can't be made for images of this shape, or if none of the weights fit.
+        MirrorError: If the mirror lacks the ImageNet weights or holds damaged ones.
+        UnreachableError: If they must be downloaded and can't be.
     """
     keras.utils.set_random_seed(seed)
     network = make_model(config, len(data.classes), data.image_shape)
+    loaded = _load(network, config, data, weights) if weights else None
     network.save(folder / "model.keras")
     if user_code.is_own(config.name):
         user_code.ensure_reloadable(config.name, network, folder / "model.keras", data.image_shape)
@@ -57,12 +79,27 @@ def build(config: ModelConfig, data: DatasetRef, seed: int, folder: Path) -> Mod
         digest=digest_of(config.name, folder / "model.keras"),
         parameters=network.count_params(),
         settings=_settings_of(network, config),
+        weights=loaded,
     )
+
+
+def _load(network: keras.Model, config: ModelConfig, data: DatasetRef, weights: FirstWeights) -> LoadedWeights:
+    if config.weights != "imagenet":
+        assert weights.file
+        is_other = weights.classes not in (None, data.classes)
+        return load_weights(network, weights.file, weights.source, weights.license, {"logits"} if is_other else set())
+    application = config.name.removeprefix(PREFIX)
+    file = published(application, config.options or {}, data.image_shape[:2])
+    loaded = load_weights(network, fetch(file, weights.file), weights.source, weights.license)
+    if MODULES[application] == "efficientnet":
+        scale_as_imagenet_does(network)
+    return loaded
 
 
 def _settings_of(network: keras.Model, config: ModelConfig) -> dict[str, Any]:
     """Each setting that a network was made with, the defaults of its constructor too."""
-    if config.name not in MODELS:
-        return config.settings
+    first = {} if config.weights == "none" else {"weights": config.weights}
+    if config.name not in MODELS and not is_application(config.name):
+        return {**config.settings, **first}
     made = network.get_config()
-    return {field: made[field] for field in MODELS[config.name]}
+    return {field: made[field] for field in MODELS.get(config.name, APPLICATION)} | first

@@ -2,6 +2,7 @@
 
 from layerflow import user_code
 from layerflow.code_digest import code_digest
+from layerflow.settings.applications import is_application
 
 
 def network_code(name: str) -> str:
@@ -12,4 +13,6 @@ def network_code(name: str) -> str:
     Raises:
         ConfigError: If it is a user's, and there is no such package.
     """
-    return user_code.package_digest(name) if user_code.is_own(name) else code_digest(f"layerflow.models.{name}")
+    if user_code.is_own(name):
+        return user_code.package_digest(name)
+    return code_digest(f"layerflow.models.{'application' if is_application(name) else name}")

@@ -7,10 +7,12 @@ from typing import Any
 import keras
 
 from layerflow import user_code
+from layerflow.settings.applications import is_application
 
 
 def network_class(name: str) -> Any:
     """The class of one of layerflow's networks, such as ``layerflow.models.mlp.Mlp``; its saved files then load."""
+    name = "application" if is_application(name) else name
     return getattr(importlib.import_module(f"layerflow.models.{name}"), name.capitalize())
 
 

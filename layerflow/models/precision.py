@@ -23,5 +23,10 @@ def in_precision(network: Any, precision: str, image_shape: tuple[int, ...]) -> 
         ) from error
     finally:
         keras.config.set_dtype_policy(before)
-    mixed.set_weights(network.get_weights())
+    # All variables, because the state of Keras' own random layers is not a weight.
+    for variable, value in zip(mixed.variables, network.variables, strict=True):
+        variable.assign(value)
+    for layer in mixed._flatten_layers(include_self=False):
+        if hasattr(layer, "finalize_state"):  # a normalisation keeps what it makes of its weights
+            layer.finalize_state()
     return mixed

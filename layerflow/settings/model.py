@@ -5,7 +5,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
-from layerflow.errors import did_you_mean
+from layerflow.errors import did_you_mean, shown
+from layerflow.settings.applications import ALPHAS, MODULES, OPTIONS, PREFIX, is_application
 from layerflow.settings.fields import Group, name_or_form, own_module
 
 #: The networks, and the settings that each takes; their defaults are those of its constructor.
@@ -15,14 +16,80 @@ MODELS = {
     "resnet": ("width", "depth", "shift", "flip"),
     "vit": ("width", "depth", "heads", "patch_size", "dropout", "shift", "flip"),
 }
+#: What a network of ``keras.applications`` takes, and a custom one.
+APPLICATION, OWN = ("dropout", "options"), ("options",)
+#: A published version, such as ``cnn-pets@3``.
+VERSION = r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})@([1-9]\d{0,17})"
 
 
 def _known_model(name: str) -> str:
     if name not in MODELS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         raise ValueError(
-            f"a model named one of {', '.join(MODELS)}, or mypackage.mymodule:MyNet{did_you_mean(name, MODELS)}"
+            f"a model named one of {', '.join(MODELS)}, applications:MobileNetV3Small, or mypackage.mymodule:MyNet"
+            f"{did_you_mean(name, MODELS)}"
         )
+    if is_application(name) and (network := name.removeprefix(PREFIX)) not in MODULES:
+        near = did_you_mean(network, MODULES)
+        raise ValueError(f"a network of keras.applications after `{PREFIX}`, such as MobileNetV3Small{near}")
     return own_module(name)
+
+
+def _known_weights(weights: str) -> str:
+    words = ("none", "imagenet", "champion")
+    if weights in words or re.fullmatch(VERSION, weights):
+        return weights
+    if not weights.endswith((".keras", ".h5")):
+        raise ValueError(
+            f"{', '.join(words)}, a published version such as cnn-pets@3, or the path of a .keras or .weights.h5 file"
+            f"{did_you_mean(weights, words)}"
+        )
+    if not weights.isprintable():
+        raise ValueError("a path of printable characters")
+    return weights
+
+
+#: Bounds of the options of networks of ``keras.applications``.
+_MOST_ALPHA, _MOST_MULTIPLIER = 10, 16
+
+
+def _require_options(name: str, options: dict[str, Any], imagenet: bool) -> None:
+    """Ensure that a network of ``keras.applications`` takes the options, and has ImageNet weights if they are wanted.
+
+    Raises:
+        ValueError: If not. Its sentence follows the name of the setting.
+    """
+    network = name.removeprefix(PREFIX)
+    module = MODULES[network]
+    known = OPTIONS.get(module, ())
+    for option, value in options.items():
+        if option not in known:
+            takes = f"options of {network}, which are {', '.join(known)}" if known else f"no options for {network}"
+            raise ValueError(f"{takes}; {option} is not one of them" if known else f"{takes}; {option} is one")
+        if problem := _problem(option, value):
+            raise ValueError(f"{problem}, not {shown(value)}")
+    if imagenet:
+        _require_imagenet(module, network, options)
+
+
+def _problem(option: str, value: Any) -> str | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if option == "alpha" and not (is_number and 0 < value <= _MOST_ALPHA):
+        return f"an alpha above 0 and at most {_MOST_ALPHA}"
+    if option == "depth_multiplier" and not (type(value) is int and 1 <= value <= _MOST_MULTIPLIER):
+        return f"a whole depth_multiplier from 1 to {_MOST_MULTIPLIER}"
+    if option == "minimalistic" and not isinstance(value, bool):
+        return "minimalistic to be true or false"
+    return None
+
+
+def _require_imagenet(module: str, network: str, options: dict[str, Any]) -> None:
+    alphas = (1.0,) if options.get("minimalistic") else ALPHAS.get(module, ())
+    if alphas and (alpha := options.get("alpha", 1.0)) not in alphas:
+        raise ValueError(
+            f"an alpha of {', '.join(map(str, alphas))} for the ImageNet weights of {network}, not {alpha}"
+        )
+    if options.get("depth_multiplier", 1) != 1:
+        raise ValueError(f"a depth_multiplier of 1 for the ImageNet weights of {network}")
 
 
 def _one_list(value: Any) -> Any:
@@ -40,8 +107,16 @@ class ModelConfig(Group):
     name: Annotated[str, AfterValidator(_known_model)] = Field(
         "mlp",
         max_length=200,
-        description="The network: `mlp`, `cnn`, `resnet`, `vit`, or your own: `mypackage.mymodule:MyNet`, a class of "
-        "Keras models or a function that returns one.",
+        description="The network: `mlp`, `cnn`, `resnet`, `vit`; one of keras.applications: "
+        "`applications:MobileNetV3Small`; or your own: `mypackage.mymodule:MyNet`, a class of Keras models or a "
+        "function that returns one.",
+    )
+    weights: Annotated[str, AfterValidator(_known_weights)] = Field(
+        "none",
+        max_length=1000,
+        description="The weights to start from: `none`, new ones; `imagenet`, for a network of keras.applications; "
+        "`champion`, those of the live version; those of a published version, `cnn-pets@3`; or a `.keras` or "
+        "`.weights.h5` file.",
     )
     hidden: Annotated[tuple[PositiveInt, ...] | None, BeforeValidator(_one_list)] = Field(
         None, max_length=32, description="`mlp`: units of each hidden layer (64); empty makes it linear."
@@ -55,7 +130,10 @@ class ModelConfig(Group):
         None, ge=1, le=1024, description="`vit` (4): height and width of a patch, which must divide the images'."
     )
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="`mlp` (0), `cnn` (0.5), `vit` (0.1): share of outputs dropped in training."
+        None,
+        ge=0,
+        lt=1,
+        description="`mlp` (0), `cnn` (0.5), `vit` (0.1), `applications:` (0.2): share of outputs dropped in training.",
     )
     shift: int | None = Field(
         None, ge=0, le=1024, description="Most pixels by which training shifts images at random (0)."
@@ -63,15 +141,25 @@ class ModelConfig(Group):
     flip: bool | None = Field(None, description="Whether training flips images horizontally at random (false).")
 
     options: Annotated[dict[str, Any] | None, BeforeValidator(name_or_form)] = Field(
-        None, description="Your own network: its arguments besides `classes` and `image_shape`."
+        None,
+        description="Your own network: its arguments besides `classes` and `image_shape`. `applications:`: those of "
+        "its function that change the network, such as `alpha`.",
     )
 
     @model_validator(mode="after")
     def _takes_only_its_own(self) -> Self:
-        known = MODELS.get(self.name, ("options",))
+        is_keras = is_application(self.name)
+        known = MODELS.get(self.name, APPLICATION if is_keras else OWN)
         for field in type(self).model_fields:
-            if field != "name" and field not in known and getattr(self, field) is not None:
+            if field not in ("name", "weights", *known) and getattr(self, field) is not None:
                 raise ValueError(f"settings of {self.name}, which are {', '.join(known)}; {field} is not one of them")
+        if is_keras:
+            _require_options(self.name, self.options or {}, self.weights == "imagenet")
+        elif self.weights == "imagenet":
+            raise ValueError(
+                "weights imagenet with a network of keras.applications, such as applications:MobileNetV3Small; "
+                f"{self.name} has none"
+            )
         if self.heads and self.width and self.width % self.heads:
             raise ValueError(f"heads that divide width; {self.heads} does not divide {self.width}")
         return self
@@ -79,7 +167,7 @@ class ModelConfig(Group):
     @property
     def settings(self) -> dict[str, Any]:
         """What the network is made with; where a setting is not given, its constructor has the default."""
-        if self.name not in MODELS:
+        if self.name not in MODELS and not is_application(self.name):
             return self.options or {}
-        given = {field: getattr(self, field) for field in MODELS[self.name]}
+        given = {field: getattr(self, field) for field in MODELS.get(self.name, APPLICATION)}
         return {field: value for field, value in given.items() if value is not None}

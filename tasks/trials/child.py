@@ -24,6 +24,7 @@ from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from tasks import build_model, train_model
 from tasks.caching import make
+from tasks.first_weights import first_weights
 
 #: Seconds in which an interrupted training has saved its checkpoint, or never will.
 _SAVE_SECONDS = 10.0
@@ -61,7 +62,7 @@ def main() -> None:
     data = DatasetRef.model_validate(request["data"])
     devices = config.devices_for_model
     try:
-        model = make(build_model, config.model, data, config.training.seed, devices)
+        model = make(build_model, config.model, data, config.training.seed, devices, first_weights(config, data))
         for epoch in _epochs_before(config.training, model, data, devices):
             answers.say(epoch=epoch.pop("epoch"), figures=epoch)
         inputs = config.training, model, data, devices

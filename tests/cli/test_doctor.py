@@ -15,6 +15,7 @@ import pytest
 from cli import doctor
 from layerflow.errors import ServerError
 from layerflow.settings.data import DataConfig
+from layerflow.settings.model import ModelConfig
 from tests.command import layerflow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,3 +143,20 @@ def test_what_nobody_foresaw_is_a_line_too_and_the_others_are_still_said(
     found = {finding.name: finding for finding in doctor._findings(DataConfig())}
     assert found["devices"][1:] == ("fail", "ImportError: libcudart.so.12: cannot open")
     assert list(found) == THINGS
+
+
+def test_the_weights_that_are_missing_are_named(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_devices", lambda: ("ok", ""))
+    data = DataConfig(mirror=tmp_path)
+    model = ModelConfig(name="applications:MobileNetV3Small", weights="imagenet")
+    name = "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5"
+    found = {finding.name: finding for finding in doctor._findings(data, model)}
+    assert list(found) == [*THINGS[:4], "weights", *THINGS[4:]]
+    assert found["weights"].level == "fail"
+    assert f"The mirror must hold {tmp_path}/keras/{name}, which is not there" in found["weights"].detail
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / name).touch()
+    found = {finding.name: finding for finding in doctor._findings(data, model)}
+    assert found["weights"][1:] == ("ok", f"imagenet: {tmp_path}/keras/{name}, in the mirror")

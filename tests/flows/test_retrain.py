@@ -97,6 +97,27 @@ def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monke
     assert again.trained == first_run.trained
 
 
+def test_a_run_starts_from_a_published_version_and_the_next_from_the_live_one(first_run: Retrained) -> None:
+    def run(weights: str) -> Any:
+        settings = {"model": {"weights": weights}, "training": {"epochs": 1}, "registry": {"name": "warm"}}
+        return retrain(RetrainConfig.model_validate(settings), return_state=True)
+
+    first = run(f"mlp-digits@{first_run.promotion.version}").result()
+    assert first.model.digest == first_run.trained.digest
+    assert first.trained.history[0].accuracy > 0.95
+    assert first.promotion.code == "promoted_first"
+    receipt = json.loads(store.path(first.promotion.receipt).read_text())
+    assert receipt["model"]["weights"]["source"] == receipt["config"]["model"]["weights"]
+    state = run("champion")
+    second = state.result()
+    assert second.model.weights.source == "warm@1"
+    assert second.model.digest == first.trained.digest
+    if second.promotion.status == "kept":
+        again = run("champion")
+        assert again.result().model == second.model
+        assert task_runs(again.state_details.flow_run_id)["build_model"].state_name == "Cached"
+
+
 def test_runs_are_named_for_what_they_do_and_steps_are_described(first_run: Retrained) -> None:
     state = retrain(RetrainConfig(), return_state=True)
     runs = task_runs(state.state_details.flow_run_id)

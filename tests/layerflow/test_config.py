@@ -172,6 +172,43 @@ def test_impossible_data_are_one_sentence(settings: dict[str, str], sentence: st
         ({"model": {"name": "os.path:join"}}, "it is one of Python's"),
         ({"model": {"name": "__main__:x"}}, "it is one of Python's"),
         ({"model": {"name": f"{'m' * 300}:Net"}}, "at most 200 characters"),
+        (
+            {"model": {"name": "applications:MobileNetV3Smal"}},
+            "such as MobileNetV3Small (did you mean MobileNetV3Small",
+        ),
+        ({"model": {"name": "applications:VGG16", "width": 3}}, "which are dropout, options; width is not one of them"),
+        ({"model": {"name": "applications:VGG16", "options": {"alpha": 1}}}, "no options for VGG16; alpha is one"),
+        (
+            {"model": {"name": "applications:MobileNetV2", "options": {"weights": None}}},
+            "options of MobileNetV2, which are alpha; weights is not one of them",
+        ),
+        *(
+            ({"model": {"name": "applications:MobileNet", "options": options}}, sentence)
+            for options, sentence in (
+                ({"alpha": 0}, "an alpha above 0 and at most 10, not 0"),
+                ({"alpha": "wide"}, "an alpha above 0 and at most 10, not 'wide'"),
+                ({"depth_multiplier": 1.5}, "a whole depth_multiplier from 1 to 16, not 1.5"),
+            )
+        ),
+        (
+            {"model": {"name": "applications:MobileNetV3Large", "options": {"minimalistic": "yes"}}},
+            "minimalistic to be true or false, not 'yes'",
+        ),
+        (
+            {"model": {"name": "applications:MobileNetV2", "options": {"alpha": 0.4}, "weights": "imagenet"}},
+            "an alpha of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4 for the ImageNet weights of MobileNetV2, not 0.4",
+        ),
+        (
+            {"model": {"name": "applications:MobileNet", "options": {"depth_multiplier": 2}, "weights": "imagenet"}},
+            "a depth_multiplier of 1 for the ImageNet weights",
+        ),
+        ({"model": {"weights": "imagenet"}}, "such as applications:MobileNetV3Small; mlp has none"),
+        ({"model": {"name": "my.nets:Net", "weights": "imagenet"}}, "my.nets:Net has none"),
+        ({"model": {"weights": "imagnet"}}, "(did you mean imagenet?)"),
+        ({"model": {"weights": "cnn-pets@0"}}, "a published version such as cnn-pets@3"),
+        ({"model": {"weights": "model.pt"}}, "the path of a .keras or .weights.h5 file"),
+        ({"model": {"weights": "a\nb.keras"}}, "a path of printable characters"),
+        ({"model": {"weights": f"{'m' * 1000}.keras"}}, "at most 1000 characters"),
         ({"data": {"module": "antigravity"}}, "it is one of Python's"),
         ({"data": {"name": "d" * 300}}, "at most 100 characters"),
         ({"data": {"name": "folder", "path": "/data/\udcff"}}, "a folder whose path is text in UTF-8"),
