@@ -6,7 +6,7 @@ This process starts the workers and waits for what they tell; ``ray_worker`` is 
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ _LOOK_SECONDS = 1.0
 
 
 def train_on_ray(
+    train_here: Callable[..., TrainedRef | None],
     config: TrainingConfig,
     model: ModelRef,
     data: DatasetRef,
@@ -38,11 +39,15 @@ def train_on_ray(
 ) -> TrainedRef:
     """What ``training.train`` does, by ``config.workers`` processes; those that die are started again.
 
+    Args:
+        train_here: What each of them calls; it goes over the network by its name.
+
     Raises:
         What ``training.train`` raises.
     """
     require_ray(config)
-    job = Job(config, model, data, machine, fingerprint, folder, Place(store.root(), os.getcwd(), model.name))
+    place = Place(store.root(), os.getcwd(), model.name)
+    job = Job(train_here, config, model, data, machine, fingerprint, folder, place)
     scratch = store.root() / "checkpoints" / fingerprint / "ray"  # removed with the checkpoint where a run is killed
     try:
         with cluster_for(config.workers):

@@ -56,7 +56,7 @@ def train(
         if config.workers > 1:
             from layerflow.training.ray_driver import train_on_ray
 
-            return train_on_ray(config, model, data, folder, fingerprint, callbacks, machine)
+            return train_on_ray(train_here, config, model, data, folder, fingerprint, callbacks, machine)
         trained = train_here(config, model, data, folder, fingerprint, callbacks, devices.strategy())
     assert trained
     return trained
