@@ -168,9 +168,11 @@ def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
 
 
 def _check_own(config: RetrainConfig) -> None:
-    """Refuse a custom network that can't be imported, before the flow starts."""
+    """Refuse a custom network or loss that can't be imported, before the flow starts."""
     if user_code.is_own(config.model.name):
         user_code.maker_of(config.model.name)
+    for setting, name in config.training.own_code:
+        user_code.package_digest(name, setting)
 
 
 def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:

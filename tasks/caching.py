@@ -150,6 +150,8 @@ def _content_of(work: Callable[..., Any], inputs: dict[str, Any], listed: bool =
             content[group] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         if network := _network_of(value):
             content["network"] = network_code(network)
+        if isinstance(value, TrainingConfig):
+            content |= {name: user_code.package_digest(name, setting) for setting, name in value.own_code}
     return content
 
 

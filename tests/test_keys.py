@@ -1,5 +1,7 @@
 """The keys under which steps are found again."""
 
+from pathlib import Path
+
 import pytest
 
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
@@ -32,3 +34,14 @@ def test_threads_and_determinism_are_in_the_key_of_each_step_whose_bits_they_cha
     assert (key(threads=1) != key()) == computes
     assert (key(deterministic=True) != key()) == computes
     assert key(memory_limit_mb=1000) == key()
+
+
+def test_an_edit_of_ones_own_loss_is_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    config = TrainingConfig(loss="my_losses:squared")
+
+    def key(code: str) -> str:
+        (tmp_path / "my_losses.py").write_text(code)
+        return key_of(train_model.cache_policy.work, {**INPUTS[train_model], "config": config, "devices": None})
+
+    assert key("def squared(one_hot, logits): ...") != key("def squared(one_hot, logits): return one_hot")

@@ -1,11 +1,18 @@
 """The group ``training``: how the network learns."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from layerflow.errors import did_you_mean, printed, shown
-from layerflow.settings.fields import Group, name_or_form
+from layerflow.errors import did_you_mean
+from layerflow.settings.fields import (
+    Group,
+    KerasForm,
+    class_named,
+    name_or_form,
+    own_module,
+)
 
 #: Keras' own, by name. Listed, for to ask Keras takes seconds, and a typo must not wait for them.
 OPTIMIZERS = (
@@ -29,30 +36,43 @@ SCHEDULES = (
     *("CosineDecay", "CosineDecayRestarts", "ExponentialDecay", "InverseTimeDecay", "PiecewiseConstantDecay"),
     "PolynomialDecay",
 )
-#: What Keras writes when it serialises an object.
-_FORM = {"class_name", "config", "module", "registered_name", "build_config"}
+#: Losses of one-hot labels and logits.
+LOSSES = (
+    *("BinaryCrossentropy", "BinaryFocalCrossentropy", "CategoricalCrossentropy", "CategoricalFocalCrossentropy"),
+    "CategoricalHinge",
+)
 
 
-def _of_keras(kind: str, known: tuple[str, ...]) -> AfterValidator:
-    """See that a name, in whatever case, or the class of a form is one of the ``known``."""
+def _of_keras(kind: str, known: tuple[str, ...], own: str = "") -> AfterValidator:
+    """Check that a name, in any case, or the class of a form is one of the ``known``, or that of a user's ``own``."""
 
     def check(value: str | dict[str, Any]) -> str | dict[str, Any]:
-        name = str(value.get("class_name", "") if isinstance(value, dict) else value).lower()
-        names = [each.lower() for each in known]
-        if name not in names:
-            raise ValueError(f"the name of a Keras {kind}, or its form with `class_name`{did_you_mean(name, names)}")
-        if isinstance(value, dict):
-            if unknown := sorted(map(str, value.keys() - _FORM)):
-                raise ValueError(f"a form with `class_name` and `config`, and without {printed(unknown[0])}")
-            if not isinstance(value.get("config") or {}, dict):
-                raise ValueError(f"a mapping under `config`, such as {{clipnorm: 1.0}}, not {shown(value['config'])}")
+        name, names = class_named(value), [each.lower() for each in known]
+        if own and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+            own_module(name)
+        elif name.lower() not in names:
+            yours = f", or mypackage.mymodule:{own}" if own else ""
+            raise ValueError(
+                f"the name of a Keras {kind}, or its form with `class_name`{yours}{did_you_mean(name.lower(), names)}"
+            )
         return value
 
     return AfterValidator(check)
 
 
-#: A Keras class by name, or Keras' own serialised form of one.
-_KerasForm = Annotated[str | dict[str, Any], BeforeValidator(name_or_form)]
+def _class_weight(value: Any) -> Any:
+    """Check ``balanced`` or a map of weights, given as text or not."""
+    value = name_or_form(value)
+    if value is None or value == "balanced":
+        return value
+    if not isinstance(value, dict) or not value:
+        raise ValueError('`balanced`, or a map of class names to weights, such as {"cat": 2.0}')
+    weights: dict[str, float] = {}
+    for name, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1e6:
+            raise ValueError(f"weights from 0 to 1,000,000; that of {name} is not one")
+        weights[str(name)] = float(weight)
+    return weights
 
 
 class TrainingConfig(Group):
@@ -63,15 +83,26 @@ class TrainingConfig(Group):
     epochs: int = Field(50, ge=1, le=100_000, description="Maximum number of passes over the training images.")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="Images in one step of the optimizer.")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Step size of the optimizer, or of a schedule's start.")
-    optimizer: Annotated[_KerasForm, _of_keras("optimizer", OPTIMIZERS)] = Field(
+    optimizer: Annotated[KerasForm, _of_keras("optimizer", OPTIMIZERS)] = Field(
         "adam",
         description="A Keras optimizer by name, or in Keras' serialized form: "
         '`{"class_name": "AdamW", "config": {"weight_decay": 0.01, "clipnorm": 1.0}}`.',
     )
-    schedule: Annotated[_KerasForm, _of_keras("schedule", SCHEDULES)] | None = Field(
+    schedule: Annotated[KerasForm, _of_keras("schedule", SCHEDULES)] | None = Field(
         None,
         description="A Keras learning rate schedule by name (`CosineDecay`), or in Keras' serialized form; "
         "without `decay_steps` it stretches over all epochs.",
+    )
+    loss: Annotated[KerasForm, _of_keras("loss", LOSSES, "MyLoss")] = Field(
+        "CategoricalCrossentropy",
+        description="What training minimizes: a Keras loss of one-hot labels and logits by name, in Keras' form "
+        '(`{"class_name": "CategoricalCrossentropy", "config": {"label_smoothing": 0.1}}`), or your own: '
+        "`mypackage.mymodule:my_loss`.",
+    )
+    class_weight: Annotated[str | dict[str, float], BeforeValidator(_class_weight)] | None = Field(
+        None,
+        description="How much the images of each class count in training: `balanced`, so that all classes count the "
+        'same, or a map such as `{"cat": 2.0}`, in which a class that is missing has weight 1.',
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32", description="Precision of training. Evaluation and the exported model always use float32."
@@ -109,6 +140,13 @@ class TrainingConfig(Group):
             return False
         given = self.schedule.get("config") or {} if isinstance(self.schedule, dict) else {}
         return "decay_steps" not in given and "boundaries" not in given
+
+    @property
+    def own_code(self) -> tuple[tuple[str, str], ...]:
+        """What is imported for the training: the setting, and the name that it gives."""
+        given = {"loss": (self.loss,)}
+        names = ((f"training.{field}", class_named(form)) for field, forms in given.items() for form in forms)
+        return tuple((setting, name) for setting, name in names if ":" in name)
 
     @model_validator(mode="after")
     def _feeds_all(self) -> Self:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from layerflow import store
+from layerflow import store, user_code
 from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.models.network_code import network_code
@@ -42,7 +42,8 @@ _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNIN
 def study_of(config: RetrainConfig, space: Space, data: DatasetRef) -> StudyRef:
     """Where the trials of this sweep lie: under the digest of all that decides their figures."""
     modules = ("layerflow.models.build", "layerflow.training.train")
-    code = [*map(code_digest, modules), network_code(config.model.name)]
+    own = (user_code.package_digest(name, setting) for setting, name in config.training.own_code)
+    code = [*map(code_digest, modules), network_code(config.model.name), *own]
     content = [comparable(config), data.digest, space, code]
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
     return StudyRef(

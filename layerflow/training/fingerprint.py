@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+from layerflow import user_code
 from layerflow.code_digest import code_digest
 from layerflow.models.network_code import network_code
 from layerflow.records import DatasetRef, ModelRef
@@ -30,5 +31,6 @@ def fingerprint_of(
         data.digest,
         code_digest("layerflow.training.train"),
         network_code(model.name),
+        *(user_code.package_digest(name, setting) for setting, name in config.own_code),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,13 +1,14 @@
 """From the words of a config to a Keras optimizer with its schedule; none is written here."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from layerflow.errors import ConfigError
+from layerflow.settings.fields import settings_in
 from layerflow.settings.training import TrainingConfig
+from layerflow.training.keras_objects import keras_class
 
 
 def make_optimizer(config: TrainingConfig, steps_an_epoch: int) -> keras.optimizers.Optimizer:
@@ -20,23 +21,16 @@ def make_optimizer(config: TrainingConfig, steps_an_epoch: int) -> keras.optimiz
     Raises:
         ConfigError: With Keras' reason.
     """
-    optimizer, settings = _describe(config.optimizer, keras.optimizers)
-    rate: Any = config.learning_rate
+    optimizer, settings = keras_class(config.optimizer, keras.optimizers), settings_in(config.optimizer)
+    rate: Any = settings.pop("learning_rate", config.learning_rate)
     try:
         if config.schedule is not None:
-            schedule, given = _describe(config.schedule, keras.optimizers.schedules)
+            schedule, given = keras_class(config.schedule, keras.optimizers.schedules), settings_in(config.schedule)
             defaults = {"initial_learning_rate": rate, "decay_steps": steps_an_epoch * config.epochs}
             asked = inspect.signature(schedule).parameters
             rate = schedule(**{name: value for name, value in defaults.items() if name in asked} | given)
-        made = optimizer(**{"learning_rate": rate, **settings})
+        made = optimizer(learning_rate=rate, **settings)
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"training.optimizer or training.schedule is refused by Keras: {reason}") from error
     return keras.optimizers.LossScaleOptimizer(made) if config.precision == "mixed_float16" else made
-
-
-def _describe(value: str | dict[str, Any], module: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The Keras class that a name or Keras' serialised form means, and its settings."""
-    form: dict[str, Any] = {"class_name": value} if isinstance(value, str) else value
-    classes = {name.lower(): member for name, member in vars(module).items() if inspect.isclass(member)}
-    return classes[form["class_name"].lower()], dict(form.get("config") or {})

@@ -46,7 +46,7 @@ def train_on_ray(
         What ``training.train`` raises.
     """
     require_ray(config)
-    place = Place(store.root(), os.getcwd(), model.name)
+    place = Place(store.root(), os.getcwd(), model.name, own_code=config.own_code)
     job = Job(train_here, config, model, data, machine, fingerprint, folder, place)
     scratch = store.root() / "checkpoints" / fingerprint / "ray"  # removed with the checkpoint where a run is killed
     try:

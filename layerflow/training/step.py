@@ -36,8 +36,17 @@ def with_added_loss(network: Any) -> Callable[..., tf.Tensor]:
 _MOVING = "moving_"
 
 
-def make_step(network: Any, optimizer: Any, strategy: tf.distribute.Strategy) -> Callable[..., Any]:
-    """One step over a whole batch, which gives the sum of its losses and the number of its right answers."""
+def make_step(
+    network: Any,
+    optimizer: Any,
+    strategy: tf.distribute.Strategy,
+    objective: Callable[..., tf.Tensor] = tf.nn.sparse_softmax_cross_entropy_with_logits,
+) -> Callable[..., Any]:
+    """One step over a whole batch, which gives the sum of its losses and the number of its right answers.
+
+    Args:
+        objective: From labels or shares of classes, and logits, to the loss of each image; see ``Objective``.
+    """
     weights = network.trainable_variables
 
     def differentiate(
@@ -45,7 +54,7 @@ def make_step(network: Any, optimizer: Any, strategy: tf.distribute.Strategy) ->
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = tf.cast(network(images, training=True), tf.float32)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(expected, logits)
+            losses = objective(expected, logits)
             if weight is not None:
                 losses *= weight
             total, added = tf.reduce_sum(losses), added_loss(network)

@@ -64,6 +64,34 @@ def test_an_optimizer_or_schedule_that_keras_does_not_have_is_one_sentence(
     assert re.search(reason, config_sentence(caught.value))
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"loss": "CategoricalCrossentropi"},
+            r"training.loss: the name of a Keras loss, .*mymodule:MyLoss \(did you mean",
+        ),
+        ({"loss": "SparseCategoricalCrossentropy"}, "did you mean categoricalcrossentropy"),
+        ({"loss": "os:system"}, "training.loss: a module of your own; it is one of Python's"),
+        ({"loss": "a b:c"}, "training.loss: the name of a Keras loss"),
+        ({"loss": {"class_name": "CategoricalCrossentropy", "label_smoothing": 0.1}}, "and without label_smoothing"),
+        ({"class_weight": "balance"}, "training.class_weight: `balanced`, or a map of class names to weights"),
+        ({"class_weight": 3}, "training.class_weight: `balanced`, or a map of class names to weights"),
+        ({"class_weight": {}}, "training.class_weight: `balanced`, or a map of class names to weights"),
+        ({"class_weight": {"cat": -1}}, "weights from 0 to 1,000,000; that of cat is not one"),
+        ({"class_weight": {"cat": float("nan")}}, "weights from 0 to 1,000,000; that of cat is not one"),
+        ({"class_weight": {"cat": "2"}}, "weights from 0 to 1,000,000; that of cat is not one"),
+    ],
+    ids=str,
+)
+def test_a_wrong_part_of_the_recipe_is_one_sentence(settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({"training": settings})
+    said = config_sentence(caught.value)
+    assert re.search(sentence, said)
+    assert said.isprintable()
+
+
 def test_every_field_has_a_default_and_a_description() -> None:
     config = RetrainConfig()
     for group in RetrainConfig.model_fields:

@@ -1,0 +1,54 @@
+"""Validation: the figures of the images that training does not learn from."""
+
+from typing import Any
+
+import numpy as np
+
+from layerflow.models.predict import make_predictor
+from layerflow.training.objective import Objective
+from layerflow.training.step import with_added_loss
+from layerflow.training.workers import Workers
+
+
+class Validation:
+    """The figures of the validation images, of which each worker takes every n-th.
+
+    Args:
+        network: Takes ``uint8`` images, gives logits.
+        images: ``uint8`` of shape ``(examples, height, width, channels)``.
+        labels: ``int32`` of shape ``(examples,)``.
+        objective: What training minimizes.
+        workers: Those that share the images.
+        xla: Whether XLA compiles the network, if it can.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        images: np.ndarray,
+        labels: np.ndarray,
+        objective: Objective,
+        workers: Workers,
+        xla: bool,
+    ) -> None:
+        share = slice(workers.rank, None, workers.count)
+        self._images, self._labels = images[share], labels[share]
+        self._network, self._objective, self._workers = network, objective, workers
+        self.compile(xla)
+
+    def compile(self, xla: bool) -> None:
+        """Choose whether XLA compiles the network from now on."""
+        self._predict = make_predictor(with_added_loss(self._network), xla)
+
+    def figures(self) -> dict[str, float]:
+        """``val_loss``, additions included, and ``val_accuracy``.
+
+        Summed, so that all workers see the same epoch as the best one, and stop after the same.
+        """
+        loss = right = 0.0
+        if len(self._labels):  # fewer images than workers
+            logits, added = np.split(self._predict(self._images), [-1], axis=-1)
+            loss = self._objective.total(self._labels, logits) + float(added.sum(dtype=np.float64))
+            right = float((logits.argmax(axis=-1) == self._labels).sum())
+        loss, right, examples = self._workers.total([loss, right, float(len(self._labels))])
+        return {"val_loss": loss / examples, "val_accuracy": right / examples}
