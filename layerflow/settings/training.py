@@ -1,6 +1,7 @@
 """The group ``training``: how the network learns."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -12,6 +13,7 @@ from layerflow.settings.fields import (
     class_named,
     name_or_form,
     own_module,
+    settings_in,
 )
 
 #: Keras' own, by name. Listed, for to ask Keras takes seconds, and a typo must not wait for them.
@@ -93,6 +95,9 @@ class TrainingConfig(Group):
         description="A Keras learning rate schedule by name (`CosineDecay`), or in Keras' serialized form; "
         "without `decay_steps` it stretches over all epochs.",
     )
+    warmup_epochs: float = Field(
+        0, ge=0, le=1000, description="Epochs in which the learning rate rises from 0; the schedule begins after them."
+    )
     loss: Annotated[KerasForm, _of_keras("loss", LOSSES, "MyLoss")] = Field(
         "CategoricalCrossentropy",
         description="What training minimizes: a Keras loss of one-hot labels and logits by name, in Keras' form "
@@ -103,6 +108,12 @@ class TrainingConfig(Group):
         None,
         description="How much the images of each class count in training: `balanced`, so that all classes count the "
         'same, or a map such as `{"cat": 2.0}`, in which a class that is missing has weight 1.',
+    )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of a moving average of the weights, such as 0.99; the average is evaluated and shipped.",
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32", description="Precision of training. Evaluation and the exported model always use float32."
@@ -153,3 +164,15 @@ class TrainingConfig(Group):
         if self.workers > self.batch_size:
             raise ValueError(f"a batch_size of at least one image a worker; {self.workers} workers share each batch")
         return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for reason in self._contradictions():
+            raise ValueError(reason)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.warmup_epochs >= self.epochs:
+            yield f"fewer warmup_epochs than epochs; {self.warmup_epochs:g} of {self.epochs} leave nothing after them"
+        if self.ema and "use_ema" in settings_in(self.optimizer):
+            yield "an average of the weights by ema, or by the optimizer's use_ema; both are set"

@@ -81,6 +81,11 @@ def test_an_optimizer_or_schedule_that_keras_does_not_have_is_one_sentence(
         ({"class_weight": {"cat": -1}}, "weights from 0 to 1,000,000; that of cat is not one"),
         ({"class_weight": {"cat": float("nan")}}, "weights from 0 to 1,000,000; that of cat is not one"),
         ({"class_weight": {"cat": "2"}}, "weights from 0 to 1,000,000; that of cat is not one"),
+        ({"ema": 1}, "training.ema: input should be less than 1"),
+        ({"ema": 0}, "training.ema: input should be greater than 0"),
+        ({"ema": 0.9, "optimizer": {"class_name": "SGD", "config": {"use_ema": True}}}, "both are set"),
+        ({"warmup_epochs": -1}, "training.warmup_epochs: input should be greater than or equal to 0"),
+        ({"warmup_epochs": 5, "epochs": 5}, "fewer warmup_epochs than epochs; 5 of 5 leave nothing after them"),
     ],
     ids=str,
 )
