@@ -27,6 +27,18 @@ def name_or_form(value: Any) -> Any:
     return value
 
 
+def name_or_forms(value: Any) -> Any:
+    """Take one name or form, or a JSON list of them in text, as a list: so the command line hands them over."""
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"a list of names and JSON objects ({error})") from error
+    return [value] if isinstance(value, str | dict) else value
+
+
 #: A Keras class by name, or Keras' own serialised form of one.
 KerasForm = Annotated[str | dict[str, Any], BeforeValidator(name_or_form)]
 

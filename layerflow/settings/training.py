@@ -12,6 +12,7 @@ from layerflow.settings.fields import (
     KerasForm,
     class_named,
     name_or_form,
+    name_or_forms,
     own_module,
     settings_in,
 )
@@ -43,6 +44,24 @@ LOSSES = (
     *("BinaryCrossentropy", "BinaryFocalCrossentropy", "CategoricalCrossentropy", "CategoricalFocalCrossentropy"),
     "CategoricalHinge",
 )
+#: Metrics of one-hot labels and probabilities.
+METRICS = (
+    *("AUC", "CategoricalAccuracy", "CategoricalCrossentropy", "F1Score", "FBetaScore", "KLDivergence"),
+    *("MeanSquaredError", "OneHotMeanIoU", "Precision", "PrecisionAtRecall", "Recall", "RecallAtPrecision"),
+    *("SensitivityAtSpecificity", "SpecificityAtSensitivity", "TopKCategoricalAccuracy"),
+)
+#: The figures that every epoch has.
+FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+def is_maximized(figure: str) -> bool:
+    """Whether a higher value of ``figure`` is better, as its name says.
+
+    Example:
+        >>> is_maximized("val_auc"), is_maximized("val_mean_squared_error")
+        (True, False)
+    """
+    return not re.search("loss|error|crossentropy|divergence|hinge", figure)
 
 
 def _of_keras(kind: str, known: tuple[str, ...], own: str = "") -> AfterValidator:
@@ -75,6 +94,13 @@ def _class_weight(value: Any) -> Any:
             raise ValueError(f"weights from 0 to 1,000,000; that of {name} is not one")
         weights[str(name)] = float(weight)
     return weights
+
+
+def _metric_name(form: str | dict[str, Any]) -> str:
+    """What the figure of a metric is called: its ``name``, or that of its class, as Keras writes it."""
+    name = settings_in(form).get("name") or class_named(form).rpartition(":")[2]
+    words = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", str(name))
+    return re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
 
 
 class TrainingConfig(Group):
@@ -115,14 +141,27 @@ class TrainingConfig(Group):
         lt=1,
         description="Decay of a moving average of the weights, such as 0.99; the average is evaluated and shipped.",
     )
+    metrics: Annotated[
+        tuple[Annotated[KerasForm, _of_keras("metric", METRICS, "my_metric")], ...],
+        BeforeValidator(name_or_forms),
+        Field(max_length=32),
+    ] = Field(
+        (),
+        description="Keras metrics of the validation images, reported for each epoch: `AUC`, `F1Score`, "
+        "or your own `mypackage.mymodule:my_metric`; by name or in Keras' form.",
+    )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32", description="Precision of training. Evaluation and the exported model always use float32."
     )
     compile: Literal["auto", "xla", "graph"] = Field(
         "auto", description="Whether XLA compiles the epoch; `auto`: unless a network on a CPU has convolutions."
     )
-    monitor: Literal["val_loss", "val_accuracy", "loss", "accuracy"] = Field(
-        "val_loss", description="The figure that chooses the best epoch."
+    monitor: str = Field(
+        "val_loss",
+        max_length=200,
+        description="The figure that chooses the best epoch: `val_loss`, `val_accuracy`, `loss`, `accuracy`, or that "
+        "of a metric, such as `val_auc`. One with `loss`, `error`, `crossentropy`, `divergence` or `hinge` in its name "
+        "is minimized, any other maximized.",
     )
     patience: int = Field(
         5, ge=1, description="Stop after this many epochs without a better `monitor`; the best weights are kept."
@@ -153,9 +192,19 @@ class TrainingConfig(Group):
         return "decay_steps" not in given and "boundaries" not in given
 
     @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What the figures of ``metrics`` are called, without ``val_``."""
+        return tuple(map(_metric_name, self.metrics))
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures of each epoch."""
+        return (*FIGURES, *(f"val_{name}" for name in self.metric_names))
+
+    @property
     def own_code(self) -> tuple[tuple[str, str], ...]:
         """What is imported for the training: the setting, and the name that it gives."""
-        given = {"loss": (self.loss,)}
+        given = {"loss": (self.loss,), "metrics": self.metrics}
         names = ((f"training.{field}", class_named(form)) for field, forms in given.items() for form in forms)
         return tuple((setting, name) for setting, name in names if ":" in name)
 
@@ -174,5 +223,11 @@ class TrainingConfig(Group):
     def _contradictions(self) -> Iterator[str]:
         if self.warmup_epochs >= self.epochs:
             yield f"fewer warmup_epochs than epochs; {self.warmup_epochs:g} of {self.epochs} leave nothing after them"
+        names = ", ".join(self.figures)
+        if len({*self.figures}) < len(self.figures):
+            yield f"metrics whose figures have names of their own; two of {names} are the same, so give one a `name`"
+        if self.monitor not in self.figures:
+            near = did_you_mean(self.monitor, self.figures)
+            yield f"a monitor that is one of {names}{near}; {self.monitor!r} is not"
         if self.ema and "use_ema" in settings_in(self.optimizer):
             yield "an average of the weights by ema, or by the optimizer's use_ema; both are set"

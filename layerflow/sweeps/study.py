@@ -23,6 +23,7 @@ from layerflow.config import RetrainConfig
 from layerflow.models.network_code import network_code
 from layerflow.outcomes import StudyRef, Trial
 from layerflow.records import DatasetRef
+from layerflow.settings.training import is_maximized
 from layerflow.sweeps.space import Space, as_text, comparable
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Study:
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(self._file), lock_obj=lock)),
             study_name="sweep",
-            direction="maximize" if ref.monitor.endswith("accuracy") else "minimize",
+            direction="maximize" if is_maximized(ref.monitor) else "minimize",
             # Nothing is drawn through this study: see `draw`.
             sampler=optuna.samplers.RandomSampler(seed=0),
             pruner=optuna.pruners.MedianPruner(_STARTUP_TRIALS, ref.warm_up),

@@ -22,6 +22,7 @@ from layerflow.settings.training import TrainingConfig
 from layerflow.training.checkpoint import Checkpoint, checkpoint_of
 from layerflow.training.engine import Engine
 from layerflow.training.epoch_windows import resident_bytes
+from layerflow.training.metrics import make_metrics
 from layerflow.training.objective import make_objective
 from layerflow.training.optimizers import make_optimizer
 from layerflow.training.progress import Progress
@@ -103,8 +104,9 @@ class _Training:
                 *(f"{size / _MIB:,.0f}" for size in sizes),
             )
         self.variables = [*self.network.variables, *self.optimizer.variables, *self.engine.variables]
+        metrics = make_metrics(config, len(data.classes))
         held_out = images_and_labels(data, "validation")
-        self.validation = Validation(self.network, *held_out, objective, self.workers, self.xla)
+        self.validation = Validation(self.network, *held_out, objective, metrics, self.workers, self.xla)
         self.threads = [devices.threads_in_use()]
         self.progress = self._resume() or Progress()
         self.began = time.perf_counter()

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from layerflow.models.predict import make_predictor
+from layerflow.training.metrics import Metrics
 from layerflow.training.objective import Objective
 from layerflow.training.step import with_added_loss
 from layerflow.training.workers import Workers
@@ -18,6 +19,7 @@ class Validation:
         images: ``uint8`` of shape ``(examples, height, width, channels)``.
         labels: ``int32`` of shape ``(examples,)``.
         objective: What training minimizes.
+        metrics: What is measured beside loss and accuracy.
         workers: Those that share the images.
         xla: Whether XLA compiles the network, if it can.
     """
@@ -28,12 +30,13 @@ class Validation:
         images: np.ndarray,
         labels: np.ndarray,
         objective: Objective,
+        metrics: Metrics,
         workers: Workers,
         xla: bool,
     ) -> None:
         share = slice(workers.rank, None, workers.count)
         self._images, self._labels = images[share], labels[share]
-        self._network, self._objective, self._workers = network, objective, workers
+        self._network, self._objective, self._metrics, self._workers = network, objective, metrics, workers
         self.compile(xla)
 
     def compile(self, xla: bool) -> None:
@@ -41,14 +44,16 @@ class Validation:
         self._predict = make_predictor(with_added_loss(self._network), xla)
 
     def figures(self) -> dict[str, float]:
-        """``val_loss``, additions included, and ``val_accuracy``.
+        """``val_loss``, additions included, ``val_accuracy``, and the figures of the metrics.
 
         Summed, so that all workers see the same epoch as the best one, and stop after the same.
         """
         loss = right = 0.0
+        logits = np.empty((0, 0), np.float32)
         if len(self._labels):  # fewer images than workers
             logits, added = np.split(self._predict(self._images), [-1], axis=-1)
             loss = self._objective.total(self._labels, logits) + float(added.sum(dtype=np.float64))
             right = float((logits.argmax(axis=-1) == self._labels).sum())
         loss, right, examples = self._workers.total([loss, right, float(len(self._labels))])
-        return {"val_loss": loss / examples, "val_accuracy": right / examples}
+        figures = {"val_loss": loss / examples, "val_accuracy": right / examples}
+        return figures | self._metrics.figures(self._labels, logits, self._workers.total)

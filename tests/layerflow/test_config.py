@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from layerflow.config import RetrainConfig
 from layerflow.errors import config_sentence
 from layerflow.settings.data import DataConfig
+from layerflow.settings.training import is_maximized
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,12 @@ def test_an_optimizer_or_schedule_that_keras_does_not_have_is_one_sentence(
         ({"ema": 0.9, "optimizer": {"class_name": "SGD", "config": {"use_ema": True}}}, "both are set"),
         ({"warmup_epochs": -1}, "training.warmup_epochs: input should be greater than or equal to 0"),
         ({"warmup_epochs": 5, "epochs": 5}, "fewer warmup_epochs than epochs; 5 of 5 leave nothing after them"),
+        ({"metrics": ["ACU"]}, r"the name of a Keras metric, .*did you mean auc"),
+        ({"metrics": ["AUC", "AUC"]}, "two of .*val_auc, val_auc are the same"),
+        ({"metrics": [{"class_name": "AUC", "config": {"name": "loss"}}]}, "two of loss, .* are the same"),
+        ({"metrics": "[1, 2"}, "a list of names and JSON objects"),
+        ({"monitor": "val_auc"}, "a monitor that is one of loss, accuracy, val_loss, val_accuracy.*; 'val_auc' is not"),
+        ({"monitor": 5}, "training.monitor: input should be a valid string"),
     ],
     ids=str,
 )
@@ -95,6 +102,25 @@ def test_a_wrong_part_of_the_recipe_is_one_sentence(settings: dict[str, object],
     said = config_sentence(caught.value)
     assert re.search(sentence, said)
     assert said.isprintable()
+
+
+def test_metrics_are_named_as_keras_names_them_and_can_be_the_monitor() -> None:
+    own = {"class_name": "mynets.scores:Cost", "config": {"name": "cost_error"}}
+    settings = {"metrics": ["auc", "TopKCategoricalAccuracy", "KLDivergence", "mynets.scores:regret", own]}
+    training = RetrainConfig.model_validate({"training": {**settings, "monitor": "val_cost_error"}}).training
+    names = ("auc", "top_k_categorical_accuracy", "kl_divergence", "regret", "cost_error")
+    assert training.metric_names == names
+    assert training.figures == ("loss", "accuracy", "val_loss", "val_accuracy", *(f"val_{name}" for name in names))
+    assert [is_maximized(name) for name in names] == [True, True, False, True, False]
+
+
+def test_lists_of_names_and_forms_are_taken_from_the_command_line() -> None:
+    from cli.commands import app
+
+    settings = {"metrics": ["AUC"], "class_weight": {"a cat": 2.0}, "ema": 0.9}
+    config = RetrainConfig.model_validate({"training": {**settings, "loss": {"class_name": "BinaryCrossentropy"}}})
+    _, bound, _ = app.parse_args(["retrain", *shlex.split(config.as_flags)], exit_on_error=False)
+    assert bound.arguments["settings"] == config
 
 
 def test_every_field_has_a_default_and_a_description() -> None:
