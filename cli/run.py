@@ -168,7 +168,7 @@ def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
 
 
 def _check_own(config: RetrainConfig) -> None:
-    """Refuse a custom network, loss or metric that can't be imported, before the flow starts."""
+    """Refuse a custom network, loss, metric or callback that can't be imported, before the flow starts."""
     if user_code.is_own(config.model.name):
         user_code.maker_of(config.model.name)
     for setting, name in config.training.own_code:

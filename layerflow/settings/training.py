@@ -50,6 +50,8 @@ METRICS = (
     *("MeanSquaredError", "OneHotMeanIoU", "Precision", "PrecisionAtRecall", "Recall", "RecallAtPrecision"),
     *("SensitivityAtSpecificity", "SpecificityAtSensitivity", "TopKCategoricalAccuracy"),
 )
+#: Callbacks that work from the figures of an epoch alone.
+CALLBACKS = ("EarlyStopping", "ReduceLROnPlateau")
 #: The figures that every epoch has.
 FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -141,6 +143,15 @@ class TrainingConfig(Group):
         lt=1,
         description="Decay of a moving average of the weights, such as 0.99; the average is evaluated and shipped.",
     )
+    callbacks: Annotated[
+        tuple[Annotated[KerasForm, _of_keras("callback", CALLBACKS, "MyCallback")], ...],
+        BeforeValidator(name_or_forms),
+        Field(max_length=32),
+    ] = Field(
+        (),
+        description="Keras callbacks that act at the end of an epoch: `EarlyStopping`, `ReduceLROnPlateau`, or your "
+        "own `mypackage.mymodule:MyCallback`; by name or in Keras' form.",
+    )
     metrics: Annotated[
         tuple[Annotated[KerasForm, _of_keras("metric", METRICS, "my_metric")], ...],
         BeforeValidator(name_or_forms),
@@ -204,7 +215,7 @@ class TrainingConfig(Group):
     @property
     def own_code(self) -> tuple[tuple[str, str], ...]:
         """What is imported for the training: the setting, and the name that it gives."""
-        given = {"loss": (self.loss,), "metrics": self.metrics}
+        given = {"loss": (self.loss,), "callbacks": self.callbacks, "metrics": self.metrics}
         names = ((f"training.{field}", class_named(form)) for field, forms in given.items() for form in forms)
         return tuple((setting, name) for setting, name in names if ":" in name)
 
@@ -231,3 +242,8 @@ class TrainingConfig(Group):
             yield f"a monitor that is one of {names}{near}; {self.monitor!r} is not"
         if self.ema and "use_ema" in settings_in(self.optimizer):
             yield "an average of the weights by ema, or by the optimizer's use_ema; both are set"
+        if self.workers > 1 and self.callbacks:
+            yield f"callbacks with one worker only, since each of {self.workers} would call its own"
+        reduces = "reducelronplateau" in (class_named(form).lower() for form in self.callbacks)
+        if reduces and (self.schedule or self.warmup_epochs):
+            yield "no callback ReduceLROnPlateau beside schedule or warmup_epochs, which set the learning rate too"

@@ -19,6 +19,7 @@ from layerflow.models.precision import in_precision
 from layerflow.models.predict import uses_xla
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
 from layerflow.settings.training import TrainingConfig
+from layerflow.training.callbacks import Callbacks, figures_of
 from layerflow.training.checkpoint import Checkpoint, checkpoint_of
 from layerflow.training.engine import Engine
 from layerflow.training.epoch_windows import resident_bytes
@@ -107,6 +108,7 @@ class _Training:
         metrics = make_metrics(config, len(data.classes))
         held_out = images_and_labels(data, "validation")
         self.validation = Validation(self.network, *held_out, objective, metrics, self.workers, self.xla)
+        self.callbacks = Callbacks(config, self.optimizer)
         self.threads = [devices.threads_in_use()]
         self.progress = self._resume() or Progress()
         self.began = time.perf_counter()
@@ -149,13 +151,19 @@ class _Training:
         told = keras.callbacks.CallbackList(list(callbacks), model=self.network, epochs=self.config.epochs)
         self.network.stop_training = False
         told.on_train_begin()
-        while not (self.progress.is_over(self.config) or self.network.stop_training):
+        self.callbacks.on_train_begin(self.progress.history)
+        while not (self.progress.is_over(self.config) or self.network.stop_training or self.callbacks.has_stopped):
             number = len(self.progress.history) + 1
             told.on_epoch_begin(number - 1)
-            epoch = self._run_epoch(number)
-            told.on_epoch_end(number - 1, epoch.model_dump(exclude={"epoch", "seconds"}))
+            self.callbacks.on_epoch_begin(number - 1)
+            figures = figures_of(self._run_epoch(number))
+            self.callbacks.on_epoch_end(number - 1, figures)
+            told.on_epoch_end(number - 1, figures)
+        self.callbacks.on_train_end()
         told.on_train_end()
-        if len(self.progress.history) < self.config.epochs:
+        if self.callbacks.has_stopped:
+            log.info("a callback stopped the training after epoch %d", len(self.progress.history))
+        elif len(self.progress.history) < self.config.epochs:
             log.info("stopped early: no better %s since epoch %d", self.config.monitor, self.progress.best_epoch)
 
     def _run_epoch(self, number: int) -> Epoch:

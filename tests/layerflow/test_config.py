@@ -87,6 +87,10 @@ def test_an_optimizer_or_schedule_that_keras_does_not_have_is_one_sentence(
         ({"ema": 0.9, "optimizer": {"class_name": "SGD", "config": {"use_ema": True}}}, "both are set"),
         ({"warmup_epochs": -1}, "training.warmup_epochs: input should be greater than or equal to 0"),
         ({"warmup_epochs": 5, "epochs": 5}, "fewer warmup_epochs than epochs; 5 of 5 leave nothing after them"),
+        ({"callbacks": ["ModelCheckpoint"]}, "the name of a Keras callback, .* or mypackage.mymodule:MyCallback"),
+        ({"callbacks": ["EarlyStopping"], "workers": 2}, "callbacks with one worker only"),
+        ({"callbacks": ["ReduceLROnPlateau"], "schedule": "CosineDecay"}, "ReduceLROnPlateau beside schedule"),
+        ({"callbacks": ["reducelronplateau"], "warmup_epochs": 1}, "ReduceLROnPlateau beside schedule"),
         ({"metrics": ["ACU"]}, r"the name of a Keras metric, .*did you mean auc"),
         ({"metrics": ["AUC", "AUC"]}, "two of .*val_auc, val_auc are the same"),
         ({"metrics": [{"class_name": "AUC", "config": {"name": "loss"}}]}, "two of loss, .* are the same"),
@@ -117,7 +121,8 @@ def test_metrics_are_named_as_keras_names_them_and_can_be_the_monitor() -> None:
 def test_lists_of_names_and_forms_are_taken_from_the_command_line() -> None:
     from cli.commands import app
 
-    settings = {"metrics": ["AUC"], "class_weight": {"a cat": 2.0}, "ema": 0.9}
+    stopping = {"class_name": "EarlyStopping", "config": {"patience": 3}}
+    settings = {"metrics": ["AUC"], "callbacks": [stopping], "class_weight": {"a cat": 2.0}, "ema": 0.9}
     config = RetrainConfig.model_validate({"training": {**settings, "loss": {"class_name": "BinaryCrossentropy"}}})
     _, bound, _ = app.parse_args(["retrain", *shlex.split(config.as_flags)], exit_on_error=False)
     assert bound.arguments["settings"] == config

@@ -1,4 +1,4 @@
-"""A loss and a metric of a user's own."""
+"""A loss, metrics and callbacks of a user's own."""
 
 from typing import Any
 
@@ -32,5 +32,40 @@ def confidence(one_hot: Any, probabilities: Any) -> Any:
     return ops.max(probabilities, axis=-1)
 
 
-class Other:
-    """Neither a loss nor a metric."""
+class Halve(keras.callbacks.Callback):
+    """Halves the learning rate after every second epoch, by its own counting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[int] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epochs.append(epoch)
+        if len(self.epochs) % 2 == 0:
+            self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Stops the training after ``epochs``."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.left = epochs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.left -= 1
+        self.model.stop_training = not self.left
+
+
+class ReadsWeights(keras.callbacks.Callback):
+    """Looks at what a resumed training can't show it for the epochs before."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.model.get_weights()
+
+
+class CountsSteps(keras.callbacks.Callback):
+    """Acts in each step."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        pass

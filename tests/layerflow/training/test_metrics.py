@@ -65,7 +65,7 @@ def test_metrics_are_summed_over_the_workers_as_keras_sums_them_over_replicas() 
     ("metrics", "sentence"),
     [
         (["F1Score"], r'f1_score gives an array of shape \(4,\); .*\{"average": "macro"\}'),
-        (["recipe_parts:Other"], "training.metrics must name a Keras metric class, or a function of your own"),
+        (["recipe_parts:Halve"], "training.metrics must name a Keras metric class, or a function of your own"),
         ([{"class_name": "PrecisionAtRecall"}], "training.metrics is refused by PrecisionAtRecall"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_loss_of_ones_own_gets_one_hot_labels_and_logits(loss: Any, expected: 
     ("loss", "sentence"),
     [
         ("recipe_parts:of_the_batch", r"must give the loss of each image, .* Received for two images: \(\)"),
-        ("recipe_parts:Other", "training.loss must name a Keras loss class, or a function of your own"),
+        ("recipe_parts:Halve", "training.loss must name a Keras loss class, or a function of your own"),
         ("recipe_parts:squard", "It has none .*did you mean squared"),
         ("no_such_module:loss", "training.loss must name something that can be imported"),
         (
