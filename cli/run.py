@@ -182,7 +182,7 @@ def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
 
     devices = config.devices_for_model
     model = cached(tasks.build_model, config.model, data, config.training.seed, devices)
-    trained = model and cached(tasks.train_model, config.training, model, data, devices)
+    trained = model and cached(tasks.train_model, config.training, config.augment, model, data, devices)
     if trained is None:
         return False
     steps = (tasks.evaluate_model, tasks.export_model)

@@ -28,6 +28,7 @@ from layerflow.errors import LayerflowError, heals, printed
 from layerflow.models.network_code import network_code
 from layerflow.records import ModelRef, Record, TrainedRef
 from layerflow.registry import publishing
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
@@ -43,6 +44,7 @@ _GROUPS: dict[type, str] = {
     ChecksConfig: "checks",
     ModelConfig: "model",
     TrainingConfig: "training",
+    AugmentConfig: "augment",
     DevicesConfig: "devices",
 }
 #: Changes that a log line names.

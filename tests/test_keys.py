@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig
@@ -18,7 +19,7 @@ TRAINED = TrainedRef.model_construct(model="mlp", digest="trained")
 INPUTS = {
     load_data: {"config": DataConfig()},
     build_model: {"config": ModelConfig(), "data": DATA, "seed": 0},
-    train_model: {"config": TrainingConfig(), "model": MODEL, "data": DATA},
+    train_model: {"config": TrainingConfig(), "augment": AugmentConfig(), "model": MODEL, "data": DATA},
     evaluate_model: {"trained": TRAINED, "data": DATA},
     export_model: {"trained": TRAINED, "data": DATA},
 }

@@ -7,6 +7,7 @@ from layerflow import user_code
 from layerflow.code_digest import code_digest
 from layerflow.models.network_code import network_code
 from layerflow.records import DatasetRef, ModelRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 
@@ -20,12 +21,14 @@ def fingerprint_of(
     model: ModelRef,
     data: DatasetRef,
     machine: DevicesConfig = DevicesConfig(),  # noqa: B008  (frozen)
+    augment: AugmentConfig = AugmentConfig(),  # noqa: B008  (frozen)
 ) -> str:
     """Digest of all that decides the weights after a number of epochs, but for the cores where no threads are set."""
     ignored = _NOT_THE_TRAINING - ({"epochs"} if config.schedule_stretches else set())
     settings = config.model_dump(mode="json", exclude=ignored)
     content = [
         settings,
+        augment.model_dump(mode="json"),
         machine.arithmetic,
         model.digest,
         data.digest,

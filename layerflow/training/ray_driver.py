@@ -14,6 +14,7 @@ from layerflow import store
 from layerflow.errors import ClusterError, WorkersLostError
 from layerflow.extras import require_ray
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.ray_cluster import Place, check_nodes, cluster_for, reason_of
@@ -30,6 +31,7 @@ _LOOK_SECONDS = 1.0
 def train_on_ray(
     train_here: Callable[..., TrainedRef | None],
     config: TrainingConfig,
+    augment: AugmentConfig,
     model: ModelRef,
     data: DatasetRef,
     folder: Path,
@@ -47,7 +49,7 @@ def train_on_ray(
     """
     require_ray(config)
     place = Place(store.root(), os.getcwd(), model.name, own_code=config.own_code)
-    job = Job(train_here, config, model, data, machine, fingerprint, folder, place)
+    job = Job(train_here, config, augment, model, data, machine, fingerprint, folder, place)
     scratch = store.root() / "checkpoints" / fingerprint / "ray"  # removed with the checkpoint where a run is killed
     try:
         with cluster_for(config.workers):

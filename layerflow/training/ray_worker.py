@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from layerflow.errors import ClusterError, LayerflowError, heals
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.ray_cluster import Place
@@ -22,6 +23,7 @@ class Job(NamedTuple):
 
     train_here: Callable[..., TrainedRef | None]
     config: TrainingConfig
+    augment: AugmentConfig
     model: ModelRef
     data: DatasetRef
     machine: DevicesConfig
@@ -91,7 +93,7 @@ def _train(job: Job, news: Any) -> None:
                 on_epoch_end=lambda epoch, logs: news.put(("on_epoch_end", (epoch, logs))),
             )
         )
-    made = job.train_here(config, job.model, job.data, job.folder, job.fingerprint, callbacks, strategy)
+    made = job.train_here(config, job.augment, job.model, job.data, job.folder, job.fingerprint, callbacks, strategy)
     if made:
         news.put(("made", made))
 

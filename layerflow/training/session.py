@@ -18,7 +18,9 @@ from layerflow.models.networks import load_model
 from layerflow.models.precision import in_precision
 from layerflow.models.predict import uses_xla
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.training import TrainingConfig
+from layerflow.training.augmentation import make_augmentation
 from layerflow.training.callbacks import Callbacks, figures_of
 from layerflow.training.checkpoint import Checkpoint, checkpoint_of
 from layerflow.training.engine import Engine
@@ -41,6 +43,7 @@ _MIB = 2**20
 
 def train_here(
     config: TrainingConfig,
+    augment: AugmentConfig,
     model: ModelRef,
     data: DatasetRef,
     folder: Path,
@@ -51,7 +54,7 @@ def train_here(
     """What ``train`` does, in this process, which may be one of several workers: the chief alone returns the record."""
     checkpoint = checkpoint_of(fingerprint, config.epochs)
     try:
-        training = _Training(config, model, data, checkpoint, strategy)
+        training = _Training(config, augment, model, data, checkpoint, strategy)
         training.run(callbacks)
     except tf.errors.ResourceExhaustedError as error:
         raise OutOfMemoryError(
@@ -67,6 +70,7 @@ class _Training:
     def __init__(
         self,
         config: TrainingConfig,
+        augment: AugmentConfig,
         model: ModelRef,
         data: DatasetRef,
         checkpoint: Checkpoint,
@@ -97,6 +101,7 @@ class _Training:
             self.strategy,
             self.streamed,
             objective,
+            make_augmentation(augment, data.image_shape, len(data.classes), config.seed),
         )
         if self.streamed:
             sizes = images.nbytes, images[:1].nbytes * self.engine.windows.rows, budget

@@ -108,6 +108,26 @@ def test_a_wrong_part_of_the_recipe_is_one_sentence(settings: dict[str, object],
     assert said.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("layers", "sentence"),
+    [
+        (["RandomFlop"], r"augment.layers.0: the name of a Keras layer for images, .*did you mean randomflip"),
+        (["Dense"], "the name of a Keras layer for images"),
+        (["mymodule:MyLayer"], "the name of a Keras layer for images"),
+        ([{"class_name": "RandomFlip", "mode": "vertical"}], "and without mode"),
+        (5, "augment.layers: input should be a valid tuple"),
+        (["RandomFlip"] * 33, "at most 32 items"),
+    ],
+    ids=str,
+)
+def test_a_wrong_augmentation_is_one_sentence(layers: object, sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({"augment": {"layers": layers}})
+    said = config_sentence(caught.value)
+    assert re.search(sentence, said)
+    assert said.isprintable()
+
+
 def test_metrics_are_named_as_keras_names_them_and_can_be_the_monitor() -> None:
     own = {"class_name": "mynets.scores:Cost", "config": {"name": "cost_error"}}
     settings = {"metrics": ["auc", "TopKCategoricalAccuracy", "KLDivergence", "mynets.scores:regret", own]}
@@ -121,11 +141,30 @@ def test_metrics_are_named_as_keras_names_them_and_can_be_the_monitor() -> None:
 def test_lists_of_names_and_forms_are_taken_from_the_command_line() -> None:
     from cli.commands import app
 
-    stopping = {"class_name": "EarlyStopping", "config": {"patience": 3}}
-    settings = {"metrics": ["AUC"], "callbacks": [stopping], "class_weight": {"a cat": 2.0}, "ema": 0.9}
-    config = RetrainConfig.model_validate({"training": {**settings, "loss": {"class_name": "BinaryCrossentropy"}}})
+    form = {"class_name": "RandomRotation", "config": {"factor": 0.1}}
+    settings = {
+        "augment": {"layers": ["RandomFlip", form]},
+        "training": {"metrics": ["AUC"], "callbacks": [{"class_name": "EarlyStopping", "config": {"patience": 3}}]},
+    }
+    settings["training"] |= {"class_weight": {"a cat": 2.0}, "ema": 0.9, "loss": {"class_name": "BinaryCrossentropy"}}
+    config = RetrainConfig.model_validate(settings)
     _, bound, _ = app.parse_args(["retrain", *shlex.split(config.as_flags)], exit_on_error=False)
     assert bound.arguments["settings"] == config
+    one = [
+        "retrain",
+        "--augment.layers",
+        "RandomFlip",
+        "--training.metrics",
+        "AUC",
+        "--training.class_weight",
+        "balanced",
+    ]
+    _, bound, _ = app.parse_args(one, exit_on_error=False)
+    assert bound.arguments["settings"].augment.layers == ("RandomFlip",)
+    assert bound.arguments["settings"].training.metrics == ("AUC",)
+    several = ["retrain", "--augment.layers", "RandomFlip", "--augment.layers", "MixUp"]
+    _, bound, _ = app.parse_args(several, exit_on_error=False)
+    assert bound.arguments["settings"].augment.layers == ("RandomFlip", "MixUp")
 
 
 def test_every_field_has_a_default_and_a_description() -> None:
@@ -270,7 +309,7 @@ def test_the_run_form_has_groups_with_titles_and_says_that_all_of_it_is_optional
     form = RetrainConfig.model_json_schema()
     groups = [form["$defs"][group["$ref"].rpartition("/")[2]] for group in form["properties"].values()]
     titles = [group["title"] for group in groups]
-    assert titles[:3] == ["Data", "Model", "Training"], "what most runs set comes first"
+    assert titles[:4] == ["Data", "Model", "Training", "Augment"], "what most runs set comes first"
     assert all(title.endswith("(advanced)") for title in titles[titles.index("Gate") + 1 :])
     assert not any("Config" in title for title in titles)
     assert "Every field is optional" in form["description"]
