@@ -60,6 +60,7 @@ drill: setup ## nights that go wrong, training killed 100 times, publishing 300 
 	$(PY) benchmarks/nights.py
 	$(PY) benchmarks/drill.py 100
 	$(PY) benchmarks/publish_drill.py 300
+	LAYERFLOW_MODELS=100 $(PY) -m pytest -q tests/layerflow/training/test_differential.py
 	LAYERFLOW_FUZZ=10000 $(PY) -m pytest -q tests/attacks/test_fuzzing.py
 	$(PY) benchmarks/mutations.py
 
