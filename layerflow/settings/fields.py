@@ -52,7 +52,7 @@ def class_named(value: str | dict[str, Any]) -> str:
     if isinstance(value, str):
         return value
     if unknown := sorted(map(str, value.keys() - _FORM)):
-        raise ValueError(f"a form with `class_name` and `config`, and without {unknown[0]}")
+        raise ValueError(f"a form with `class_name` and `config`, and without {unknown[0]!a}")
     if not isinstance(value.get("config") or {}, dict):
         raise ValueError("a mapping under `config`, such as {clipnorm: 1.0}")
     name = value.get("class_name")

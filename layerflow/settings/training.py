@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from layerflow.errors import did_you_mean
+from layerflow.errors import did_you_mean, printed
 from layerflow.settings.fields import (
     Group,
     KerasForm,
@@ -93,7 +93,7 @@ def _class_weight(value: Any) -> Any:
     weights: dict[str, float] = {}
     for name, weight in value.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1e6:
-            raise ValueError(f"weights from 0 to 1,000,000; that of {name} is not one")
+            raise ValueError(f"weights from 0 to 1,000,000; that of {printed(str(name))} is not one")
         weights[str(name)] = float(weight)
     return weights
 
@@ -234,7 +234,7 @@ class TrainingConfig(Group):
     def _contradictions(self) -> Iterator[str]:
         if self.warmup_epochs >= self.epochs:
             yield f"fewer warmup_epochs than epochs; {self.warmup_epochs:g} of {self.epochs} leave nothing after them"
-        names = ", ".join(self.figures)
+        names = printed(", ".join(self.figures), 400)
         if len({*self.figures}) < len(self.figures):
             yield f"metrics whose figures have names of their own; two of {names} are the same, so give one a `name`"
         if self.monitor not in self.figures:
