@@ -59,7 +59,9 @@ lint: setup ## ruff and mypy
 drill: setup ## nights that go wrong, training killed 100 times, publishing 300 times, 10,000 fuzzed inputs, guards taken out (two hours)
 	$(PY) benchmarks/nights.py
 	$(PY) benchmarks/drill.py 100
+	$(PY) benchmarks/drill.py 100 0 recipe
 	$(PY) benchmarks/publish_drill.py 300
+	LAYERFLOW_MODELS=100 $(PY) -m pytest -q tests/layerflow/training/test_differential.py
 	LAYERFLOW_FUZZ=10000 $(PY) -m pytest -q tests/attacks/test_fuzzing.py
 	$(PY) benchmarks/mutations.py
 

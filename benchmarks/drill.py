@@ -1,9 +1,11 @@
 """Kill training at random moments and see that it ends with the bits of a training that was left alone.
 
-Usage: ``python benchmarks/drill.py [KILLS] [SEED]``. Trains on the digits, in a store of its own.
+Usage: ``python benchmarks/drill.py [KILLS] [SEED] [plain|recipe]``. Trains on the digits, in a store of its own:
+without more, or with augmentation, mixed labels, class weights, averaged weights, a metric and a callback.
 """
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -13,8 +15,30 @@ import tempfile
 import time
 from pathlib import Path
 
+#: What is trained: settings of ``training``, and of ``augment``.
+RECIPES = {
+    "plain": ({}, {}),
+    "recipe": (
+        {
+            "epochs": 12,  # each takes five times as long
+            "ema": 0.98,
+            "class_weight": "balanced",
+            "metrics": ["AUC"],
+            "callbacks": [{"class_name": "ReduceLROnPlateau", "config": {"patience": 2, "factor": 0.7}}],
+            "loss": {"class_name": "CategoricalCrossentropy", "config": {"label_smoothing": 0.1}},
+        },
+        {
+            "layers": [
+                {"class_name": "RandomTranslation", "config": {"height_factor": 0.1, "width_factor": 0.1}},
+                {"class_name": "RandomErasing", "config": {"scale": [0.02, 0.1]}},
+                "MixUp",
+            ]
+        },
+    ),
+}
 #: Long enough that a kill finds it at work: 20 epochs of one-step calls, saved about every call.
 SCRIPT = """
+import json
 import sys
 from pathlib import Path
 from layerflow import devices
@@ -23,6 +47,7 @@ from layerflow.models.build import build
 from layerflow.training import session
 from layerflow.training.train import train
 from layerflow.training import engine
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig
@@ -37,18 +62,18 @@ model = artifacts.make("build_model", "drill", ModelRef, lambda folder: build(Mo
 folder = Path(sys.argv[1])
 folder.mkdir(exist_ok=True)
 print("begins", flush=True)
-made = train(
-    TrainingConfig(epochs=60, patience=60, batch_size=4, checkpoint_seconds=0.001), model, data, folder
-)
+settings, augment = json.loads(sys.argv[2])
+length = {"epochs": 60, "patience": 60, "batch_size": 4, "checkpoint_seconds": 0.001}
+made = train(TrainingConfig(**length | settings), model, data, folder, augment=AugmentConfig(**augment))
 print("DIGEST", [epoch.model_dump(exclude={"seconds"}) for epoch in made.history], flush=True)
 """
 
 
-def run(store: Path, kill_after: float | None) -> tuple[bool, str, float]:
+def run(store: Path, kill_after: float | None, recipe: str) -> tuple[bool, str, float]:
     """Train in a process of its own, killed after so many seconds; whether it ended, its result, its seconds."""
     folder = store / "made"
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder)],
+        [sys.executable, "-c", SCRIPT, str(folder), json.dumps(RECIPES[recipe])],
         env={**os.environ, "LAYERFLOW_STORE": str(store)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -84,15 +109,15 @@ def result(folder: Path, history: str) -> str:
     return digest.hexdigest()
 
 
-def drill(kills: int, seed: int) -> int:
+def drill(kills: int, seed: int, recipe: str = "plain") -> int:
     """Kill ``kills`` times, over as many trainings as it takes; return how many of these ended with other bits."""
     chance, killed, trainings, wrong = random.Random(seed), 0, 0, 0
     with tempfile.TemporaryDirectory() as scratch:
-        _, expected, seconds = run(Path(scratch) / "whole", None)
+        _, expected, seconds = run(Path(scratch) / "whole", None, recipe)
         while killed < kills:
             store = Path(scratch) / f"store-{trainings}"
             while True:
-                ended, received, _ = run(store, chance.uniform(0, seconds) if killed < kills else None)
+                ended, received, _ = run(store, chance.uniform(0, seconds) if killed < kills else None, recipe)
                 if ended:
                     break
                 killed += 1
@@ -103,5 +128,5 @@ def drill(kills: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    given = [int(argument) for argument in sys.argv[1:]]
-    sys.exit(bool(drill(*[*given, *(100, 0)[len(given) :]])))
+    given = [*sys.argv[1:], *("100", "0", "plain")[len(sys.argv) - 1 :]]
+    sys.exit(bool(drill(int(given[0]), int(given[1]), given[2])))

@@ -124,7 +124,7 @@ def _prepare(config: RetrainConfig, refresh: bool) -> None:
         from layerflow.devices import set_up
 
         set_up(config.devices_for_model)
-    _check_network(config)
+    _check_own(config)
     if data is None:
         check(config.data)
     _check_classes(config, data)
@@ -141,7 +141,7 @@ def _prepare_data(config: RetrainConfig) -> None:
         from layerflow.devices import set_up
 
         set_up(config.devices_for_model)  # the best one is evaluated and exported here
-    _check_network(config)
+    _check_own(config)
     data = cached(tasks.load_data, config.data, config.devices)
     if data is None:
         check(config.data)
@@ -167,10 +167,12 @@ def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
         require_classes(config.checks, config.data.title, before.classes, now)
 
 
-def _check_network(config: RetrainConfig) -> None:
-    """Refuse a custom network that can't be imported, and weights that can't be had, before the flow starts."""
+def _check_own(config: RetrainConfig) -> None:
+    """Refuse a custom network, loss, metric or callback that can't be imported, and weights that can't be had."""
     if user_code.is_own(config.model.name):
         user_code.maker_of(config.model.name)
+    for setting, name in config.training.own_code:
+        user_code.package_digest(name, setting)
     first_weights.check(config)
 
 
@@ -182,7 +184,7 @@ def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
     devices = config.devices_for_model
     weights = first_weights.first_weights(config, data.image_shape[:2])
     model = cached(tasks.build_model, config.model, data, config.training.seed, devices, weights)
-    trained = model and cached(tasks.train_model, config.training, model, data, devices)
+    trained = model and cached(tasks.train_model, config.training, config.augment, model, data, devices)
     if trained is None:
         return False
     steps = (tasks.evaluate_model, tasks.export_model)

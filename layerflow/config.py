@@ -13,6 +13,7 @@ from typing import Self
 from pydantic import ConfigDict, model_validator
 
 from layerflow.errors import mask, printed
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
@@ -35,6 +36,7 @@ class RetrainConfig(Group):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    augment: AugmentConfig = AugmentConfig()
     gate: GateConfig = GateConfig()
     registry: RegistryConfig = RegistryConfig()
     checks: ChecksConfig = ChecksConfig()

@@ -115,10 +115,14 @@ class ModelRef(Record):
 
 
 class Epoch(BaseModel):
-    """One epoch's figures; ``seconds`` is that of training, validation and checkpoint together."""
+    """One epoch's figures; ``seconds`` is that of training, validation and checkpoint together.
 
-    model_config = ConfigDict(frozen=True)
+    Each of ``training.metrics`` adds a figure, such as ``val_auc``.
+    """
 
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    __pydantic_extra__: dict[str, float]
     epoch: int
     loss: float
     accuracy: float

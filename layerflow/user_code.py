@@ -83,35 +83,40 @@ def load_module(name: str, setting: str = "model.name") -> ModuleType:
         raise ConfigError(f"{setting} must name something that can be imported. {module} can't ({reason}).") from error
 
 
-def maker_of(name: str) -> Any:
+def maker_of(name: str, setting: str = "model.name", base: Any = None) -> Any:
     """The class or function that ``name`` names.
 
+    Args:
+        base: What the class must derive from: a class of Keras; by default ``keras.Model``.
+
     Raises:
-        ConfigError: If it can't be imported, its module holds no such thing, or it is not there to make networks.
+        ConfigError: If it can't be imported, its module holds no such thing, or it is not there for ``setting``.
     """
-    module, attribute = load_module(name), name.partition(":")[2]
+    import keras
+
+    base = base or keras.Model
+    module, attribute = load_module(name, setting), name.partition(":")[2]
     maker = getattr(module, attribute, None)
     if not callable(maker):
         near = did_you_mean(attribute, [each for each in dir(module) if not each.startswith("_")])
         raise ConfigError(f"{module.__name__} must hold a class or function {attribute}. It has none{near}.")
-    if not _makes_networks(maker):
+    if not _works_with_keras(maker, base):
         raise ConfigError(
-            f"model.name must name a class of Keras models, or a function of your own that makes one. {name} is "
-            "neither; write a function that calls it, or name keras in the requirements of its package."
+            f"{setting} must name a Keras {base.__name__.lower()} class, or a function of your own. {name} "
+            "is neither; write a function that calls it, or name keras in the requirements of its package."
         )
     return maker
 
 
-def _makes_networks(maker: Any) -> bool:
-    """Whether ``maker`` is there to make networks: whoever may set ``model.name`` must not call anything else.
+def _works_with_keras(maker: Any, base: Any) -> bool:
+    """Whether ``maker`` is there to work with Keras: whoever may set ``model.name`` must not call anything else.
 
-    A class of Keras models, a function of ``keras.applications``, or a function that is defined in the user's own
-    code: in no installed package, or in one that says that it needs Keras and is no part of layerflow or TensorFlow.
+    A class that derives from ``base``, a function of ``keras.applications``, or a function that is defined in the
+    user's own code: in no installed package, or in one that says that it needs Keras and is no part of layerflow or
+    TensorFlow.
     """
-    import keras
-
     if inspect.isclass(maker):
-        return issubclass(maker, keras.Model)
+        return issubclass(maker, base)
     module = getattr(maker, "__module__", None) or ""
     file, top = getattr(sys.modules.get(module), "__file__", None), module.partition(".")[0]
     if module.startswith("keras.src.applications."):

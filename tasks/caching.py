@@ -28,6 +28,7 @@ from layerflow.errors import LayerflowError, heals, printed
 from layerflow.models.network_code import network_code
 from layerflow.records import ModelRef, Record, TrainedRef
 from layerflow.registry import publishing
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
@@ -43,6 +44,7 @@ _GROUPS: dict[type, str] = {
     ChecksConfig: "checks",
     ModelConfig: "model",
     TrainingConfig: "training",
+    AugmentConfig: "augment",
     DevicesConfig: "devices",
 }
 #: Changes that a log line names.
@@ -152,6 +154,8 @@ def _content_of(work: Callable[..., Any], inputs: dict[str, Any], listed: bool =
             content[group] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         if network := _network_of(value):
             content["network"] = network_code(network)
+        if isinstance(value, TrainingConfig):
+            content |= {name: user_code.package_digest(name, setting) for setting, name in value.own_code}
     return content
 
 

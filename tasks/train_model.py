@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from tasks.caching import is_anew, step
@@ -19,6 +20,7 @@ from tasks.verify_export import verifier
 )
 def train_model(
     config: TrainingConfig,
+    augment: AugmentConfig,
     model: ModelRef,
     data: DatasetRef,
     devices: DevicesConfig,
@@ -40,9 +42,9 @@ def train_model(
     set_up(devices)
     if not on_epoch:
         verifier.start()
-    run_log = RunLog(folder_of(config, model, data, devices), data.image_shape, config.epochs)
+    run_log = RunLog(folder_of(config, model, data, devices, augment), data.image_shape, config.epochs)
     with epochs_shown(config.epochs, on_epoch) as shown:
-        trained = train(config, model, data, folder, [run_log, *shown], devices, is_anew())
+        trained = train(config, model, data, folder, [run_log, *shown], devices, is_anew(), augment)
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.
     warn_if_not_beaten(trained, data)
     write_card(config, trained, data, folder)

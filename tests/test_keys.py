@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.model import ModelConfig
@@ -19,7 +20,7 @@ TRAINED = TrainedRef.model_construct(model="mlp", digest="trained")
 INPUTS = {
     load_data: {"config": DataConfig()},
     build_model: {"config": ModelConfig(), "data": DATA, "seed": 0, "weights": None},
-    train_model: {"config": TrainingConfig(), "model": MODEL, "data": DATA},
+    train_model: {"config": TrainingConfig(), "augment": AugmentConfig(), "model": MODEL, "data": DATA},
     evaluate_model: {"trained": TRAINED, "data": DATA},
     export_model: {"trained": TRAINED, "data": DATA},
 }
@@ -48,3 +49,14 @@ def test_the_first_weights_count_by_their_content_and_not_by_their_name() -> Non
     assert key("a.keras", first("1", "a.keras")) == key("b.keras", first("1", "b.keras"))
     assert key("champion", first("1", "mlp-digits@1")) != key("champion", first("2", "mlp-digits@2"))
     assert key("champion", first("1", "mlp-digits@1")) != key("none", None)
+
+
+def test_an_edit_of_ones_own_loss_is_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    config = TrainingConfig(loss="my_losses:squared")
+
+    def key(code: str) -> str:
+        (tmp_path / "my_losses.py").write_text(code)
+        return key_of(train_model.cache_policy.work, {**INPUTS[train_model], "config": config, "devices": None})
+
+    assert key("def squared(one_hot, logits): ...") != key("def squared(one_hot, logits): return one_hot")

@@ -13,6 +13,7 @@ from layerflow.cards.markdown import as_code, plain, short, table
 from layerflow.config import RetrainConfig
 from layerflow.errors import mask
 from layerflow.outcomes import Trial
+from layerflow.settings.training import is_maximized
 from layerflow.sweeps.space import Space, configured
 
 #: Rows of the table beyond which only the best are shown: a card must load.
@@ -59,7 +60,7 @@ def _one_line(spec: dict[str, list[Any]]) -> str:
 def _progress(monitor: str, trials: Sequence[Trial], winner: Trial) -> str:
     """Each trial's figure, and the best one until then."""
     figure, axis = new_figure(8, 2.6)
-    better = max if monitor.endswith("accuracy") else min
+    better = max if is_maximized(monitor) else min
     complete = [trial for trial in trials if trial.state == "complete"]
     pruned = [trial for trial in trials if trial.state == "pruned"]
     best: list[float] = []
@@ -122,7 +123,7 @@ def _pointed(trial: Trial) -> dict[str, Any]:
 
 
 def _finish(axis: Any, below: str, monitor: str, values: Sequence[float]) -> None:
-    if not monitor.endswith("accuracy") and all(value > 0 for value in values):
+    if not is_maximized(monitor) and all(value > 0 for value in values):
         axis.set_yscale("log")  # losses differ by powers of ten, and the small ones are those that count
         axis.tick_params(which="both", colors=INK, labelsize=8)
     axis.xaxis.get_major_locator().set_params(integer=True)
@@ -134,7 +135,7 @@ def _finish(axis: Any, below: str, monitor: str, values: Sequence[float]) -> Non
 def _table(monitor: str, space: Space, trials: Sequence[Trial]) -> str:
     """The trials in their order; of very many the best."""
     said = any(trial.reason for trial in trials)
-    sign = -1 if monitor.endswith("accuracy") else 1
+    sign = -1 if is_maximized(monitor) else 1
     shown = sorted(trials, key=lambda trial: sign * trial.value if trial.value is not None else float("inf"))
     shown = sorted(shown[:_MOST_ROWS], key=lambda trial: trial.number)
     rows = [

@@ -30,7 +30,7 @@ def write_card(config: TrainingConfig, trained: TrainedRef, data: DatasetRef, fo
         f"{config.monitor}; its weights are kept.",
         _curves(trained),
         table(
-            ("", "loss", "accuracy", "validation loss", "validation accuracy"),
+            ("", "loss", "accuracy", "validation loss", "validation accuracy", *map(_title, best.model_extra or ())),
             [_row("best", best), *([_row("last", last)] if last != best else [])],
         ),
         "## Speed and set-up",
@@ -39,8 +39,13 @@ def write_card(config: TrainingConfig, trained: TrainedRef, data: DatasetRef, fo
     write(folder, parts)
 
 
+def _title(figure: str) -> str:
+    """``val_f1_score`` as the head of a column."""
+    return plain(f"validation {figure.removeprefix('val_').replace('_', ' ')}")
+
+
 def _row(which: str, epoch: Epoch) -> tuple[str, ...]:
-    figures = (epoch.loss, epoch.accuracy, epoch.val_loss, epoch.val_accuracy)
+    figures = (epoch.loss, epoch.accuracy, epoch.val_loss, epoch.val_accuracy, *(epoch.model_extra or {}).values())
     return (f"{which}, epoch {epoch.epoch}", *(f"{figure:.4f}" for figure in figures))
 
 

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from layerflow import store
+from layerflow import store, user_code
 from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.models.network_code import network_code
 from layerflow.outcomes import StudyRef, Trial
 from layerflow.records import DatasetRef
+from layerflow.settings.training import is_maximized
 from layerflow.sweeps.space import Space, as_text, comparable
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNIN
 def study_of(config: RetrainConfig, space: Space, data: DatasetRef) -> StudyRef:
     """Where the trials of this sweep lie: under the digest of all that decides their figures."""
     modules = ("layerflow.models.build", "layerflow.training.train")
-    code = [*map(code_digest, modules), network_code(config.model.name)]
+    own = (user_code.package_digest(name, setting) for setting, name in config.training.own_code)
+    code = [*map(code_digest, modules), network_code(config.model.name), *own]
     content = [comparable(config), data.digest, space, code]
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
     return StudyRef(
@@ -69,7 +71,7 @@ class Study:
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(self._file), lock_obj=lock)),
             study_name="sweep",
-            direction="maximize" if ref.monitor.endswith("accuracy") else "minimize",
+            direction="maximize" if is_maximized(ref.monitor) else "minimize",
             # Nothing is drawn through this study: see `draw`.
             sampler=optuna.samplers.RandomSampler(seed=0),
             pruner=optuna.pruners.MedianPruner(_STARTUP_TRIALS, ref.warm_up),

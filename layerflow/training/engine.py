@@ -38,6 +38,8 @@ class Engine:
         xla: Whether XLA compiles the function, if it can; it can't with several replicas.
         strategy: Where the steps run; TensorFlow's default is the one device there is.
         streamed: Whether the images are read from the disk, window by window.
+        objective: The loss of each image; by default the cross-entropy.
+        augment: Changes the images of each step, if anything does.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Engine:
         xla: bool = True,
         strategy: tf.distribute.Strategy | None = None,
         streamed: bool = False,
+        objective: Callable[..., tf.Tensor] = tf.nn.sparse_softmax_cross_entropy_with_logits,
+        augment: Callable[..., tuple[tf.Tensor, tf.Tensor]] | None = None,
     ) -> None:
         self.windows = Windows(images, labels, batch_size, seed, streamed)
         self.examples, self.steps = self.windows.examples, self.windows.steps
@@ -61,7 +65,7 @@ class Engine:
         self._chunk = min(_FIRST_CHUNK, self.steps)
         strategy = strategy or tf.distribute.get_strategy()
         self._workers = Workers(strategy)
-        step = make_step(network, optimizer, strategy)
+        step = make_step(network, optimizer, strategy, objective, augment)
         self.xla = xla and strategy.num_replicas_in_sync == 1
         self._compiled = lambda xla: self._compile(step, batch_size, xla)
         self._run = self._compiled(self.xla)

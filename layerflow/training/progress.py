@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from layerflow.records import Epoch
-from layerflow.settings.training import TrainingConfig
+from layerflow.settings.training import TrainingConfig, is_maximized
 
 
 @dataclass
@@ -29,4 +29,4 @@ class Progress:
         new, best = getattr(epoch, monitor), getattr(self.history[self.best_epoch - 1], monitor)
         if not math.isfinite(best):  # nothing compares with what is no number
             return math.isfinite(new)
-        return new > best if monitor.endswith("accuracy") else new < best
+        return new > best if is_maximized(monitor) else new < best

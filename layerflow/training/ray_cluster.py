@@ -30,12 +30,13 @@ SWEEP_LIBRARIES = (*_LIBRARIES, "prefect", "prefect-ray", "optuna")
 
 
 class Place(NamedTuple):
-    """Where a process works, and with which network; each node must see and have the same."""
+    """Where a process works, and with which code of your own; each node must see and have the same."""
 
     store: Path
     working_folder: str
     network: str
     libraries: tuple[str, ...] = _LIBRARIES
+    own_code: tuple[tuple[str, str], ...] = ()
 
     def enter(self) -> None:
         """Make this process see the store, and the modules of the user, as the one that asks for the work does."""
@@ -175,6 +176,7 @@ def describe_node(place: Place, probe: Path) -> dict[str, str]:
     found["layerflow's code"] = code_digest("layerflow.training.train")
     if user_code.is_own(place.network):
         found[f"the code of {place.network}"] = user_code.package_digest(place.network)
+    found |= {f"the code of {name}": user_code.package_digest(name, setting) for setting, name in place.own_code}
     found["probe"] = probe.read_text() if probe.exists() else ""
     return found
 

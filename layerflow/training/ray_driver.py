@@ -6,7 +6,7 @@ This process starts the workers and waits for what they tell; ``ray_worker`` is 
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from layerflow import store
 from layerflow.errors import ClusterError, WorkersLostError
 from layerflow.extras import require_ray
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.ray_cluster import Place, check_nodes, cluster_for, reason_of
@@ -28,7 +29,9 @@ _LOOK_SECONDS = 1.0
 
 
 def train_on_ray(
+    train_here: Callable[..., TrainedRef | None],
     config: TrainingConfig,
+    augment: AugmentConfig,
     model: ModelRef,
     data: DatasetRef,
     folder: Path,
@@ -38,11 +41,15 @@ def train_on_ray(
 ) -> TrainedRef:
     """What ``training.train`` does, by ``config.workers`` processes; those that die are started again.
 
+    Args:
+        train_here: What each of them calls; it goes over the network by its name.
+
     Raises:
         What ``training.train`` raises.
     """
     require_ray(config)
-    job = Job(config, model, data, machine, fingerprint, folder, Place(store.root(), os.getcwd(), model.name))
+    place = Place(store.root(), os.getcwd(), model.name, own_code=config.own_code)
+    job = Job(train_here, config, augment, model, data, machine, fingerprint, folder, place)
     scratch = store.root() / "checkpoints" / fingerprint / "ray"  # removed with the checkpoint where a run is killed
     try:
         with cluster_for(config.workers):

@@ -6,11 +6,13 @@ TensorFlow joins it with the others, and sums the gradients of each step over al
 import logging
 import platform
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layerflow.errors import ClusterError, LayerflowError, heals
-from layerflow.records import DatasetRef, ModelRef
+from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.ray_cluster import Place
@@ -19,7 +21,9 @@ from layerflow.training.ray_cluster import Place
 class Job(NamedTuple):
     """What each worker must know; it goes over the network."""
 
+    train_here: Callable[..., TrainedRef | None]
     config: TrainingConfig
+    augment: AugmentConfig
     model: ModelRef
     data: DatasetRef
     machine: DevicesConfig
@@ -71,7 +75,6 @@ def _train(job: Job, news: Any) -> None:
     import tensorflow as tf
 
     from layerflow import devices, memory
-    from layerflow.training.session import train_here
 
     devices.set_up(job.machine.model_copy(update={"threads": job.machine.threads or 1}))
     # The workers of one machine share what is free there.
@@ -90,7 +93,7 @@ def _train(job: Job, news: Any) -> None:
                 on_epoch_end=lambda epoch, logs: news.put(("on_epoch_end", (epoch, logs))),
             )
         )
-    made = train_here(config, job.model, job.data, job.folder, job.fingerprint, callbacks, strategy)
+    made = job.train_here(config, job.augment, job.model, job.data, job.folder, job.fingerprint, callbacks, strategy)
     if made:
         news.put(("made", made))
 

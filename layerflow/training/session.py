@@ -16,15 +16,20 @@ from layerflow.errors import NonFiniteLossError, OutOfMemoryError, UnreachableEr
 from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import load_model
 from layerflow.models.precision import in_precision
-from layerflow.models.predict import make_predictor, total_cross_entropy, uses_xla
+from layerflow.models.predict import uses_xla
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.training import TrainingConfig
+from layerflow.training.augmentation import make_augmentation
+from layerflow.training.callbacks import Callbacks, figures_of
 from layerflow.training.checkpoint import Checkpoint, checkpoint_of
 from layerflow.training.engine import Engine
 from layerflow.training.epoch_windows import resident_bytes
+from layerflow.training.metrics import make_metrics
+from layerflow.training.objective import make_objective
 from layerflow.training.optimizers import make_optimizer
 from layerflow.training.progress import Progress
-from layerflow.training.step import with_added_loss
+from layerflow.training.validation import Validation
 from layerflow.training.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -38,6 +43,7 @@ _MIB = 2**20
 
 def train_here(
     config: TrainingConfig,
+    augment: AugmentConfig,
     model: ModelRef,
     data: DatasetRef,
     folder: Path,
@@ -48,7 +54,7 @@ def train_here(
     """What ``train`` does, in this process, which may be one of several workers: the chief alone returns the record."""
     checkpoint = checkpoint_of(fingerprint, config.epochs)
     try:
-        training = _Training(config, model, data, checkpoint, strategy)
+        training = _Training(config, augment, model, data, checkpoint, strategy)
         training.run(callbacks)
     except tf.errors.ResourceExhaustedError as error:
         raise OutOfMemoryError(
@@ -64,6 +70,7 @@ class _Training:
     def __init__(
         self,
         config: TrainingConfig,
+        augment: AugmentConfig,
         model: ModelRef,
         data: DatasetRef,
         checkpoint: Checkpoint,
@@ -72,8 +79,7 @@ class _Training:
         self.config, self.checkpoint, self.strategy = config, checkpoint, strategy
         self.workers = Workers(strategy)
         images, labels = images_and_labels(data, "train")
-        share = slice(self.workers.rank, None, self.workers.count)
-        self.validation = [each[share] for each in images_and_labels(data, "validation")]
+        objective = make_objective(config, labels, data.classes)
         with self.strategy.scope():
             saved = load_model(model.name, store.path(model.keras))
             self.network = in_precision(saved, config.precision, data.image_shape)
@@ -94,6 +100,8 @@ class _Training:
             self.xla,
             self.strategy,
             self.streamed,
+            objective,
+            make_augmentation(augment, data.image_shape, len(data.classes), config.seed),
         )
         if self.streamed:
             sizes = images.nbytes, images[:1].nbytes * self.engine.windows.rows, budget
@@ -102,7 +110,10 @@ class _Training:
                 *(f"{size / _MIB:,.0f}" for size in sizes),
             )
         self.variables = [*self.network.variables, *self.optimizer.variables, *self.engine.variables]
-        self.predict = make_predictor(with_added_loss(self.network), self.xla)
+        metrics = make_metrics(config, len(data.classes))
+        held_out = images_and_labels(data, "validation")
+        self.validation = Validation(self.network, *held_out, objective, metrics, self.workers, self.xla)
+        self.callbacks = Callbacks(config, self.optimizer)
         self.threads = [devices.threads_in_use()]
         self.progress = self._resume() or Progress()
         self.began = time.perf_counter()
@@ -139,18 +150,25 @@ class _Training:
             return
         self.engine.warm_up()
         if self.xla and not self.engine.xla:
-            self.xla, self.predict = False, make_predictor(with_added_loss(self.network), False)
-        self._validate()
+            self.xla = False
+            self.validation.compile(xla=False)
+        self.validation.figures()
         told = keras.callbacks.CallbackList(list(callbacks), model=self.network, epochs=self.config.epochs)
         self.network.stop_training = False
         told.on_train_begin()
-        while not self.progress.is_over(self.config) and not self.network.stop_training:
+        self.callbacks.on_train_begin(self.progress.history)
+        while not (self.progress.is_over(self.config) or self.network.stop_training or self.callbacks.has_stopped):
             number = len(self.progress.history) + 1
             told.on_epoch_begin(number - 1)
-            epoch = self._run_epoch(number)
-            told.on_epoch_end(number - 1, epoch.model_dump(exclude={"epoch", "seconds"}))
+            self.callbacks.on_epoch_begin(number - 1)
+            figures = figures_of(self._run_epoch(number))
+            self.callbacks.on_epoch_end(number - 1, figures)
+            told.on_epoch_end(number - 1, figures)
+        self.callbacks.on_train_end()
         told.on_train_end()
-        if len(self.progress.history) < self.config.epochs:
+        if self.callbacks.has_stopped:
+            log.info("a callback stopped the training after epoch %d", len(self.progress.history))
+        elif len(self.progress.history) < self.config.epochs:
             log.info("stopped early: no better %s since epoch %d", self.config.monitor, self.progress.best_epoch)
 
     def _run_epoch(self, number: int) -> Epoch:
@@ -175,13 +193,11 @@ class _Training:
     def _end_epoch(self, number: int, loss: float) -> Epoch:
         """Validate, note the figures, keep the best weights, and save."""
         raw = self._average_weights()
-        val_loss, val_accuracy = self._validate()
         epoch = Epoch(
             epoch=number,
             loss=loss,
             accuracy=self.engine.accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            **self.validation.figures(),
             seconds=time.perf_counter() - self.began,
         )
         best = self.progress.is_better(epoch, self.config.monitor)
@@ -204,18 +220,6 @@ class _Training:
             f"{self.engine.examples / epoch.seconds:,.0f}",
         )
         return epoch
-
-    def _validate(self) -> tuple[float, float]:
-        """Loss, additions included, and accuracy of the validation images, of which each worker takes every n-th."""
-        images, labels = self.validation
-        loss = right = 0.0
-        if len(labels):  # fewer images than workers
-            logits, added = np.split(self.predict(images), [-1], axis=-1)
-            loss = total_cross_entropy(logits, labels) + float(added.sum(dtype=np.float64))
-            right = float((logits.argmax(axis=-1) == labels).sum())
-        # Summed, so that all workers see the same epoch as the best one, and stop after the same.
-        loss, right, examples = self.workers.total([loss, right, float(len(labels))])
-        return loss / examples, right / examples
 
     def _agree_on_streaming(self, asked_for: bool) -> bool:
         """Whether any worker has to stream, for calls then end where a window does; and all resume at one checkpoint.

@@ -36,16 +36,29 @@ def with_added_loss(network: Any) -> Callable[..., tf.Tensor]:
 _MOVING = "moving_"
 
 
-def make_step(network: Any, optimizer: Any, strategy: tf.distribute.Strategy) -> Callable[..., Any]:
-    """One step over a whole batch, which gives the sum of its losses and the number of its right answers."""
+def make_step(
+    network: Any,
+    optimizer: Any,
+    strategy: tf.distribute.Strategy,
+    objective: Callable[..., tf.Tensor] = tf.nn.sparse_softmax_cross_entropy_with_logits,
+    augment: Callable[..., tuple[tf.Tensor, tf.Tensor]] | None = None,
+) -> Callable[..., Any]:
+    """One step over a whole batch, which gives the sum of its losses and the number of its right answers.
+
+    Args:
+        objective: From labels or shares of classes, and logits, to the loss of each image; see ``Objective``.
+        augment: From images, labels and the number of the step to other images and labels; see ``Augmentation``.
+    """
     weights = network.trainable_variables
 
     def differentiate(
         images: tf.Tensor, expected: tf.Tensor, batch: tf.Tensor, weight: tf.Tensor | None = None
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        if augment is not None:
+            images, expected = augment(images, expected, optimizer.iterations)
         with tf.GradientTape() as tape:
             logits = tf.cast(network(images, training=True), tf.float32)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(expected, logits)
+            losses = objective(expected, logits)
             if weight is not None:
                 losses *= weight
             total, added = tf.reduce_sum(losses), added_loss(network)
@@ -54,6 +67,8 @@ def make_step(network: Any, optimizer: Any, strategy: tf.distribute.Strategy) ->
                 # over a batch is that of the whole one.
                 total += added * tf.cast(tf.size(losses), tf.float32) * (1.0 if weight is None else weight)
             loss = optimizer.scale_loss(total / batch)
+        if expected.dtype != tf.int32:  # mixed: the class with the largest share is the right one, as in Keras
+            expected = tf.argmax(expected, axis=-1, output_type=tf.int32)
         right = tf.argmax(logits, axis=-1, output_type=tf.int32) == expected
         return tape.gradient(loss, weights), total, tf.reduce_sum(tf.cast(right, tf.float32))
 

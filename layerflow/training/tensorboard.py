@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from layerflow import store
 from layerflow.records import DatasetRef, ModelRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.fingerprint import fingerprint_of
@@ -28,10 +29,11 @@ def folder_of(
     model: ModelRef,
     data: DatasetRef,
     machine: DevicesConfig = DevicesConfig(),  # noqa: B008  (frozen)
+    augment: AugmentConfig = AugmentConfig(),  # noqa: B008  (frozen)
 ) -> Path:
     """Where a training is logged: by network and data, then by when it began; a continued one keeps its folder."""
     runs = store.root() / "tensorboard" / f"{model.name.rpartition(':')[2]}-{data.name}"
-    short = fingerprint_of(config, model, data, machine)[:8]
+    short = fingerprint_of(config, model, data, machine, augment)[:8]
     return next(runs.glob(f"*-{short}"), runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{short}")
 
 

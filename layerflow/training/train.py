@@ -8,6 +8,7 @@ import keras
 
 from layerflow import devices, store
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.checkpoint import checkpoint_of
@@ -25,6 +26,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     machine: DevicesConfig = DevicesConfig(),  # noqa: B008  (frozen)
     anew: bool = False,
+    augment: AugmentConfig = AugmentConfig(),  # noqa: B008  (frozen)
 ) -> TrainedRef:
     """Train ``model`` and write ``model.keras``, with the weights of its best epoch, computing in float32.
 
@@ -41,6 +43,7 @@ def train(
         machine: How each of several workers sets up its devices; for one, the caller has. Its threads, where they are
             set, and whether it is deterministic are part of the fingerprint.
         anew: Whether to begin at the first epoch even where there is a checkpoint.
+        augment: What is done to the images at random.
 
     Raises:
         NonFiniteLossError: As soon as a step's loss is infinite or not a number; the last checkpoint is kept.
@@ -49,14 +52,14 @@ def train(
         ClusterError: If the cluster is too small for the workers, or one of its nodes can't take part.
         WorkersLostError: If workers died again and again.
     """
-    fingerprint = fingerprint_of(config, model, data, machine)
+    fingerprint = fingerprint_of(config, model, data, machine, augment)
     with store.locked(f"training-{fingerprint}"):
         if anew:
             checkpoint_of(fingerprint, config.epochs).discard()
         if config.workers > 1:
             from layerflow.training.ray_driver import train_on_ray
 
-            return train_on_ray(config, model, data, folder, fingerprint, callbacks, machine)
-        trained = train_here(config, model, data, folder, fingerprint, callbacks, devices.strategy())
+            return train_on_ray(train_here, config, augment, model, data, folder, fingerprint, callbacks, machine)
+        trained = train_here(config, augment, model, data, folder, fingerprint, callbacks, devices.strategy())
     assert trained
     return trained

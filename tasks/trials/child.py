@@ -21,7 +21,6 @@ from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, LayerflowError, NonFiniteLossError, OutOfMemoryError, heals
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.devices import DevicesConfig
-from layerflow.settings.training import TrainingConfig
 from tasks import build_model, train_model
 from tasks.caching import make
 from tasks.first_weights import first_weights
@@ -63,9 +62,9 @@ def main() -> None:
     devices = config.devices_for_model
     try:
         model = make(build_model, config.model, data, config.training.seed, devices, first_weights(config, data))
-        for epoch in _epochs_before(config.training, model, data, devices):
+        for epoch in _epochs_before(config, model, data, devices):
             answers.say(epoch=epoch.pop("epoch"), figures=epoch)
-        inputs = config.training, model, data, devices
+        inputs = config.training, config.augment, model, data, devices
         trained = make(train_model, *inputs, on_epoch=lambda epoch, figures: answers.say(epoch=epoch, figures=figures))
     except Exception as error:  # whatever a network of the user's may raise
         first = next(iter(str(error).strip().splitlines()), "")  # TensorFlow's go on with all of its stack
@@ -78,13 +77,14 @@ def main() -> None:
 
 
 def _epochs_before(
-    config: TrainingConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig
+    config: RetrainConfig, model: ModelRef, data: DatasetRef, devices: DevicesConfig
 ) -> Iterator[dict[str, Any]]:
     """The epochs after which training resumes: whether they were bad is not to wait until it has come to its end."""
     from layerflow.training.checkpoint import checkpoint_of
     from layerflow.training.fingerprint import fingerprint_of
 
-    found = checkpoint_of(fingerprint_of(config, model, data, devices), config.epochs).found
+    fingerprint = fingerprint_of(config.training, model, data, devices, config.augment)
+    found = checkpoint_of(fingerprint, config.training.epochs).found
     for epoch in found[1]["history"] if found else ():
         yield {name: value for name, value in epoch.items() if name != "seconds"}
 

@@ -135,7 +135,8 @@ def _runner(
         stack.callback(cluster.shutdown)
         folder = store.path(study.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        check_nodes(Place(store.root(), os.getcwd(), config.model.name, SWEEP_LIBRARIES), folder)
+        place = Place(store.root(), os.getcwd(), config.model.name, SWEEP_LIBRARIES, config.training.own_code)
+        check_nodes(place, folder)
         runner = stack.enter_context(RayTaskRunner())
         gpus = cluster.cluster_resources().get("GPU", 0)
         stack.enter_context(remote_options(num_gpus=min(1, gpus)))  # a task that asks for none sees none

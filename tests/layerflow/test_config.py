@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from layerflow.config import RetrainConfig
 from layerflow.errors import config_sentence
 from layerflow.settings.data import DataConfig
+from layerflow.settings.training import is_maximized
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,114 @@ def test_an_optimizer_or_schedule_that_keras_does_not_have_is_one_sentence(
     with pytest.raises(ValidationError) as caught:
         RetrainConfig.model_validate({"training": settings})
     assert re.search(reason, config_sentence(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"loss": "CategoricalCrossentropi"},
+            r"training.loss: the name of a Keras loss, .*mymodule:MyLoss \(did you mean",
+        ),
+        ({"loss": "SparseCategoricalCrossentropy"}, "did you mean categoricalcrossentropy"),
+        ({"loss": "os:system"}, "training.loss: a module of your own; it is one of Python's"),
+        ({"loss": "a b:c"}, "training.loss: the name of a Keras loss"),
+        ({"loss": {"class_name": "CategoricalCrossentropy", "label_smoothing": 0.1}}, "and without 'label_smoothing'"),
+        ({"class_weight": "balance"}, "training.class_weight: `balanced`, or a map of class names to weights"),
+        ({"class_weight": 3}, "training.class_weight: `balanced`, or a map of class names to weights"),
+        ({"class_weight": {}}, "training.class_weight: `balanced`, or a map of class names to weights"),
+        ({"class_weight": {"cat": -1}}, "weights from 0 to 1,000,000; that of cat is not one"),
+        ({"class_weight": {"cat": float("nan")}}, "weights from 0 to 1,000,000; that of cat is not one"),
+        ({"class_weight": {"\udcff": -1}}, r"that of '\\udcff' is not one"),
+        ({"loss": {"class_name": "CategoricalHinge", "\udcff": 1}}, r"and without '\\udcff'"),
+        (
+            {"metrics": [{"class_name": "AUC", "config": {"name": "\udcff"}}] * 2},
+            r"two of .*val_\\udcff.* are the same",
+        ),
+        ({"class_weight": {"cat": "2"}}, "weights from 0 to 1,000,000; that of cat is not one"),
+        ({"ema": 1}, "training.ema: input should be less than 1"),
+        ({"ema": 0}, "training.ema: input should be greater than 0"),
+        ({"ema": 0.9, "optimizer": {"class_name": "SGD", "config": {"use_ema": True}}}, "both are set"),
+        ({"warmup_epochs": -1}, "training.warmup_epochs: input should be greater than or equal to 0"),
+        ({"warmup_epochs": 5, "epochs": 5}, "fewer warmup_epochs than epochs; 5 of 5 leave nothing after them"),
+        ({"callbacks": ["ModelCheckpoint"]}, "the name of a Keras callback, .* or mypackage.mymodule:MyCallback"),
+        ({"callbacks": ["EarlyStopping"], "workers": 2}, "callbacks with one worker only"),
+        ({"callbacks": ["ReduceLROnPlateau"], "schedule": "CosineDecay"}, "ReduceLROnPlateau beside schedule"),
+        ({"callbacks": ["reducelronplateau"], "warmup_epochs": 1}, "ReduceLROnPlateau beside schedule"),
+        ({"metrics": ["ACU"]}, r"the name of a Keras metric, .*did you mean auc"),
+        ({"metrics": ["AUC", "AUC"]}, "two of .*val_auc, val_auc are the same"),
+        ({"metrics": [{"class_name": "AUC", "config": {"name": "loss"}}]}, "two of loss, .* are the same"),
+        ({"metrics": "[1, 2"}, "a list of names and JSON objects"),
+        ({"monitor": "val_auc"}, "a monitor that is one of loss, accuracy, val_loss, val_accuracy.*; 'val_auc' is not"),
+        ({"monitor": 5}, "training.monitor: input should be a valid string"),
+    ],
+    ids=str,
+)
+def test_a_wrong_part_of_the_recipe_is_one_sentence(settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({"training": settings})
+    said = config_sentence(caught.value)
+    assert re.search(sentence, said)
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("layers", "sentence"),
+    [
+        (["RandomFlop"], r"augment.layers.0: the name of a Keras layer for images, .*did you mean randomflip"),
+        (["Dense"], "the name of a Keras layer for images"),
+        (["mymodule:MyLayer"], "the name of a Keras layer for images"),
+        ([{"class_name": "RandomFlip", "mode": "vertical"}], "and without 'mode'"),
+        (5, "augment.layers: input should be a valid tuple"),
+        (["RandomFlip"] * 33, "at most 32 items"),
+    ],
+    ids=str,
+)
+def test_a_wrong_augmentation_is_one_sentence(layers: object, sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({"augment": {"layers": layers}})
+    said = config_sentence(caught.value)
+    assert re.search(sentence, said)
+    assert said.isprintable()
+
+
+def test_metrics_are_named_as_keras_names_them_and_can_be_the_monitor() -> None:
+    own = {"class_name": "mynets.scores:Cost", "config": {"name": "cost_error"}}
+    settings = {"metrics": ["auc", "TopKCategoricalAccuracy", "KLDivergence", "mynets.scores:regret", own]}
+    training = RetrainConfig.model_validate({"training": {**settings, "monitor": "val_cost_error"}}).training
+    names = ("auc", "top_k_categorical_accuracy", "kl_divergence", "regret", "cost_error")
+    assert training.metric_names == names
+    assert training.figures == ("loss", "accuracy", "val_loss", "val_accuracy", *(f"val_{name}" for name in names))
+    assert [is_maximized(name) for name in names] == [True, True, False, True, False]
+
+
+def test_lists_of_names_and_forms_are_taken_from_the_command_line() -> None:
+    from cli.commands import app
+
+    form = {"class_name": "RandomRotation", "config": {"factor": 0.1}}
+    settings = {
+        "augment": {"layers": ["RandomFlip", form]},
+        "training": {"metrics": ["AUC"], "callbacks": [{"class_name": "EarlyStopping", "config": {"patience": 3}}]},
+    }
+    settings["training"] |= {"class_weight": {"a cat": 2.0}, "ema": 0.9, "loss": {"class_name": "BinaryCrossentropy"}}
+    config = RetrainConfig.model_validate(settings)
+    _, bound, _ = app.parse_args(["retrain", *shlex.split(config.as_flags)], exit_on_error=False)
+    assert bound.arguments["settings"] == config
+    one = [
+        "retrain",
+        "--augment.layers",
+        "RandomFlip",
+        "--training.metrics",
+        "AUC",
+        "--training.class_weight",
+        "balanced",
+    ]
+    _, bound, _ = app.parse_args(one, exit_on_error=False)
+    assert bound.arguments["settings"].augment.layers == ("RandomFlip",)
+    assert bound.arguments["settings"].training.metrics == ("AUC",)
+    several = ["retrain", "--augment.layers", "RandomFlip", "--augment.layers", "MixUp"]
+    _, bound, _ = app.parse_args(several, exit_on_error=False)
+    assert bound.arguments["settings"].augment.layers == ("RandomFlip", "MixUp")
 
 
 def test_every_field_has_a_default_and_a_description() -> None:
@@ -246,7 +355,7 @@ def test_the_run_form_has_groups_with_titles_and_says_that_all_of_it_is_optional
     form = RetrainConfig.model_json_schema()
     groups = [form["$defs"][group["$ref"].rpartition("/")[2]] for group in form["properties"].values()]
     titles = [group["title"] for group in groups]
-    assert titles[:3] == ["Data", "Model", "Training"], "what most runs set comes first"
+    assert titles[:4] == ["Data", "Model", "Training", "Augment"], "what most runs set comes first"
     assert all(title.endswith("(advanced)") for title in titles[titles.index("Gate") + 1 :])
     assert not any("Config" in title for title in titles)
     assert "Every field is optional" in form["description"]

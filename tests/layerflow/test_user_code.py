@@ -195,7 +195,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 )
 def test_what_makes_no_network_is_refused_before_it_is_called(name: str, nets: Path, installed: None) -> None:
     (nets / "mynets" / "foreign.py").write_text(FOREIGN)
-    with pytest.raises(ConfigError, match="must name a class of Keras models, or a function"):
+    with pytest.raises(ConfigError, match="must name a Keras model class, or a function"):
         user_code.maker_of(name)
 
 
