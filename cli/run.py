@@ -184,7 +184,9 @@ def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
     devices = config.devices_for_model
     weights = first_weights.first_weights(config, data.image_shape[:2])
     model = cached(tasks.build_model, config.model, data, config.training.seed, devices, weights)
-    trained = model and cached(tasks.train_model, config.training, config.augment, model, data, devices)
+    trained = model and cached(
+        tasks.train_model, config.training, config.augment, config.finetune, model, data, devices
+    )
     if trained is None:
         return False
     steps = (tasks.evaluate_model, tasks.export_model)

@@ -18,6 +18,7 @@ from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.fields import Group
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.gate import MOST_PUBLISHED, PUBLISHED, GateConfig, RegistryConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
@@ -37,6 +38,7 @@ class RetrainConfig(Group):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     augment: AugmentConfig = AugmentConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     gate: GateConfig = GateConfig()
     registry: RegistryConfig = RegistryConfig()
     checks: ChecksConfig = ChecksConfig()
@@ -49,6 +51,15 @@ class RetrainConfig(Group):
             raise ValueError(
                 f"a published name of at most {MOST_PUBLISHED} letters, digits, `.`, `_` and `-`; the default, "
                 f"from model and data, is {printed(name)} with {len(name)}; set registry.name"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tunes_given_weights(self) -> Self:
+        if self.model.weights == "none" and self.finetune != FinetuneConfig():
+            raise ValueError(
+                "finetune together with model.weights, which a network starts from; set model.weights, to imagenet "
+                "say, or leave finetune out"
             )
         return self
 

@@ -32,6 +32,7 @@ from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from tasks.policy import P, as_task
@@ -45,6 +46,7 @@ _GROUPS: dict[type, str] = {
     ModelConfig: "model",
     TrainingConfig: "training",
     AugmentConfig: "augment",
+    FinetuneConfig: "finetune",
     DevicesConfig: "devices",
 }
 #: Changes that a log line names.

@@ -5,6 +5,7 @@ from pathlib import Path
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.training import TrainingConfig
 from tasks.caching import is_anew, step
 from tasks.cards import card_shown
@@ -21,6 +22,7 @@ from tasks.verify_export import verifier
 def train_model(
     config: TrainingConfig,
     augment: AugmentConfig,
+    finetune: FinetuneConfig,
     model: ModelRef,
     data: DatasetRef,
     devices: DevicesConfig,
@@ -42,9 +44,9 @@ def train_model(
     set_up(devices)
     if not on_epoch:
         verifier.start()
-    run_log = RunLog(folder_of(config, model, data, devices, augment), data.image_shape, config.epochs)
+    run_log = RunLog(folder_of(config, model, data, devices, augment, finetune), data.image_shape, config.epochs)
     with epochs_shown(config.epochs, on_epoch) as shown:
-        trained = train(config, model, data, folder, [run_log, *shown], devices, is_anew(), augment)
+        trained = train(config, model, data, folder, [run_log, *shown], devices, is_anew(), augment, finetune)
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.
     warn_if_not_beaten(trained, data)
     write_card(config, trained, data, folder)

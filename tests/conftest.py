@@ -154,7 +154,7 @@ def _made_by_the_steps() -> str:
     data = make(tasks.load_data, config.data, devices)
     checked = make(tasks.validate_data, config.checks, data, None)
     model = make(tasks.build_model, config.model, data, config.training.seed, devices, None)
-    trained = make(tasks.train_model, config.training, config.augment, model, data, devices)
+    trained = make(tasks.train_model, config.training, config.augment, config.finetune, model, data, devices)
     evaluation = make(tasks.evaluate_model, trained, data, devices)
     export = make(tasks.export_model, trained, data, devices)
     verification = make(tasks.verify_export, export, evaluation, data)

@@ -8,6 +8,7 @@ from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.weights import FirstWeights
@@ -20,7 +21,13 @@ TRAINED = TrainedRef.model_construct(model="mlp", digest="trained")
 INPUTS = {
     load_data: {"config": DataConfig()},
     build_model: {"config": ModelConfig(), "data": DATA, "seed": 0, "weights": None},
-    train_model: {"config": TrainingConfig(), "augment": AugmentConfig(), "model": MODEL, "data": DATA},
+    train_model: {
+        "config": TrainingConfig(),
+        "augment": AugmentConfig(),
+        "finetune": FinetuneConfig(),
+        "model": MODEL,
+        "data": DATA,
+    },
     evaluate_model: {"trained": TRAINED, "data": DATA},
     export_model: {"trained": TRAINED, "data": DATA},
 }

@@ -112,7 +112,7 @@ def configured(config: RetrainConfig, settings: Mapping[str, Any]) -> RetrainCon
 
 def comparable(config: RetrainConfig) -> dict[str, Any]:
     """The part of ``config`` that decides the figures of a trial, beside the data."""
-    same = {"model": True, "training": True, "augment": True}
+    same = {"model": True, "training": True, "augment": True, "finetune": True}
     content = config.model_dump(mode="json", include=same)
     for name in ("checkpoint_seconds", "memory_budget"):
         del content["training"][name]

@@ -29,9 +29,9 @@ class Engine:
     checkpoint needs fits together.
 
     Args:
-        network: Takes ``uint8`` images, gives logits ``(batch, classes)``. Under a strategy, made in its scope.
+        network: Takes ``images``, gives logits ``(batch, classes)``. Under a strategy, made in its scope.
         optimizer: A built Keras optimizer.
-        images: ``uint8`` of shape ``(examples, height, width, channels)``; a memory-mapped array where streamed.
+        images: ``(examples, …)``, ``uint8`` images or ``float32`` features; a memory-mapped array where streamed.
         labels: ``int32`` of shape ``(examples,)``.
         batch_size: Images of one step, over all replicas.
         seed: Decides the order.
@@ -145,7 +145,8 @@ class Engine:
         def run(images: tf.Tensor, labels: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> None:
             def batch(index: tf.Tensor | int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
                 start = index * batch_size
-                return tf.slice(images, [start, 0, 0, 0], [size, *images.shape[1:]]), tf.slice(labels, [start], [size])
+                first = [start, *[0] * (len(images.shape) - 1)]
+                return tf.slice(images, first, [size, *images.shape[1:]]), tf.slice(labels, [start], [size])
 
             # Steps are counted from the window's first: XLA would compile anew for each other number that a slice's
             # start depends on, unless it is a loop's own counter or known here, as the place of the last batch is.

@@ -34,7 +34,7 @@ class Windows:
     the same images either way.
 
     Args:
-        images: ``uint8`` of shape ``(examples, height, width, channels)``; a memory-mapped array where streamed.
+        images: ``(examples, …)``, ``uint8`` images or ``float32`` features; a memory-mapped array where streamed.
         labels: ``int32`` of shape ``(examples,)``.
         batch_size: Images of one step.
         seed: Decides the order.
@@ -67,7 +67,7 @@ class Windows:
         if not self._streamed:
             return Window(self._images, self._labels, 0, 0)
         shapes = [(self.rows, *each.shape[1:]) for each in (self._images, self._labels)]
-        return Window(tf.zeros(shapes[0], tf.uint8), tf.zeros(shapes[1], tf.int32), 0, 0)
+        return Window(tf.zeros(shapes[0], self._images.dtype), tf.zeros(shapes[1], tf.int32), 0, 0)
 
     def at(self, epoch: int, step: int) -> Window:
         """The window that ``step`` of ``epoch`` lies in."""

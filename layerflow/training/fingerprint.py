@@ -9,6 +9,7 @@ from layerflow.models.network_code import network_code
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.training import TrainingConfig
 
 #: What may change between two runs of one and the same training: how far it goes, how often it is saved, and whether
@@ -22,6 +23,7 @@ def fingerprint_of(
     data: DatasetRef,
     machine: DevicesConfig = DevicesConfig(),  # noqa: B008  (frozen)
     augment: AugmentConfig = AugmentConfig(),  # noqa: B008  (frozen)
+    finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008  (frozen)
 ) -> str:
     """Digest of all that decides the weights after a number of epochs, but for the cores where no threads are set."""
     ignored = _NOT_THE_TRAINING - ({"epochs"} if config.schedule_stretches else set())
@@ -29,6 +31,7 @@ def fingerprint_of(
     content = [
         settings,
         augment.model_dump(mode="json"),
+        finetune.model_dump(mode="json"),
         machine.arithmetic,
         model.digest,
         data.digest,

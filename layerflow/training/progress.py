@@ -19,9 +19,10 @@ class Progress:
     #: Seconds that the epoch after these took so far, in processes that are gone.
     seconds: float = 0.0
 
-    def is_over(self, config: TrainingConfig) -> bool:
+    def is_over(self, config: TrainingConfig, before: int = 0) -> bool:
+        """Whether there was the last epoch, or none was better for ``patience`` epochs, of those after ``before``."""
         done = len(self.history)
-        return done >= config.epochs or done - self.best_epoch >= config.patience
+        return done >= config.epochs or done - max(self.best_epoch, before) >= config.patience
 
     def is_better(self, epoch: Epoch, monitor: str) -> bool:
         if not self.best_epoch:

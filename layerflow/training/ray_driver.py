@@ -16,6 +16,7 @@ from layerflow.extras import require_ray
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.ray_cluster import Place, check_nodes, cluster_for, reason_of
 from layerflow.training.ray_worker import Job, work
@@ -32,6 +33,7 @@ def train_on_ray(
     train_here: Callable[..., TrainedRef | None],
     config: TrainingConfig,
     augment: AugmentConfig,
+    finetune: FinetuneConfig,
     model: ModelRef,
     data: DatasetRef,
     folder: Path,
@@ -49,7 +51,7 @@ def train_on_ray(
     """
     require_ray(config)
     place = Place(store.root(), os.getcwd(), model.name, own_code=config.own_code)
-    job = Job(train_here, config, augment, model, data, machine, fingerprint, folder, place)
+    job = Job(train_here, config, augment, finetune, model, data, machine, fingerprint, folder, place)
     scratch = store.root() / "checkpoints" / fingerprint / "ray"  # removed with the checkpoint where a run is killed
     try:
         with cluster_for(config.workers):

@@ -14,6 +14,7 @@ from layerflow.errors import ClusterError, LayerflowError, heals
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.ray_cluster import Place
 
@@ -24,6 +25,7 @@ class Job(NamedTuple):
     train_here: Callable[..., TrainedRef | None]
     config: TrainingConfig
     augment: AugmentConfig
+    finetune: FinetuneConfig
     model: ModelRef
     data: DatasetRef
     machine: DevicesConfig
@@ -93,7 +95,8 @@ def _train(job: Job, news: Any) -> None:
                 on_epoch_end=lambda epoch, logs: news.put(("on_epoch_end", (epoch, logs))),
             )
         )
-    made = job.train_here(config, job.augment, job.model, job.data, job.folder, job.fingerprint, callbacks, strategy)
+    how = config, job.augment, job.finetune
+    made = job.train_here(*how, job.model, job.data, job.folder, job.fingerprint, callbacks, strategy)
     if made:
         news.put(("made", made))
 

@@ -14,6 +14,7 @@ from layerflow import store
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.fingerprint import fingerprint_of
 
@@ -30,10 +31,11 @@ def folder_of(
     data: DatasetRef,
     machine: DevicesConfig = DevicesConfig(),  # noqa: B008  (frozen)
     augment: AugmentConfig = AugmentConfig(),  # noqa: B008  (frozen)
+    finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008  (frozen)
 ) -> Path:
     """Where a training is logged: by network and data, then by when it began; a continued one keeps its folder."""
     runs = store.root() / "tensorboard" / f"{model.name.rpartition(':')[2]}-{data.name}"
-    short = fingerprint_of(config, model, data, machine, augment)[:8]
+    short = fingerprint_of(config, model, data, machine, augment, finetune)[:8]
     return next(runs.glob(f"*-{short}"), runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{short}")
 
 

@@ -10,6 +10,7 @@ from layerflow import devices, store
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.checkpoint import checkpoint_of
 from layerflow.training.fingerprint import fingerprint_of
@@ -27,6 +28,7 @@ def train(
     machine: DevicesConfig = DevicesConfig(),  # noqa: B008  (frozen)
     anew: bool = False,
     augment: AugmentConfig = AugmentConfig(),  # noqa: B008  (frozen)
+    finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008  (frozen)
 ) -> TrainedRef:
     """Train ``model`` and write ``model.keras``, with the weights of its best epoch, computing in float32.
 
@@ -44,6 +46,7 @@ def train(
             set, and whether it is deterministic are part of the fingerprint.
         anew: Whether to begin at the first epoch even where there is a checkpoint.
         augment: What is done to the images at random.
+        finetune: How a network learns that starts from given weights.
 
     Raises:
         NonFiniteLossError: As soon as a step's loss is infinite or not a number; the last checkpoint is kept.
@@ -52,14 +55,16 @@ def train(
         ClusterError: If the cluster is too small for the workers, or one of its nodes can't take part.
         WorkersLostError: If workers died again and again.
     """
-    fingerprint = fingerprint_of(config, model, data, machine, augment)
+    fingerprint = fingerprint_of(config, model, data, machine, augment, finetune)
     with store.locked(f"training-{fingerprint}"):
         if anew:
             checkpoint_of(fingerprint, config.epochs).discard()
         if config.workers > 1:
             from layerflow.training.ray_driver import train_on_ray
 
-            return train_on_ray(train_here, config, augment, model, data, folder, fingerprint, callbacks, machine)
-        trained = train_here(config, augment, model, data, folder, fingerprint, callbacks, devices.strategy())
+            return train_on_ray(
+                train_here, config, augment, finetune, model, data, folder, fingerprint, callbacks, machine
+            )
+        trained = train_here(config, augment, finetune, model, data, folder, fingerprint, callbacks, devices.strategy())
     assert trained
     return trained

@@ -64,7 +64,7 @@ def main() -> None:
         model = make(build_model, config.model, data, config.training.seed, devices, first_weights(config, data))
         for epoch in _epochs_before(config, model, data, devices):
             answers.say(epoch=epoch.pop("epoch"), figures=epoch)
-        inputs = config.training, config.augment, model, data, devices
+        inputs = config.training, config.augment, config.finetune, model, data, devices
         trained = make(train_model, *inputs, on_epoch=lambda epoch, figures: answers.say(epoch=epoch, figures=figures))
     except Exception as error:  # whatever a network of the user's may raise
         first = next(iter(str(error).strip().splitlines()), "")  # TensorFlow's go on with all of its stack
@@ -83,7 +83,7 @@ def _epochs_before(
     from layerflow.training.checkpoint import checkpoint_of
     from layerflow.training.fingerprint import fingerprint_of
 
-    fingerprint = fingerprint_of(config.training, model, data, devices, config.augment)
+    fingerprint = fingerprint_of(config.training, model, data, devices, config.augment, config.finetune)
     found = checkpoint_of(fingerprint, config.training.epochs).found
     for epoch in found[1]["history"] if found else ():
         yield {name: value for name, value in epoch.items() if name != "seconds"}
