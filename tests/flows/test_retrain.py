@@ -22,7 +22,7 @@ from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
 from layerflow.outcomes import Retrained
 from layerflow.settings.training import TrainingConfig
-from layerflow.training import session
+from layerflow.training import learning
 from tasks import caching, cards
 from tasks.trials.run_trial import run_trial
 from tests import forked
@@ -83,7 +83,7 @@ def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monke
     def fail(*args: object) -> None:
         raise AssertionError("a training step ran")
 
-    monkeypatch.setattr(session, "Engine", fail)
+    monkeypatch.setattr(learning, "Engine", fail)
     state = retrain(RetrainConfig(), return_state=True)
     again = state.result()
     (card,) = cards_of(state.state_details.flow_run_id).values()

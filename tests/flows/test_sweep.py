@@ -46,7 +46,7 @@ from layerflow.outcomes import StudyRef, SweepOutcome, Trial
 from layerflow.records import DatasetRef
 from layerflow.sweeps.space import configured, plan
 from layerflow.sweeps.study import Study, study_of
-from layerflow.training import ray_cluster, session
+from layerflow.training import learning, ray_cluster
 from tasks import choose_winner
 from tasks.caching import make
 from tasks.trials.child import is_of_settings
@@ -66,7 +66,7 @@ SPACE: dict[str, Any] = {
 def swept(server: None) -> tuple[SweepOutcome, Any]:
     """A sweep of two trials in the session's store, and its flow run; this process must train nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "Engine", None)
+        patch.setattr(learning, "Engine", None)
         state = sweep(CONFIG, SPACE, trials=2, parallel=2, return_state=True)
     return state.result(), state.state_details.flow_run_id
 
