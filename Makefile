@@ -61,7 +61,7 @@ drill: setup ## nights that go wrong, training killed 100 times, publishing 300 
 	$(PY) benchmarks/drill.py 100
 	$(PY) benchmarks/drill.py 100 0 recipe
 	$(PY) benchmarks/publish_drill.py 300
-	LAYERFLOW_MODELS=100 $(PY) -m pytest -q tests/layerflow/training/test_differential.py
+	LAYERFLOW_MODELS=100 $(PY) -m pytest -q tests/layerflow/training/test_differential.py tests/layerflow/models/test_families.py
 	LAYERFLOW_FUZZ=10000 $(PY) -m pytest -q tests/attacks/test_fuzzing.py
 	$(PY) benchmarks/mutations.py
 

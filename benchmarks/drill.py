@@ -1,7 +1,8 @@
 """Kill training at random moments and see that it ends with the bits of a training that was left alone.
 
 Usage: ``python benchmarks/drill.py [KILLS] [SEED] [plain|recipe]``. Trains on the digits, in a store of its own:
-without more, or with augmentation, mixed labels, class weights, averaged weights, a metric and a callback.
+without more, or with augmentation, mixed labels, class weights, averaged weights, a metric and a callback, in the two
+phases of fine-tuning.
 """
 
 import hashlib
@@ -15,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-#: What is trained: settings of ``training``, and of ``augment``.
+#: Settings of the groups, by group. A network that is fine-tuned starts from a file of weights.
 RECIPES = {
-    "plain": ({}, {}),
-    "recipe": (
-        {
+    "plain": {"training": {}},
+    "recipe": {
+        "training": {
             "epochs": 12,  # each takes five times as long
             "ema": 0.98,
             "class_weight": "balanced",
@@ -27,14 +28,15 @@ RECIPES = {
             "callbacks": [{"class_name": "ReduceLROnPlateau", "config": {"patience": 2, "factor": 0.7}}],
             "loss": {"class_name": "CategoricalCrossentropy", "config": {"label_smoothing": 0.1}},
         },
-        {
+        "augment": {
             "layers": [
                 {"class_name": "RandomTranslation", "config": {"height_factor": 0.1, "width_factor": 0.1}},
                 {"class_name": "RandomErasing", "config": {"scale": [0.02, 0.1]}},
                 "MixUp",
             ]
         },
-    ),
+        "finetune": {"head_epochs": 6, "unfreeze": "all"},
+    },
 }
 #: Long enough that a kill finds it at work: 20 epochs of one-step calls, saved about every call.
 SCRIPT = """
@@ -43,28 +45,41 @@ import sys
 from pathlib import Path
 from layerflow import devices
 from layerflow import artifacts
-from layerflow.models.build import build
+from layerflow.models.build import build, make_model
 from layerflow.training import session
 from layerflow.training.train import train
 from layerflow.training import engine
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.data.load import load
 from layerflow.records import DatasetRef, ModelRef
+from layerflow.weights import FirstWeights
 devices.set_up(DevicesConfig(threads=1))
 engine.CHUNK_SECONDS = 0.02
 session._SAVING_SHARE = 1e6
 data = artifacts.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
-model = artifacts.make("build_model", "drill", ModelRef, lambda folder: build(ModelConfig(), data, 0, folder))
-folder = Path(sys.argv[1])
+folder, given = Path(sys.argv[1]), json.loads(sys.argv[2])
+
+
+def make(made):
+    if "finetune" not in given:
+        return build(ModelConfig(), data, 0, made)
+    file = made.parent / "first.weights.h5"
+    make_model(ModelConfig(), len(data.classes), data.image_shape).save_weights(file)
+    weights = FirstWeights(digest="first", source="first", file=file)
+    return build(ModelConfig(weights=str(file)), data, 0, made, weights)
+
+
+model = artifacts.make("build_model", "drill", ModelRef, make)
 folder.mkdir(exist_ok=True)
 print("begins", flush=True)
-settings, augment = json.loads(sys.argv[2])
 length = {"epochs": 60, "patience": 60, "batch_size": 4, "checkpoint_seconds": 0.001}
-made = train(TrainingConfig(**length | settings), model, data, folder, augment=AugmentConfig(**augment))
+how = {"augment": AugmentConfig(**given.get("augment", {})), "finetune": FinetuneConfig(**given.get("finetune", {}))}
+made = train(TrainingConfig(**length | given["training"]), model, data, folder, **how)
 print("DIGEST", [epoch.model_dump(exclude={"seconds"}) for epoch in made.history], flush=True)
 """
 

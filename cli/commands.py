@@ -34,7 +34,7 @@ app.register_install_completion_command(help="Install completion of commands and
 #: The flags that a newcomer needs, in the order of `--help`.
 _MOST_USED = {
     "data": ("name", "path", "image_size"),
-    "model": ("name", "hidden"),
+    "model": ("name", "weights"),
     "training": ("epochs", "batch_size", "learning_rate"),
     "gate": ("min_accuracy",),
     "registry": ("name",),

@@ -138,6 +138,8 @@ class TrainedRef(Record):
     digest: str
     epochs: int
     best_epoch: int
+    #: The first epochs, in which only the head learned.
+    head_epochs: int = 0
     steps: int
     compiled: str
     feed: Literal["resident", "streamed"]

@@ -17,6 +17,7 @@ def write_card(config: TrainingConfig, trained: TrainedRef, data: DatasetRef, fo
     facts = {
         "images a second": f"{images * trained.epochs / seconds:,.0f} (validation and checkpoints included)",
         "epochs": f"{trained.epochs} of {config.epochs}",
+        **({"head alone": f"epochs 1 to {trained.head_epochs}"} if trained.head_epochs else {}),
         "steps": f"{trained.steps:,} of {config.batch_size} images",
         "seconds": f"{seconds:,.2f}",
         "compiled": trained.compiled,

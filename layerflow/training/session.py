@@ -116,6 +116,7 @@ class _Training:
             digest=digest_of(model.name, folder / "model.keras"),
             epochs=len(self.progress.history),
             best_epoch=self.progress.best_epoch,
+            head_epochs=sum(phase_at(self.phases, each.epoch).share == 0 for each in self.progress.history),
             steps=self.learning.steps,
             compiled=self.compiled,
             feed="streamed" if self.learning.streamed else "resident",

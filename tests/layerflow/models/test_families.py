@@ -1,8 +1,13 @@
-"""One network of each family of ``keras.applications``, against Keras itself."""
+"""One network of each family of ``keras.applications``, against Keras itself.
+
+The suite takes the weights of one network of each kind of preprocessing. With ``LAYERFLOW_MODELS``, as in `make drill`,
+all families are taken, which takes minutes.
+"""
 
 import hashlib
 import importlib.util
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,8 @@ LIGHTEST = {
     **{"InceptionResNetV2": 75, "InceptionV3": 75, "MobileNet": 32, "MobileNetV2": 32, "MobileNetV3Small": 32},
     **{"NASNetMobile": 32, "ResNet50": 32, "ResNet50V2": 32, "VGG16": 32, "VGG19": 32, "Xception": 71},
 }
+#: Those of the suite: pixels as they are, by a scale of the network's own, from -1 to 1, and less ImageNet's means.
+QUICK = ("MobileNetV3Small", "EfficientNetB0", "MobileNet", "ResNet50")
 #: Arguments of the functions that are ours to decide, or that only the classifying layers have.
 OURS = {
     *("include_top", "weights", "input_tensor", "input_shape", "pooling", "classes", "classifier_activation", "name"),
@@ -109,7 +116,7 @@ def asked_by_keras(
     return url, digest
 
 
-@pytest.mark.parametrize("name", list(LIGHTEST))
+@pytest.mark.parametrize("name", LIGHTEST if "LAYERFLOW_MODELS" in os.environ else QUICK)
 @pytest.mark.slow
 def test_with_published_weights_it_sees_raw_images_as_keras_own_does(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from layerflow import artifacts, store
+from layerflow.cards.training import write_card
 from layerflow.config import RetrainConfig
 from layerflow.data.load import load
 from layerflow.models.build import build, make_model
@@ -127,8 +128,13 @@ def test_only_the_head_learns_and_then_all_but_the_normalization(
     tuned: ModelRef, digits: DatasetRef, tmp_path: Path
 ) -> None:
     before = load_model("cnn", store.path(tuned.keras))
-    fit(tuned, digits, tmp_path / "head", {"unfreeze": "none"}, epochs=2, monitor="accuracy")
-    fit(tuned, digits, tmp_path / "both", {"head_epochs": 1}, epochs=3, monitor="accuracy")
+    made = fit(tuned, digits, tmp_path / "head", {"unfreeze": "none"}, epochs=2, monitor="accuracy")
+    assert made.head_epochs == 2
+    config = TrainingConfig(epochs=3)
+    made = fit(tuned, digits, tmp_path / "both", {"head_epochs": 1}, epochs=3, monitor="accuracy")
+    assert made.head_epochs == 1
+    write_card(config, made, digits, tmp_path)
+    assert "| head alone | epochs 1 to 1 |" in (tmp_path / "card.md").read_text()
     for name, changed in (("head", {"logits"}), ("both", {"logits", "dense", "conv2d"})):
         after = load_model("cnn", tmp_path / name / "model.keras")
         for one, other in zip(before.chain, after.chain, strict=True):
