@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-layers bench-photos bench-scale bench-scaling lock clean
+.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-layers bench-photos bench-scale bench-scaling lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -71,6 +71,10 @@ bench: setup ## seconds an epoch and of a whole run (PyTorch and JAX take part w
 
 bench-accuracy: setup ## how good the networks become, over three seeds (40 minutes on two cores)
 	$(PY) benchmarks/accuracy.py 3
+
+bench-few: setup ## what given weights, class weights and augmentation are worth on few images (20 minutes)
+	$(PY) benchmarks/transfer.py
+	$(PY) benchmarks/imbalance.py
 
 bench-layers: setup ## each layer against its counterpart in keras.layers
 	$(PY) benchmarks/layer_speed.py

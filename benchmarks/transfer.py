@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from subsets import write
 
-from layerflow import artifacts, checksums, devices, store
+from layerflow import artifacts, devices, store
 from layerflow.data.arrays import images_and_labels
 from layerflow.data.load import load
 from layerflow.evaluation.evaluate import evaluate
@@ -39,16 +40,9 @@ def few(data: DatasetRef, seed: int, folder: Path) -> DatasetRef:
     chosen = np.concatenate(
         [chance.choice(np.flatnonzero(labels == label), 2 * IMAGES, replace=False) for label in np.unique(labels)]
     ).reshape(-1, 2, IMAGES)
-    splits = {"train": chosen[:, 0].ravel(), "validation": chosen[:, 1].ravel()}
-    for split, rows in splits.items():
-        np.save(folder / f"{split}_images.npy", images[rows])
-        np.save(folder / f"{split}_labels.npy", labels[rows])
-    for kind, array in zip(("images", "labels"), images_and_labels(data, "test"), strict=True):
-        np.save(folder / f"test_{kind}.npy", array)
-    files = {file.name: checksums.sha256(file) for file in folder.glob("*.npy")}
-    digest, test_digest = DatasetRef.digests_of(files, data.classes)
-    counts = {**data.counts, **{split: len(rows) for split, rows in splits.items()}}
-    return data.model_copy(update={"digest": digest, "test_digest": test_digest, "counts": counts})
+    rows = {"train": chosen[:, 0].ravel(), "validation": chosen[:, 1].ravel()}
+    splits = {split: (images[which], labels[which]) for split, which in rows.items()}
+    return write(data, data.classes, splits | {"test": images_and_labels(data, "test")}, folder)
 
 
 def accuracy(data: DatasetRef, weights: FirstWeights | None, seed: int, key: str) -> float:
