@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @flow(result_storage=caching.result_storage(), persist_result=False)
 def only_training(config: RetrainConfig, model: ModelRef, data: DatasetRef) -> None:
-    tasks.train_model(config.training, config.augment, model, data, config.devices)
+    tasks.train_model(config.training, config.augment, config.finetune, model, data, config.devices)
 
 
 def bars(first_run: Retrained, seed: int) -> list[tuple[str, float]]:
