@@ -11,8 +11,8 @@ from pydantic import ValidationError
 T = TypeVar("T")
 #: From the colon on, for a text can hold a picture of a million letters; a `Path` leaves one slash of two.
 _ADDRESS = re.compile(r""":/+[^\s"'<>`]*""")
-#: Before the @: whatever no slash divides, and a password with slashes (those of S3 have some) but no port.
-_USER = re.compile(r"^(:/+)(?:[^/?#]*|[^/@:]+:(?!\d+(?:[/?#]|$)).*)@")
+#: Up to the last @: a password with whatever in it (those of S3 have slashes), but no port; or what no slash divides.
+_USER = re.compile(r"^(:/+)(?:[^/@:]+:(?!\d+(?:[/?#]|$)).*|[^/?#]*)@")
 _QUERY = re.compile(r"\?.*|#.*=.*")
 
 

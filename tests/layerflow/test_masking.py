@@ -15,6 +15,7 @@ from layerflow.errors import ConfigError, FolderChangedError, UnreachableError, 
         ("postgresql+asyncpg://u:p@ss@db:5432/prefect", "postgresql+asyncpg://***@db:5432/prefect"),
         ("s3://AKIA:se/cr+et@bucket/data", "s3://***@bucket/data"),
         ("s3://AKIA:?se#cr@bucket/data", "s3://***@bucket/data"),
+        ("s3://AKIA:se@/cr@?et@bucket/data", "s3://***@bucket/data"),
         ("https:/u:p@host/x", "https:/***@host/x"),  # as pathlib writes it
         ("https://account.blob.net/c?sv=1&sig=abc%3D", "https://account.blob.net/c?***"),
         ("https://host/hook?t0ken", "https://host/hook?***"),
