@@ -282,8 +282,9 @@ def test_a_trial_that_is_worse_than_the_median_is_pruned_and_its_process_is_gone
         Study(study).end(number, 1.0, 0.1)
     if resumed:  # a trial of the same settings has come to epoch 4, and this one knows nothing of it
         settings = configured(config, {"training.batch_size": 512, "training.epochs": 4})
-        model = make(tasks.build_model, config.model, digits, config.training.seed, config.devices)
-        make(tasks.train_model, settings.training, settings.augment, model, digits, config.devices)
+        model = make(tasks.build_model, config.model, digits, config.training.seed, config.devices, None)
+        how = settings.training, settings.augment, settings.finetune
+        make(tasks.train_model, *how, model, digits, config.devices)
     forked.run([sys.executable, "-c", ""])  # starts what the trials are forks of
     before = processes()
     state = trials(config, space, digits, 6, 1, None, return_state=True)
