@@ -137,7 +137,7 @@ def _write_automation(content: dict[str, Any]) -> str:
     try:
         there: Any = Automation.read(name=wanted.name)
         wanted.id = there.id
-    except ValueError:  # Prefect's word for: there is none
+    except ValueError:  # Prefect raises it if the automation is missing
         wanted.create()
         return "created"
     wanted.update()

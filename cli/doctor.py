@@ -120,8 +120,8 @@ def _devices() -> tuple[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpu = f"training runs on the CPU, with {cores} cores; {memory}"
     if Path("/dev/nvidiactl").exists():
-        mend = "`pip install tensorflow[and-cuda]`, or check what CUDA_VISIBLE_DEVICES hides"
-        return "warn", f"{cpu}. NVIDIA's driver is here, and TensorFlow sees no GPU: {mend}."
+        remedy = "`pip install tensorflow[and-cuda]`, or check what CUDA_VISIBLE_DEVICES hides"
+        return "warn", f"{cpu}. NVIDIA's driver is here, and TensorFlow sees no GPU: {remedy}."
     return "ok", cpu
 
 

@@ -91,7 +91,7 @@ def sweep_as_json(run: SweepRun) -> dict[str, Any]:
     result = run.outcome.result
     return {
         "monitor": result.monitor,
-        "trials": [json.loads(trial.model_dump_json()) for trial in result.trials],  # what is no number is null
+        "trials": [json.loads(trial.model_dump_json()) for trial in result.trials],  # NaN becomes null
         "winner": result.winner.number,
         "settings": mask(result.config.model_dump(mode="json", exclude_defaults=True)),
         "card": str(store.path(result.card)),
