@@ -16,6 +16,7 @@ from layerflow.data.arrays import images_and_labels
 from layerflow.models.network_code import network_code
 from layerflow.models.predict import make_predictor
 from layerflow.records import DatasetRef, Record
+from layerflow.settings.applications import is_application
 
 log = logging.getLogger(__name__)
 #: Images whose features are held in memory at once.
@@ -46,22 +47,23 @@ class Features(NamedTuple):
 
 
 def features_of(network: Any, name: str, data: DatasetRef, xla: bool) -> Features | None:
-    """The head of a network and the features that its frozen backbone gives it, if it has a backbone by name.
+    """The head of a network and the features that its frozen backbone gives it, of those in ``keras.applications``.
 
     They are computed once for a backbone and a dataset, whatever the head and the learning rate.
 
     Args:
-        network: Has a ``backbone``, ``features(images)``, and a list of layers, ``head``, that begins with a pooling.
+        network: An ``Application``, or another one, of which nobody knows where its backbone ends.
         name: Its ``model.name``.
         data: The images.
         xla: Whether XLA compiles the backbone, if it can.
     """
-    if not hasattr(network, "backbone"):
+    if not is_application(name):
         return None
     pooling, *rest = network.head
     key = _key(network, name, data)
 
     def compute(folder: Path) -> FeaturesRef:
+        """Write the features of both splits, some thousand images at a time."""
         predict = make_predictor(lambda images, training: pooling(network.features(images)), xla)
         counts, width = {}, 0
         for split in ("train", "validation"):

@@ -23,6 +23,7 @@ from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training import engine, session, train
 from layerflow.training.checkpoint import Checkpoint
+from layerflow.training.features import features_of
 from layerflow.training.phases import Phase, freeze, phase_at, phases_of
 from layerflow.weights import FirstWeights, LoadedWeights
 
@@ -245,6 +246,12 @@ def test_features_of_a_frozen_backbone_are_computed_once_and_teach_the_same(
     ]
     for one, other in zip(*learned, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_a_custom_network_has_no_features_whatever_it_calls_its_parts(digits: DatasetRef) -> None:
+    network = make_model(ModelConfig(), 10, digits.image_shape)
+    network.backbone = network.chain[0]
+    assert features_of(network, "mynets.nets:MyNet", digits, xla=False) is None
 
 
 @pytest.mark.parametrize(
