@@ -75,6 +75,7 @@ class _Training:
     ) -> None:
         self.config, self.augment, self.model, self.data = config, augment, model, data
         self.checkpoint, self.strategy, self.workers = checkpoint, strategy, Workers(strategy)
+        self.first_age = checkpoint.age  # the same for all workers, of which the chief alone saves
         with self.strategy.scope():
             saved = load_model(model.name, store.path(model.keras))
             self.network = in_precision(saved, config.precision, data.image_shape)
@@ -219,7 +220,7 @@ class _Training:
         Raises:
             UnreachableError: If this worker read another checkpoint than the others.
         """
-        count, age = self.workers.count, self.checkpoint.age
+        count, age = self.workers.count, self.first_age
         asked, ages, squares = self.workers.total([float(asked_for), float(age), float(age**2)])
         if (ages, squares) != (count * age, count * age**2):
             raise UnreachableError(f"All workers must read the same checkpoint. Received: number {age} and another")

@@ -191,6 +191,24 @@ def test_patience_begins_with_the_last_phase(
     assert made.epochs == 6
 
 
+def test_workers_compare_the_checkpoint_that_they_began_with_at_each_border(
+    tuned: ModelRef, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chief alone saves: the number of its checkpoint is not that of the others any more."""
+    agree, ages = session._Training._agree_on_streaming, []
+
+    def told(training: Any, asked_for: bool) -> bool:
+        total = training.workers.total
+        with monkeypatch.context() as patch:
+            patch.setattr(training.workers, "total", lambda values: ages.append(values[1]) or total(values))
+            return agree(training, asked_for)
+
+    monkeypatch.setattr(session._Training, "_agree_on_streaming", told)
+    fit(tuned, digits, tmp_path, {"head_epochs": 1}, epochs=2, checkpoint_seconds=1e-6)
+    assert len(ages) == 2
+    assert ages[0] == ages[1]
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> DatasetRef:
     """Forty colour images of two classes, which differ in brightness."""
