@@ -43,6 +43,7 @@ SCRIPT = """
 import json
 import sys
 from pathlib import Path
+import keras
 from layerflow import devices
 from layerflow import artifacts
 from layerflow.models.build import build, make_model
@@ -69,6 +70,7 @@ def make(made):
     if "finetune" not in given:
         return build(ModelConfig(), data, 0, made)
     file = made.parent / "first.weights.h5"
+    keras.utils.set_random_seed(1)  # the same in each store
     make_model(ModelConfig(), len(data.classes), data.image_shape).save_weights(file)
     weights = FirstWeights(digest="first", source="first", file=file)
     return build(ModelConfig(weights=str(file)), data, 0, made, weights)
