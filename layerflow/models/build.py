@@ -15,6 +15,7 @@ from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import network_class
 from layerflow.models.pretrained import load_weights, scale_as_imagenet_does
 from layerflow.models.published import published
+from layerflow.models.seeded import seeded
 from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.applications import MODULES, PREFIX, is_application
 from layerflow.settings.model import APPLICATION, MODELS, ModelConfig
@@ -65,8 +66,8 @@ def build(
         MirrorError: If the mirror lacks the ImageNet weights or holds damaged ones.
         UnreachableError: If they must be downloaded and can't be.
     """
-    keras.utils.set_random_seed(seed)
-    network = make_model(config, len(data.classes), data.image_shape)
+    with seeded(seed):
+        network = make_model(config, len(data.classes), data.image_shape)
     loaded = _load(network, config, data, weights) if weights else None
     network.save(folder / "model.keras")
     if user_code.is_own(config.name):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from layerflow.models.seeded import seeded
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.engine import Engine
 from layerflow.training.objective import make_objective
@@ -81,9 +82,8 @@ def convolution(draw: random.Random) -> layers.Layer:
 
 
 def compose(seed: int, channels: int, classes: int) -> keras.Model:
-    """The model of a seed, functional or subclassed; the same one at each call."""
+    """The model of a seed, functional or subclassed."""
     draw = random.Random(seed)
-    keras.utils.set_random_seed(seed)
     chain: list[layers.Layer] = [layers.Rescaling(1 / 255)]
     for _ in range(draw.randint(0, 2)):
         chain += [convolution(draw), *draw.choice([[], [layers.BatchNormalization(momentum=0.8)]])]
@@ -146,7 +146,9 @@ def losses_and_weights(seed: int) -> Iterator[tuple[float, list[np.ndarray]]]:
     labels = draw.integers(0, classes, EXAMPLES, np.int32)
     config, names = recipe(seed, classes), tuple(map(str, range(classes)))
 
-    network, optimizer = compose(seed, channels, classes), make_optimizer(config, -(-EXAMPLES // BATCH))
+    optimizer = make_optimizer(config, -(-EXAMPLES // BATCH))
+    with seeded(seed):
+        network = compose(seed, channels, classes)
     optimizer.build(network.trainable_variables)
     objective = make_objective(config, labels, names)
     engine = Engine(network, optimizer, images, labels, BATCH, seed, xla=xla, objective=objective)
@@ -155,7 +157,9 @@ def losses_and_weights(seed: int) -> Iterator[tuple[float, list[np.ndarray]]]:
     optimizer.finalize_variable_values(network.trainable_variables)  # the average, where there is one
     yield engine.loss, network.get_weights()
 
-    oracle, optimizer = compose(seed, channels, classes), make_optimizer(config, -(-EXAMPLES // BATCH))
+    optimizer = make_optimizer(config, -(-EXAMPLES // BATCH))
+    with seeded(seed):
+        oracle = compose(seed, channels, classes)
     form = {"class_name": config.loss, "config": {}} if isinstance(config.loss, str) else config.loss
     loss = keras.losses.deserialize({**form, "config": {**form["config"], "from_logits": True}})
     weights = config.class_weight
