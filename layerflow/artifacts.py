@@ -264,7 +264,7 @@ def _parse(text: str | bytes) -> Any:
 
 
 def _digest(content: Any) -> str:
-    """SHA-256 of the JSON of a value: equal for what is equal, and for what is not a number too."""
+    """SHA-256 of the JSON of a value: equal values have equal digests, NaN too."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -116,7 +116,7 @@ class TrialError(LayerflowError):
 
 
 class SweepError(LayerflowError):
-    """A sweep can't go on for a reason that is no fault of its trials' settings; once it is mended, it can."""
+    """A sweep can't go on for a reason that has nothing to do with its trials' settings; once that is fixed, it can."""
 
 
 class ServerError(LayerflowError):

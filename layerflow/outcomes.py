@@ -33,7 +33,7 @@ DecisionCode = Literal[
     "kept_below_floor",  # a floor is not met, the baseline is not beaten, or a figure is missing
     "kept_too_slow",  # above gate.max_latency_ratio
     "kept_not_comparable",  # the champion can't be scored on these test examples
-    "kept_rolled_back",  # this very model was in service and was taken back
+    "kept_rolled_back",  # this very model was live and was rolled back
     "unchanged",  # this very model is in service
     "refused_unverified",  # the verification is of another export, or disagrees with the evaluation
 ]
@@ -120,7 +120,7 @@ class Retrained(BaseModel):
 
 
 class StudyRef(BaseModel):
-    """Where the trials of a sweep lie in the store, and what they are compared by and pruned after."""
+    """Where a sweep keeps its trials in the store, the metric that compares them, and the epochs before pruning."""
 
     model_config = ConfigDict(frozen=True)
 

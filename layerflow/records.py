@@ -28,7 +28,7 @@ class Record(BaseModel):
 
     @property
     def key_content(self) -> dict[str, object]:
-        """What decides the key of the steps after this one: the digest, or every field that is no path."""
+        """What decides the key of the steps after this one: the digest, or every field but the paths."""
         digest = getattr(self, "digest", None)
         return {"digest": digest} if digest else self.model_dump(mode="json", exclude={"folder"})
 
@@ -156,7 +156,7 @@ class TrainedRef(Record):
 
 
 class ClassScore(BaseModel):
-    """How well one class was told from the others."""
+    """How well one class was distinguished from the others."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Grey that stands out from white and from black.
 INK = "#8a8f98"
-#: Of the colours that are told apart by nearly everybody (Okabe and Ito, 2008), those that stand out from both too.
+#: From the palette that nearly everybody can distinguish (Okabe and Ito, 2008): those that also stand out from both.
 COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#009e73", "bad": "#d55e00"}
 
 

@@ -186,7 +186,7 @@ def _reliability(found: Calibration) -> str:
     there = np.flatnonzero(found.counts)
     figure, axis = new_figure(5.5, 3.4)
     axis.bar((there + 0.5) / bins, found.accuracy[there], 0.9 / bins, color=COLOURS["train"], label="correct")
-    for number in there:  # above all bars and dots, for they would lie on them
+    for number in there:  # above all bars and dots, which would cover them
         axis.text((number + 0.5) / bins, 1.06, f"{found.counts[number]:,}", ha="center", fontsize=6, color=INK)
     axis.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1)
     axis.plot(

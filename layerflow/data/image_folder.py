@@ -1,4 +1,4 @@
-"""A folder of the user's own images as a TFDS dataset: ``train/<class>/*.png``, and ``test/`` where there is one.
+"""A folder of your own images as a TFDS dataset: ``train/<class>/*.png``, and ``test/`` where there is one.
 
 What is in the folder is known by the content of its files. An index in the store remembers each file's SHA-256 with its
 size, times and inode, so that only files that changed are read again.

@@ -37,6 +37,12 @@ class ImageFile(NamedTuple):
 
 
 def find_files(root: Path) -> list["FoundFile"]:
+    """List the files below ``root`` with their sizes, times and inodes.
+
+    Raises:
+        FolderChangedError: If a folder disappears meanwhile.
+        DatasetError: If a folder can't be read.
+    """
     try:
         return list(_walk(root))
     except FileNotFoundError as error:

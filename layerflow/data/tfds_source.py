@@ -41,7 +41,7 @@ def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
             "data.name must be `digits`, `folder`, the name of a TensorFlow Datasets dataset, or of one that "
             f"data.module registers. Received: {config.name!r}{did_you_mean(name, [*known, 'folder'])}."
         ) from error
-    except Exception as error:  # a version TFDS does not have, damaged files, or whatever a builder of the user's says
+    except Exception as error:  # a version TFDS does not have, damaged files, or any error of a custom builder
         if heals(error):
             raise
         if config.data_dir:
@@ -89,7 +89,7 @@ def _reason(error: Exception) -> str:
 def _data_dir(config: DataConfig) -> str:
     """Where TFDS keeps prepared datasets: ``data.data_dir``, its own variable TFDS_DATA_DIR, or the store.
 
-    What a module of the user's prepares lies under the digest of its code: it is prepared again when that changes.
+    A custom builder's datasets are stored under the digest of its code, and are prepared again when that changes.
     """
     if config.data_dir:
         return config.data_dir

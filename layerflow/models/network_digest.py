@@ -15,7 +15,7 @@ from layerflow import user_code
 def digest_of(name: str, file: Path) -> str:
     """SHA-256 of what a saved network is: its settings and weights, and where it is a user's, the code the file lacks.
 
-    The file itself also tells when it was saved and what Keras called the layers: made again, it has other bytes.
+    The file itself also records when it was saved and what Keras called the layers, so its bytes differ each time.
     """
     digest = hashlib.sha256((user_code.package_digest(name) if user_code.is_own(name) else name).encode())
     with zipfile.ZipFile(file) as archive:

@@ -10,7 +10,7 @@ from layerflow.settings.gate import GateConfig
 
 
 class Verdict(NamedTuple):
-    """What is decided, and why in words."""
+    """The decision, and its reason as text."""
 
     code: DecisionCode
     reason: str
@@ -26,7 +26,7 @@ def disagreement(evaluation: Evaluation, verification: Verification) -> str | No
     if (evaluation.test_examples, counts) != (verification.test_examples, verification.class_examples):
         return "the numbers of test examples differ"
     right, slack = verification.class_right, verification.ties + 1e-6
-    if not abs(evaluation.accuracy * evaluation.test_examples - sum(right)) <= slack:  # not so of what is no number
+    if not abs(evaluation.accuracy * evaluation.test_examples - sum(right)) <= slack:  # NaN fails too
         return f"the accuracy is {evaluation.accuracy:.4f}, and the verified one is {verification.test_accuracy:.4f}"
     if not abs(verification.test_accuracy * verification.test_examples - sum(right)) <= 1e-6:
         return f"the verified accuracy {verification.test_accuracy:.4f} is not that of the verified answers"

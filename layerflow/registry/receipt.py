@@ -136,7 +136,7 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-#: Where a model comes from: what of a receipt is told when two differ.
+#: Where a model comes from: the fields of a receipt that a comparison of two reports.
 _ORIGIN = ("data", "config", "code", "versions")
 _PLACES = ("data.folder", "config.data.mirror")
 _FIGURES = (

@@ -38,7 +38,7 @@ _FIXED = {
     "training.checkpoint_seconds": "it changes no figure",
     "training.memory_budget": "it changes no figure",
 }
-#: How an option of a network of the user's begins.
+#: How an option of a custom network begins.
 _OPTION = "model.options."
 _LEARNING: Space = {
     "training.learning_rate": {"log_uniform": [1e-4, 1e-2]},
@@ -71,8 +71,8 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
         ray: The cluster that is to run the trials, if one is.
 
     Raises:
-        ConfigError: If a field is unknown or must not differ between trials, a bound or a choice is none of the
-            config's, the figure that trials are compared by is none of the validation's, or Ray is not installed.
+        ConfigError: If a field is unknown or must not differ between trials, the config refuses a bound or a
+            choice, no validation figure has the name that trials are compared by, or Ray is not installed.
     """
     require_ray(config.training)
     if ray is not None:

@@ -58,6 +58,7 @@ class RunLog(keras.callbacks.Callback):
         self.writers: dict[str, Any] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
+        """Open both logs, and write the graph unless they continue an earlier training."""
         with self._at_its_own_price():
             for split in ("train", "validation"):
                 self.writers[split] = tf.summary.create_file_writer(str(self.folder / split))
@@ -67,6 +68,7 @@ class RunLog(keras.callbacks.Callback):
             self._write("train", tf.summary.graph, answer.graph)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Write the figures of an epoch, and histograms where they are due."""
         self.epoch = epoch + 1
         if self.model.built:
             self._write("train", tf.summary.scalar, "learning_rate", self.model.optimizer.learning_rate)

@@ -32,6 +32,11 @@ FILE_BYTES = 16 * 2**20
 
 
 def verify(request: Request) -> dict[str, Any]:
+    """Check an exported model, and give what was checked and measured.
+
+    Raises:
+        RefusedError: If a check fails.
+    """
     folder, chance = Path(request["saved_model"]), np.random.default_rng(request["seed"])
     digests = check_digests(request, folder, request.get("export_digest"))
     checks = {"isolation": check_isolation(request), "digests": digests}
@@ -120,6 +125,7 @@ def set_limits() -> None:
 
 
 def main() -> None:
+    """Answer the requests on stdin, one JSON object a line, on the descriptor that the first argument names."""
     set_limits()
     # A GPU rounds the factors of float32 products to 10 bits (TF32) by default, which moves answers by 2e-4.
     tf.config.experimental.enable_tensor_float_32_execution(False)

@@ -30,6 +30,7 @@ def check_isolation(request: Request) -> str:
 
 
 def check_digests(request: Request, folder: Path, expected: str | None) -> str:
+    """Check that the folder has the files of its ``SHA256SUMS``, with their digests, and no others."""
     sums = folder / request["digests"]
     listed = dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines())
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
