@@ -28,7 +28,7 @@ Space = dict[str, dict[str, list[Any]]]
 
 _KINDS = ("choice", "uniform", "log_uniform", "int")
 #: Fields of these groups only: what the others decide is not how good a network becomes on the same data.
-_GROUPS = ("model", "training")
+_GROUPS = ("model", "training", "augment", "finetune")
 #: Those of their fields that are the same for all trials, each with its reason.
 _FIXED = {
     "model.name": "a sweep is of one network; sweep each, and the gate compares them",
@@ -84,12 +84,17 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
             )
     if not config.training.monitor.startswith("val_"):
         raise ConfigError(
-            "training.monitor must be val_loss or val_accuracy in a sweep, for trials are compared by what they did "
-            f"not learn from. Received: {config.training.monitor}"
+            "training.monitor must be a validation figure, such as val_loss, in a sweep: trials are compared by "
+            f"what they did not learn from. Received: {config.training.monitor}"
         )
     space = _default(config) if given is None else _parsed(config, given)
     if not space:
         raise ConfigError("A search space must name a field at least, such as training.learning_rate. It names none.")
+    if "training.loss" in space and config.training.monitor == "val_loss":
+        raise ConfigError(
+            "training.monitor must not be val_loss where the space has training.loss: the values of two losses can't "
+            "be compared. Set --training.monitor val_accuracy."
+        )
     _try_out(config, space)
     return dict(sorted(space.items()))  # what is drawn depends on the order
 
@@ -166,7 +171,7 @@ def _known(config: RetrainConfig, name: str) -> str:
     if name.partition(".")[0] not in _GROUPS:
         raise ConfigError(
             f"{name} must be the same in all trials, or they can't be compared. Search over fields of "
-            f"{' and '.join(_GROUPS)}."
+            f"{', '.join(_GROUPS[:-1])} and {_GROUPS[-1]}."
         )
     return name
 

@@ -40,7 +40,7 @@ BAD_INPUT = {
     "no YAML": (["--over", "training.epochs: ["], "--over must be YAML"),
     "no file": (["--space", "/nonexistent.yaml"], "--space must name a YAML file that can be read"),
     "no trials": (["--trials", "0"], "--trials"),
-    "monitor": (["--training.monitor", "loss"], "training.monitor must be val_loss or val_accuracy"),
+    "monitor": (["--training.monitor", "loss"], "training.monitor must be a validation figure"),
 }
 
 

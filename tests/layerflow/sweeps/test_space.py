@@ -116,9 +116,27 @@ def test_each_whole_number_of_a_short_range_is_tried_out() -> None:
     assert plan(vit, {"model.width": {"int": [16, 1600]}}), "what it draws may fail as a trial"
 
 
+def test_augmentation_and_fine_tuning_are_searched_too() -> None:
+    mixed = [{"class_name": "MixUp", "config": {"alpha": 0.2}}]
+    space = {"augment.layers": {"choice": [["RandomFlip"], mixed]}, "finetune.head_epochs": {"int": [1, 3]}}
+    mine = RetrainConfig.model_validate({"model": {"name": "cnn", "weights": "champion"}})
+    assert plan(mine, space) == space
+    drawn = configured(mine, {"augment.layers": mixed, "finetune.head_epochs": 2})
+    assert (drawn.augment.layers, drawn.finetune.head_epochs) == (tuple(mixed), 2)
+    with pytest.raises(ConfigError, match="The search space must hold settings of a run"):
+        plan(mine, {"augment.layers": {"choice": [["RandomFlipp"]]}})
+
+
 def test_trials_are_compared_by_the_validation_alone() -> None:
-    with pytest.raises(ConfigError, match="must be val_loss or val_accuracy in a sweep"):
+    with pytest.raises(ConfigError, match="must be a validation figure"):
         plan(RetrainConfig.model_validate({"training": {"monitor": "accuracy"}}), SPACE)
+
+
+def test_trials_with_different_losses_are_not_compared_by_the_loss() -> None:
+    losses = {"training.loss": {"choice": ["CategoricalCrossentropy", "CategoricalFocalCrossentropy"]}}
+    with pytest.raises(ConfigError, match="must not be val_loss where the space"):
+        plan(RetrainConfig(), losses)
+    assert plan(RetrainConfig(training={"monitor": "val_accuracy"}), losses) == losses
 
 
 def test_numbers_that_yaml_takes_for_words_are_numbers() -> None:
