@@ -31,6 +31,7 @@ class Spy(keras.Model):
 
     def call(self, images, training=False):
         x = self.flatten(self.rescale(images))
+        self.add_loss(1e-3 * tf.reduce_sum(tf.square(self.logits.w)))  # which two workers must not count twice
         kept = self.dropout(tf.ones_like(x), training=training)
         if training:
             tf.numpy_function(self.note, [images, kept], [])

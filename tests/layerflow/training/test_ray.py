@@ -25,13 +25,16 @@ import tensorflow as tf
 from layerflow import artifacts, store
 from layerflow.data.arrays import images_and_labels
 from layerflow.errors import ClusterError, NonFiniteLossError, UnreachableError
-from layerflow.models.build import build
+from layerflow.models.build import build, make_model
+from layerflow.models.seeded import seeded
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training import ray_cluster, ray_worker
 from layerflow.training import train as training
 from layerflow.training.epoch_windows import Windows
+from layerflow.weights import FirstWeights
 from tests import forked
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -180,6 +183,22 @@ def test_two_workers_have_the_losses_of_one(two: Run, digits: DatasetRef, workpl
         assert mine.model_extra["val_auc"] == pytest.approx(reference.model_extra["val_auc"], abs=1e-4)
         assert mine.accuracy == pytest.approx(reference.accuracy, abs=2 / digits.counts["train"])
     assert two.made.history[-1].loss < two.made.history[0].loss / 2
+
+
+def test_two_workers_go_from_the_head_to_the_whole_network_as_one_does(digits: DatasetRef, workplace: Path) -> None:
+    config = ModelConfig(hidden=(16,))
+    with seeded(1):
+        make_model(config, len(digits.classes), digits.image_shape).save_weights(workplace / "first.weights.h5")
+    weights = FirstWeights(digest="first", source="first", file=workplace / "first.weights.h5")
+    model = artifacts.make("build_model", "warm", ModelRef, lambda made: build(config, digits, 0, made, weights))
+    histories = []
+    for workers in (1, 2):
+        (folder := workplace / f"warm-{workers}").mkdir()
+        settings = TrainingConfig(epochs=2, batch_size=BATCH, workers=workers, compile="graph", optimizer=CLIPPING)
+        trained = training.train(settings, model, digits, folder, finetune=FinetuneConfig(head_epochs=1))
+        assert trained.head_epochs == 1
+        histories.append([(epoch.loss, epoch.val_loss) for epoch in trained.history])
+    np.testing.assert_allclose(*histories, rtol=1e-5)
 
 
 def test_moving_averages_are_the_mean_of_those_of_each_workers_share(two: Run, digits: DatasetRef) -> None:
