@@ -89,13 +89,13 @@ def _show_comparison(decision: dict[str, Any]) -> None:
     if not decision.get("comparison"):
         return
     try:
-        comparison = Comparison.model_validate(decision["comparison"]).model_dump()
+        comparison = Comparison.model_validate(decision["comparison"])
         differing = [Change.model_validate(each).model_dump() for each in decision["changes"]]
     except (KeyError, TypeError, ValidationError):
         console().print("comparison  this version of layerflow can read none in the receipt")
         return
     console().print(comparison_table(comparison))
-    console().print(changes_table(differing, f"version {comparison['champion_version']}", "new model"))
+    console().print(changes_table(differing, f"version {comparison.champion_version}", "new model"))
 
 
 def _number(value: float | None, form: str) -> str:

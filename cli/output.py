@@ -15,6 +15,7 @@ from layerflow import store
 from layerflow.cards.markdown import short
 from layerflow.errors import mask
 from layerflow.evaluation.statistics import p_text
+from layerflow.outcomes import Comparison
 from layerflow.records import Evaluation
 
 
@@ -71,7 +72,7 @@ def show_retrained(run: RetrainRun) -> None:
     facts.add_row("receipt", str(store.path(promotion.receipt)))
     facts.add_row("report", str(store.path(promotion.report)))
     if promotion.comparison:
-        terminal.print(comparison_table(promotion.comparison.model_dump()))
+        terminal.print(comparison_table(promotion.comparison))
         changes = [change.model_dump() for change in promotion.changes]
         terminal.print(changes_table(changes, f"version {promotion.champion_version}", "new model"))
     terminal.print(facts)
@@ -130,19 +131,17 @@ def show_verification(folder: Path, report: dict[str, Any]) -> None:
     terminal.print(f"{folder} is the exported model, and its answers are unchanged.")
 
 
-def comparison_table(found: dict[str, Any]) -> Table:
-    """The live version against the new model, side by side, from the ``comparison`` of a decision."""
-    champion, challenger = found["champion"], found["challenger"]
-    table = Table("", f"version {found['champion_version']}", "new model")
-    table.add_row("accuracy", f"{champion['accuracy']:.4f}", f"{challenger['accuracy']:.4f}")
-    table.add_row(
-        "lowest recall", *(f"{side['lowest_recall']:.4f} ({side['lowest_class']})" for side in (champion, challenger))
-    )
-    table.add_row("right where the other is wrong", f"{found['only_champion']:,}", f"{found['only_challenger']:,}")
-    table.add_row("latency p99", *(f"{side['latency_p99_ms']:.2f} ms" for side in (champion, challenger)))
+def comparison_table(found: Comparison) -> Table:
+    """The live version against the new model, side by side."""
+    sides = (found.champion, found.challenger)
+    table = Table("", f"version {found.champion_version}", "new model")
+    table.add_row("accuracy", *(f"{side.accuracy:.4f}" for side in sides))
+    table.add_row("lowest recall", *(f"{side.lowest_recall:.4f} ({side.lowest_class})" for side in sides))
+    table.add_row("right where the other is wrong", f"{found.only_champion:,}", f"{found.only_challenger:,}")
+    table.add_row("latency p99", *(f"{side.latency_p99_ms:.2f} ms" for side in sides))
     table.caption = (
-        f"difference in accuracy {found['difference']:+.4f}, 95 % interval {found['difference_low']:+.4f} to "
-        f"{found['difference_high']:+.4f}; exact McNemar {p_text(found['p_value'])}"
+        f"on {found.images_text}: difference in accuracy {found.difference:+.4f}, 95 % interval "
+        f"{found.difference_low:+.4f} to {found.difference_high:+.4f}; exact McNemar {p_text(found.p_value)}"
     )
     return table
 

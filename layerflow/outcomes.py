@@ -52,7 +52,12 @@ class Side(BaseModel):
 
 
 class Comparison(BaseModel):
-    """Challenger and champion on the same test examples, in one process."""
+    """Challenger and champion on the same test examples, in one process.
+
+    The examples are the test images that neither has learned from, of the classes that both know. ``new`` of them
+    the champion was not tested on when it was published; ``left_out`` are the other test images. ``test_set`` is the
+    SHA-256 of the digests of those that were compared: figures of another set are no figures of this one.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,6 +72,21 @@ class Comparison(BaseModel):
     difference: float
     difference_low: float
     difference_high: float
+    new: int = 0
+    left_out: int = 0
+    test_set: str = ""
+
+    @property
+    def examples(self) -> int:
+        """How many test images were compared."""
+        return self.both_right + self.only_challenger + self.only_champion + self.both_wrong
+
+    @property
+    def images_text(self) -> str:
+        """How many test images were compared, as text."""
+        others = [f"{self.new:,} of them new"] if self.new else []
+        others += [f"{self.left_out:,} left out"] if self.left_out else []
+        return f"{self.examples:,} images" + (f" ({', '.join(others)})" if others else "")
 
 
 class Promotion(Record):

@@ -38,7 +38,10 @@ class Record(BaseModel):
 
 
 class DatasetRef(Record):
-    """Prepared ``uint8`` images and ``int32`` labels, as memory-mappable ``<split>_images.npy`` and ``_labels.npy``."""
+    """Prepared ``uint8`` images and ``int32`` labels, as memory-mappable ``<split>_images.npy`` and ``_labels.npy``.
+
+    ``<split>_digests.npy`` has the first 8 bytes of the SHA-256 of each image, ``uint64``.
+    """
 
     name: str
     version: str
@@ -54,7 +57,7 @@ class DatasetRef(Record):
     @staticmethod
     def digests_of(files: Mapping[str, str], classes: Sequence[str]) -> tuple[str, str]:
         """``digest`` and ``test_digest`` of the arrays with these SHA-256, by file name, and of the classes' names."""
-        arrays = {name: digest for name, digest in files.items() if name.endswith(".npy")}
+        arrays = {name: files[name] for name in files if name.endswith(("_images.npy", "_labels.npy"))}
         test = [files["test_images.npy"], files["test_labels.npy"], list(classes)]
         return _digest([arrays, list(classes)]), _digest(test)
 

@@ -24,7 +24,10 @@ _WORDS: dict[DecisionCode, str] = {
 }
 _BY_FORCE = 'To publish it anyway, re-run with `--gate.force "your reason"`.'
 _FLOORS_ONLY = "To let the floors alone decide, re-run with `--gate.not_comparable floors_only`"
-_COMPARABLE = "To keep models comparable, keep the same test images in a `test/` folder."
+_COMPARABLE = (
+    "Models are compared on the test images that neither has learned from. Keep the test images when you add new ones, "
+    "and don't change `data.image_size` or the fractions. `gate.classes` allows other classes."
+)
 #: What to do about a model that was not published.
 _NEXT: dict[DecisionCode, str] = {
     "kept_worse": "Look for the cause in the changes and in the confusion matrix, or try other settings with "
@@ -137,6 +140,8 @@ def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Eval
         "Images": f"{counts}; {len(data.classes):,} classes of {plain(data.name)}",
         "Balanced accuracy": f"{evaluation.balanced_accuracy:.4f}, the mean recall over all classes",
     }
+    if made.comparison:
+        facts["Compared on"] = f"{made.comparison.images_text} that neither model has learned from"
     if made.champion_version and made.code != "unchanged":
         few = "; ".join(
             f"`{each.field}` {plain(short(each.before, 24))} → {plain(short(each.after, 24))}"

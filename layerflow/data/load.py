@@ -30,8 +30,9 @@ _PROGRESS_EXAMPLES = 100
 def load(config: DataConfig, target: Path) -> DatasetRef:
     """Read a dataset of TFDS or a folder of images once, and write its splits into ``target``.
 
-    Writes ``<split>_images.npy``, ``uint8`` of shape ``(examples, height, width, channels)``, and
-    ``<split>_labels.npy``, ``int32`` of shape ``(examples,)``, for train, validation and test.
+    Writes ``<split>_images.npy``, ``uint8`` of shape ``(examples, height, width, channels)``,
+    ``<split>_labels.npy``, ``int32`` of shape ``(examples,)``, and ``<split>_digests.npy``, the first 8 bytes of the
+    SHA-256 of each image as ``uint64`` of shape ``(examples,)``, for train, validation and test.
 
     Raises:
         DatasetError: If the dataset is unknown, is no set of labelled images that can be given one shape, lacks a
@@ -51,7 +52,10 @@ def load(config: DataConfig, target: Path) -> DatasetRef:
     with SplitFiles(target, source.shape) as files:
         for split, expression in expressions.items():
             for image, label in _with_progress(source, expression):
-                files.add(_side(image, drawn) if split == "train" else split, image, label)
+                image = np.ascontiguousarray(image)
+                digest = hashlib.sha256(image.data)
+                place = _place(digest)
+                files.add(_side(digest, drawn) if split == "train" else split, image, label, place)
     source.require_complete()
     counts = {split: files.count(split) for split in SPLITS}
     _require_images(config, counts, expressions)
@@ -87,15 +91,14 @@ def _with_progress(source: Source, expression: str) -> Iterator[tuple[np.ndarray
                 log.info("read %s of %s images of %s", f"{number:,}", f"{count:,}", expression)
 
 
-def _side(image: np.ndarray, drawn: dict[str, int]) -> str:
-    """The split of an image of train, by the rule that ``_split_rule`` states.
+def _side(digest: Any, drawn: dict[str, int]) -> str:
+    """The split of an image of train, by the rule that ``_split_rule`` states: its content decides, and never changes.
 
     Args:
+        digest: The SHA-256 of its bytes, as ``hashlib`` gives it; the test's rule continues it.
         drawn: For validation and for test, if it is drawn from train, the bound below which an image is chosen.
     """
-    if not drawn:
-        return "train"
-    side, digest = "train", hashlib.sha256(image.data)
+    side = "train"
     if _place(digest) < drawn.get("validation", 0):
         side = "validation"
     digest.update(b"test")

@@ -1,5 +1,6 @@
 """The arrays of a dataset's splits on disk, written while the images are read."""
 
+from array import array
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class SplitFiles:
-    """Writes ``<split>_images.npy`` and ``<split>_labels.npy`` for train, validation and test.
+    """Writes ``<split>_images.npy``, ``_labels.npy`` and ``_digests.npy`` for train, validation and test.
 
     Images are appended to plain files. Pages of a memory map would count as this process's memory.
 
@@ -22,12 +23,13 @@ class SplitFiles:
 
     Example:
         >>> with SplitFiles(folder, (8, 8, 1)) as files:
-        ...     files.add("train", image, 3)
+        ...     files.add("train", image, 3, digest)
     """
 
     def __init__(self, folder: Path, shape: tuple[int, int, int]) -> None:
         self._folder, self._shape = folder, shape
         self._labels: dict[str, list[int]] = {split: [] for split in SPLITS}
+        self._digests = {split: array("Q") for split in SPLITS}
         self._streams: dict[str, BinaryIO] = {}
         self._open = ExitStack()
 
@@ -37,10 +39,11 @@ class SplitFiles:
             self._write_header(split)
         return self
 
-    def add(self, split: str, image: np.ndarray, label: int) -> None:
-        """Append an image, ``uint8`` of ``shape``, and the number of its class to a split."""
-        self._streams[split].write(np.ascontiguousarray(image).data)
+    def add(self, split: str, image: np.ndarray, label: int, digest: int) -> None:
+        """Append an image, contiguous ``uint8`` of ``shape``, the number of its class and its digest to a split."""
+        self._streams[split].write(image.data)
         self._labels[split].append(label)
+        self._digests[split].append(digest)
 
     def count(self, split: str) -> int:
         """How many images a split has."""
@@ -55,6 +58,8 @@ class SplitFiles:
         for split, labels in self._labels.items():
             self._write_header(split)
             np.save(self._folder / f"{split}_labels.npy", np.array(labels, np.int32), allow_pickle=False)
+            digests = np.frombuffer(self._digests[split], np.uint64)
+            np.save(self._folder / f"{split}_digests.npy", digests, allow_pickle=False)
 
     def _write_header(self, split: str) -> None:
         """Say how many images there are. NumPy leaves room for the largest number, so it fits over an earlier one."""

@@ -45,8 +45,12 @@ def difference_interval(both: int, only_one: int, only_other: int, neither: int,
     return float(low), float(high)
 
 
-def comparison_of(champion_version: int, report: Mapping[str, Any]) -> Comparison:
-    """The statistics of what the verifying process counted."""
+def comparison_of(champion_version: int, report: Mapping[str, Any], **images: int | str) -> Comparison:
+    """The statistics of what the verifying process counted.
+
+    Args:
+        **images: ``new``, ``left_out`` and ``test_set`` of the comparison, where they are known.
+    """
     counts = {name: report[name] for name in ("both_right", "only_challenger", "only_champion", "both_wrong")}
     low, high = difference_interval(*counts.values())
     return Comparison(
@@ -58,6 +62,7 @@ def comparison_of(champion_version: int, report: Mapping[str, Any]) -> Compariso
         difference=(counts["only_challenger"] - counts["only_champion"]) / sum(counts.values()),
         difference_low=low,
         difference_high=high,
+        **images,
     )
 
 

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,19 @@ def inspect(saved_model: Path, verifier: "Verifier | None" = None, **request: st
 
 
 def score_both(
-    challenger: Path, champion: Path, test_images: Path, test_labels: Path, verifier: "Verifier | None" = None
+    challenger: Path,
+    champion: Path,
+    tests: Path,
+    rows: Sequence[int],
+    verifier: "Verifier | None" = None,
+    other_classes: bool = False,
 ) -> dict[str, Any]:
     """Score two exported models on the same test examples, in one process.
 
     Args:
+        tests: The folder with ``test_images.npy`` and ``test_labels.npy``, the challenger's numbers of the classes.
+        rows: The places of the examples in them.
+        other_classes: Whether the champion may know other classes; then its answers are compared by name.
         verifier: As ``verify`` takes it; the process that verified the challenger may score it.
 
     Returns:
@@ -108,9 +116,17 @@ def score_both(
     Raises:
         VerificationError: If the challenger itself fails.
     """
-    request = {"saved_model": challenger, "champion": champion, "test_images": test_images, "test_labels": test_labels}
+    request = {
+        "saved_model": str(challenger),
+        "champion": str(champion),
+        "test_images": str(tests / "test_images.npy"),
+        "test_labels": str(tests / "test_labels.npy"),
+        "rows": list(rows),
+        "other_classes": other_classes,
+        "digests": DIGESTS,
+    }
     with _or_new(verifier) as process:
-        report = process.ask({name: str(path) for name, path in request.items()} | {"digests": DIGESTS}, fresh=False)
+        report = process.ask(request, fresh=False)
     if "refused" in report:
         raise VerificationError(f"The model in {challenger} is refused: {report['refused']}.")
     return report

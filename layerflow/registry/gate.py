@@ -1,6 +1,7 @@
 """Whether a verified model may take the champion's place: floors, a ceiling, a paired comparison, two rules."""
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 from layerflow.evaluation.statistics import LEVEL, above_majority, p_text
@@ -68,6 +69,23 @@ def _below_class_floor(gate: GateConfig, evaluation: Evaluation, verification: V
         return None
     never = "" if predicted else ", which it never predicts,"
     return f"recall {recall:.4f} of class {name}{never} is below gate.min_class_recall {gate.min_class_recall}"
+
+
+def below_new_class_floor(
+    gate: GateConfig, evaluation: Evaluation, verification: Verification, known: Collection[str]
+) -> str | None:
+    """Which class that is not ``known`` to the champion does not reach the floor, however few examples it has."""
+    for score, examples, right in zip(
+        evaluation.per_class, verification.class_examples, verification.class_right, strict=True
+    ):
+        if score.name in known:
+            continue
+        if not examples:
+            return f"class {score.name} is new and has no test image"
+        if right / examples < gate.min_class_recall:
+            recall = f"recall {right / examples:.4f} of the new class {score.name}"
+            return f"{recall} is below gate.min_class_recall {gate.min_class_recall}"
+    return None
 
 
 def _not_above_baseline(gate: GateConfig, evaluation: Evaluation, verification: Verification) -> str | None:

@@ -28,3 +28,7 @@ def is_version(text: str) -> bool:
 RECEIPT = f"{EXTRA}/receipt.json"
 #: All cards of the run that made the model, for people.
 REPORT = f"{EXTRA}/report.html"
+#: Which images the model has learned from, and which it was tested on.
+IMAGES = f"{EXTRA}/images.npz"
+#: What a version has beside the files of the export.
+BESIDE = (RECEIPT, REPORT, IMAGES)

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from layerflow import artifacts, store
+from layerflow import store
 from layerflow.cards import decision as decision_card
 from layerflow.cards import report
 from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError, mask
-from layerflow.evaluation import statistics
 from layerflow.export import verification
 from layerflow.outcomes import Comparison, Promotion
-from layerflow.records import ExportRef, Record
-from layerflow.registry import gate, layout, publishing, versions
-from layerflow.registry.gate import Verdict, below_floor, judge
+from layerflow.records import Record
+from layerflow.registry import gate, layout, publishing
+from layerflow.registry.comparison import Champion, compare, learned_by
+from layerflow.registry.gate import Verdict, below_floor, below_new_class_floor, judge
 from layerflow.registry.ledger import read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.receipt import Challenger, changes, receipt_for
@@ -35,8 +35,8 @@ def promote(
 ) -> Promotion:
     """Publish the challenger as the next version if the gate lets it, or keep the champion; leave a receipt either way.
 
-    The champion is the highest published version. Both are scored as they ship, on the same test examples, in the
-    verifying process.
+    The champion is the highest published version. Both are scored as they ship, in the verifying process, on the test
+    examples that neither has learned from.
 
     Args:
         show: Called with the decision's card, Markdown, once all is done; before a refusal is raised, too.
@@ -46,18 +46,17 @@ def promote(
         VerificationError: If the verification is not of this export, or disagrees with the evaluation.
         DamagedError: If the export, the test examples or the registry's ledger are not as they were written.
     """
-    name, export = config.registry_name, challenger.export
+    name = config.registry_name
     with store.locked(f"models-{name}"):
-        champion = versions.champion_of(name)
-        theirs = versions.receipt_of(name, champion) if champion else None
+        live = Champion.of(name)
+        champion = live.version if live else None
         receipt = receipt_for(config, challenger, flow_run)
         model = model_identity(receipt)
-        damage = versions.damage(name, champion) if champion else None
-        verdict, comparison = _decide(config, challenger, model, champion, theirs, damage, verifier)
+        verdict, comparison = _decide(config, challenger, model, live, verifier)
         verdict = verdict._replace(reason=mask(verdict.reason))  # a forced one repeats what its user wrote
         published = verdict.code.startswith("promoted")
         version = publishing.next_version(name) if published else champion
-        differing = changes(theirs, receipt) if theirs else ()
+        differing = changes(live.receipt, receipt) if live and live.receipt else ()
         receipt |= {
             "version": version if published else None,
             "decision": {
@@ -73,7 +72,7 @@ def promote(
         if published or verdict.code == "unchanged":
             receipt_file, report_file = in_service / layout.RECEIPT, in_service / layout.REPORT
         else:
-            receipt_file = store.root() / "receipts" / name / f"{export.digest[:16]}-against-{champion}.json"
+            receipt_file = store.root() / "receipts" / name / f"{challenger.export.digest[:16]}-against-{champion}.json"
             report_file = receipt_file.with_suffix(".html")
         made = Promotion(
             code=verdict.code,
@@ -91,7 +90,7 @@ def promote(
         )
         card, page = _told(config, challenger, made)
         if published and version:
-            _publish(config, version, export, model, receipt, page)
+            _publish(config, version, challenger, model, receipt, page)
         elif verdict.code != "unchanged":
             _file(receipt_file, receipt, report_file, page)
     show(card)
@@ -105,9 +104,7 @@ def _decide(
     config: RetrainConfig,
     challenger: Challenger,
     model: str,
-    champion: int | None,
-    theirs: dict[str, Any] | None,
-    damage: str | None,
+    champion: Champion | None,
     verifier: verification.Verifier | None,
 ) -> tuple[Verdict, Comparison | None]:
     """The gate: first what holds whatever is preferred, then the preference, which alone ``gate.force`` overrules."""
@@ -123,14 +120,18 @@ def _decide(
             f"Evaluation and verification must agree on the model that is to be published; {differs}. Delete "
             f"{store.path(evaluation.folder)} and re-run the command.",
         ), None
-    if champion and theirs and not damage and model_identity(theirs) == model:
-        return Verdict("unchanged", f"version {champion} is this very model"), None
+    known = champion if champion and champion.receipt and not champion.damage else None
+    if known and known.receipt and model_identity(known.receipt) == model:
+        return Verdict("unchanged", f"version {known.version} is this very model"), None
     if floor := below_floor(rules, evaluation, verified):
         return Verdict("kept_below_floor", floor), None
+    new_class = known and rules.classes != "same" and below_new_class_floor(rules, evaluation, verified, known.classes)
+    if new_class:
+        return Verdict("kept_below_floor", new_class), None
     taken_back = model in read_ledger(config.registry_name).rolled_back
     if taken_back and not rules.force:  # nothing that a comparison finds would change it
         return _TAKEN_BACK, None
-    found = _compare(challenger, config.registry_name, champion, theirs, damage, verifier) if champion else None
+    found = compare(rules, challenger, champion, verifier) if champion else None
     comparison = found if isinstance(found, Comparison) else None
     if comparison and (slow := gate.too_slow(rules, comparison)):
         return Verdict("kept_too_slow", slow), comparison
@@ -152,35 +153,6 @@ def _preferred(rules: GateConfig, found: Comparison | str | None, accuracy: floa
     if rules.not_comparable == "floors_only":
         return Verdict("promoted_not_comparable", f"the floors are met, and {found}")
     return Verdict("kept_not_comparable", found)
-
-
-def _compare(
-    challenger: Challenger,
-    name: str,
-    champion: int,
-    theirs: dict[str, Any] | None,
-    damage: str | None,
-    verifier: verification.Verifier | None,
-) -> Comparison | str:
-    """Score both on the challenger's test examples, or say why they can't be compared."""
-    if theirs is None:
-        return f"version {champion} carries no receipt to be compared by"
-    if damage:
-        return f"version {champion} is not as it was published: {damage}"
-    if theirs["evaluation"]["test_digest"] != challenger.evaluation.test_digest:
-        return f"version {champion} was scored on other test examples"
-    artifacts.check_record(challenger.data)
-    tests = store.path(challenger.data.folder)
-    report = verification.score_both(
-        store.path(challenger.export.saved_model),
-        layout.home(name) / str(champion),
-        tests / "test_images.npy",
-        tests / "test_labels.npy",
-        verifier,
-    )
-    if "not_comparable" in report:
-        return f"version {champion} can't be scored: {report['not_comparable']}"
-    return statistics.comparison_of(champion, report)
 
 
 def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tuple[str, str]:
@@ -214,14 +186,15 @@ def _card(record: Record) -> str:
 
 
 def _publish(
-    config: RetrainConfig, version: int, export: ExportRef, model: str, receipt: dict[str, Any], page: str
+    config: RetrainConfig, version: int, challenger: Challenger, model: str, receipt: dict[str, Any], page: str
 ) -> None:
     name = config.registry_name
     ledger = read_ledger(name)
     if model in ledger.rolled_back:  # forced: it is wanted again
         kept = tuple(digest for digest in ledger.rolled_back if digest != model)
         write_ledger(name, ledger.model_copy(update={"rolled_back": kept}))
-    publishing.publish(name, version, store.path(export.saved_model), receipt, page)
+    images = learned_by(challenger).as_bytes
+    publishing.publish(name, version, store.path(challenger.export.saved_model), receipt, page, images)
     try:
         publishing.prune(name, config.registry.keep)
     except OSError as error:  # it is in service: a second try would find it `unchanged`, and tell nobody

@@ -13,7 +13,7 @@ from typing import Any
 from layerflow import checksums, store
 from layerflow.checksums import DIGESTS, write_digests
 from layerflow.errors import DamagedError, RegistryError
-from layerflow.registry.layout import HIGHEST, RECEIPT, REPORT, home, is_version
+from layerflow.registry.layout import BESIDE, HIGHEST, IMAGES, RECEIPT, REPORT, home, is_version
 from layerflow.registry.ledger import Ledger, Published, read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.versions import model_digest, numbers, predecessor
@@ -54,15 +54,23 @@ def _with_digests(name: str, ledger: Ledger) -> dict[int, Published]:
     return found
 
 
-def publish(name: str, version: int, source: Path, receipt: dict[str, Any], report: str | None = None) -> Path:
-    """Publish the model in ``source`` with ``receipt`` and ``report`` as ``version``, and return its folder.
+def publish(
+    name: str,
+    version: int,
+    source: Path,
+    receipt: dict[str, Any],
+    report: str | None = None,
+    images: bytes | None = None,
+) -> Path:
+    """Publish the model in ``source`` with ``receipt``, ``report`` and ``images`` as ``version``; return its folder.
 
     Args:
         name: Name of the model.
         version: What ``next_version`` gave, under the same lock.
-        source: An export, or another version; its own receipt and report are left behind.
+        source: An export, or another version; its own receipt, report and list of images are left behind.
         receipt: Of this version; holds the digests that the model must have, as ``receipt["export"]["files"]``.
         report: An HTML page, if there is one.
+        images: Which images the model has learned from, as ``KnownImages.as_bytes``, where that is known.
 
     Raises:
         DamagedError: If the copy is not, byte for byte, what was exported.
@@ -75,13 +83,15 @@ def publish(name: str, version: int, source: Path, receipt: dict[str, Any], repo
     write_ledger(name, ledger)
     try:
         shutil.copytree(source, staging)
-        for beside in (RECEIPT, REPORT):
+        for beside in BESIDE:
             (staging / beside).unlink(missing_ok=True)
         if write_digests(staging) != receipt["export"]["files"]:
             raise DamagedError(f"The copy of {source} is not what was exported; it was not published.")
         (staging / RECEIPT).write_text(json.dumps(receipt, indent=2))
         if report is not None:
             (staging / REPORT).write_text(report, encoding="utf-8")
+        if images is not None:
+            (staging / IMAGES).write_bytes(images)
         entry = Published(sums=write_digests(staging)[DIGESTS], model=model_identity(receipt))
         store.sync(staging)
         # Before the version appears: a version without its digest in the ledger is not one.

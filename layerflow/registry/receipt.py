@@ -21,7 +21,7 @@ from layerflow.config import RetrainConfig
 from layerflow.errors import mask
 from layerflow.json_file import read_json
 from layerflow.records import Change, DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
-from layerflow.registry.layout import RECEIPT, REPORT
+from layerflow.registry.layout import BESIDE, RECEIPT
 
 _Text = Annotated[str, Field(min_length=1)]
 _Figure = Annotated[float, Field(allow_inf_nan=False)]
@@ -122,7 +122,7 @@ def damage(folder: Path) -> str | None:
         return f"{RECEIPT} is not a complete receipt"
     except (OSError, ValueError, KeyError, TypeError):
         return f"{RECEIPT} or {EXTRA}/contract.json can't be read"
-    listed = {name: digest for name, digest in checksums.listed(folder).items() if name not in (RECEIPT, REPORT)}
+    listed = {name: digest for name, digest in checksums.listed(folder).items() if name not in BESIDE}
     said = {name: digest for name, digest in receipt.export.files.items() if name != DIGESTS}
     if name := checksums.first_difference(said, listed):
         return f"{name} is not the file of which the receipt tells"

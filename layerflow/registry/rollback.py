@@ -66,10 +66,11 @@ def roll_back(
                 "restored": target,
             },
         }
-        # How the model came about is as true as it was: its report goes along as it is.
+        # How the model came about is as true as it was: its report and its list of images are kept as they are.
         file = folder / layout.REPORT
         report = file.read_text(encoding="utf-8") if file.exists() else None
-        published = publishing.publish(name, version, folder, receipt, report)
+        images = (folder / layout.IMAGES).read_bytes() if (folder / layout.IMAGES).exists() else None
+        published = publishing.publish(name, version, folder, receipt, report, images)
     log.info("rolled_back: version %d of %s is %s", version, name, reason)
     return RolledBack(
         name=name,

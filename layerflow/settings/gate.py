@@ -39,14 +39,23 @@ class GateConfig(Group):
         ge=1,
         description="Fewest test images of a class for judging its recall.",
     )
-    min_test_examples: int = Field(100, ge=1, description="Fewest test images; with fewer, nothing is published.")
+    min_test_examples: int = Field(
+        100,
+        ge=1,
+        description="Fewest test images for publishing a model, and for comparing it with the live version.",
+    )
     max_latency_ratio: float | None = Field(
         None, gt=0, description="Highest 99th percentile of the latency, as a multiple of the live version's."
     )
+    classes: Literal["same", "new_allowed", "common"] = Field(
+        "same",
+        description="Which classes the live version must know to be compared: the `same`; `new_allowed`, all of its "
+        "classes, and the new model may know more; or `common`, the comparison is on the classes that both know.",
+    )
     not_comparable: Literal["keep", "floors_only"] = Field(
         "keep",
-        description="What to do if the live version can't be compared (other test images or classes, damaged): keep "
-        "it, or let the floors alone decide.",
+        description="What to do if the live version can't be compared (too few common test images, other classes, "
+        "damaged): keep it, or let the floors alone decide.",
     )
     force: str | None = Field(
         None,

@@ -14,16 +14,22 @@ from tests.command import layerflow
 pytestmark = pytest.mark.usefixtures("on_the_server")
 
 
+def draw(root: Path, which: slice = slice(None), every_fifth_tests: bool = False) -> None:
+    """Some of the digits as PNG files."""
+    digits = load_digits()
+    pixels = np.rint(digits.images * 255 / 16).astype(np.uint8)
+    for number in range(len(pixels))[which]:
+        split = "test" if every_fifth_tests and number % 5 == 0 else "train"
+        file = root / split / str(digits.target[number]) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[number]).save(file)
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits as PNG files, every fifth in test/."""
     root = tmp_path_factory.mktemp("folder") / "my digits"
-    digits = load_digits()
-    pixels = np.rint(digits.images * 255 / 16).astype(np.uint8)
-    for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
-        file = root / ("test" if number % 5 == 0 else "train") / str(label) / f"{number}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(file)
+    draw(root, every_fifth_tests=True)
     return root
 
 
@@ -53,6 +59,24 @@ def test_a_folder_is_trained_and_published_then_unchanged_then_says_what_is_new(
     }
     assert sum(changed.values()) == 10
     assert {change["field"].partition(".")[0] for change in grown["changes"]} == {"data"}
+
+
+@pytest.mark.process
+def test_a_folder_without_test_to_which_images_are_added_is_compared(tmp_path: Path) -> None:
+    """In a process of its own, whose exit status and streams are what is claimed."""
+    draw(tmp_path / "photos", slice(1500))
+    command = ("retrain", "--json", "--data.name", "folder", "--data.path", str(tmp_path / "photos"))
+    first = json.loads(layerflow(*command, store=tmp_path / "store").stdout)
+    assert first["code"] == "promoted_first"
+    draw(tmp_path / "photos", slice(1500, None))
+    grown = json.loads(layerflow(*command, store=tmp_path / "store").stdout)
+    found = grown["comparison"]
+    assert found, grown["reason"]
+    compared = sum(found[side] for side in ("both_right", "only_challenger", "only_champion", "both_wrong"))
+    # No image of the first night moved from test to train: all of its test images are compared, and the new ones.
+    assert compared == grown["test_examples"] == first["test_examples"] + found["new"]
+    assert found["new"] > 0
+    assert found["left_out"] == 0
 
 
 @pytest.mark.process

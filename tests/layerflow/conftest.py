@@ -28,7 +28,9 @@ VERIFIER = verification.Verifier()
 NO_FLOOR = {"baseline": "none", "min_class_recall": 0}
 
 
-def _made(key: str, data: DatasetRef, checked: DataReport, model: ModelConfig, settings: TrainingConfig) -> Challenger:
+def make_challenger(
+    key: str, data: DatasetRef, checked: DataReport, model: ModelConfig, settings: TrainingConfig
+) -> Challenger:
     """What the steps before the decision make of a config, for real."""
     built = artifacts.make("build_model", key, ModelRef, lambda folder: build(model, data, settings.seed, folder))
     trained = artifacts.make("train_model", key, TrainedRef, lambda folder: train(settings, built, data, folder))
@@ -48,8 +50,8 @@ def contenders(first_run: Retrained, session_store: Path) -> dict[str, Challenge
 
     def others() -> str:
         shutil.copytree(session_store / good.data.folder, store.path(good.data.folder))
-        similar = _made("similar", good.data, good.checked, ModelConfig(), TrainingConfig(seed=1))
-        poor = _made("poor", good.data, good.checked, ModelConfig(hidden=(2,)), TrainingConfig(epochs=1))
+        similar = make_challenger("similar", good.data, good.checked, ModelConfig(), TrainingConfig(seed=1))
+        poor = make_challenger("poor", good.data, good.checked, ModelConfig(hidden=(2,)), TrainingConfig(epochs=1))
         return written.dump_json([similar, poor]).decode()
 
     folder, made = once("contenders", others)
@@ -65,7 +67,7 @@ def remade(shelf: Path) -> Callable[[Challenger], Challenger]:
     """Builds, trains, exports a contender once more, as a run does whose folders were deleted."""
 
     def make(contender: Challenger) -> Challenger:
-        return _made("remade", contender.data, contender.checked, ModelConfig(), TrainingConfig())
+        return make_challenger("remade", contender.data, contender.checked, ModelConfig(), TrainingConfig())
 
     return make
 

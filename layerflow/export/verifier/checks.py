@@ -104,9 +104,27 @@ def count(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     return {"test_examples": len(labels), "test_accuracy": float(right.mean()), **counts}
 
 
-def test_split(request: Request) -> tuple[np.ndarray, np.ndarray]:
+class Rows:
+    """Some rows of a memory-mapped array, of which no more is read than is asked for."""
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
+        self.array, self.rows = array, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.asarray(self.array[self.rows[key]])
+
+
+def test_split(request: Request) -> tuple[Any, np.ndarray]:
+    """The test images, memory-mapped, and their labels; those in ``rows`` alone where the request has some."""
     images = np.load(request["test_images"], mmap_mode="r", allow_pickle=False)
-    return images, np.load(request["test_labels"], allow_pickle=False)
+    labels = np.load(request["test_labels"], allow_pickle=False)
+    if "rows" not in request:
+        return images, labels
+    rows = np.array(request["rows"], np.int64)
+    return Rows(images, rows), labels[rows]
 
 
 def score_again(request: Request, model: Model, golden: dict[str, np.ndarray], chance: np.random.Generator) -> str:

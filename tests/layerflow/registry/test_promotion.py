@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from layerflow import checksums, store
+from layerflow import artifacts, checksums, store
 from layerflow.checksums import EXTRA
 from layerflow.config import RetrainConfig
 from layerflow.errors import DamagedError, VerificationError
@@ -113,12 +113,21 @@ def test_a_loss_that_is_no_number_is_kept(decide: Decide, contenders: dict[str, 
     assert decide(evaluated(contenders["good"], loss=float("nan"))).code == "kept_below_floor"
 
 
-def test_another_test_set_is_never_compared(decide: Decide, contenders: dict[str, Challenger]) -> None:
+def incomparable(challenger: Challenger) -> Challenger:
+    """A challenger whose images are in another form than the champion's, so that the same ones can't be found."""
+    data = challenger.data.model_copy(update={"image_rule": "cropped"})
+    return evaluated(challenger._replace(data=data), test_digest="other")
+
+
+def test_a_model_that_can_not_be_compared_is_kept_or_judged_by_the_floors(
+    decide: Decide, contenders: dict[str, Challenger], monkeypatch: pytest.MonkeyPatch
+) -> None:
     decide("poor")
-    strange = evaluated(contenders["good"], test_digest="other")
+    strange = incomparable(contenders["good"])
+    monkeypatch.setattr(artifacts, "check_record", lambda record: None)  # its data are not on disk in that form
     kept = decide(strange)
     assert (kept.code, kept.comparison) == ("kept_not_comparable", None)
-    assert "scored on other test examples" in kept.reason
+    assert "saw its images in another form" in kept.reason
     assert decide(strange, not_comparable="floors_only", min_accuracy=0.99).code == "kept_below_floor"
     made = decide(strange, not_comparable="floors_only")
     assert (made.code, made.version) == ("promoted_not_comparable", 2)
@@ -142,10 +151,11 @@ def test_force_lifts_no_latency_ceiling_for_a_rolled_back_model(decide: Decide) 
     "lift", [{"force": "it is late"}, {"not_comparable": "floors_only"}], ids=["force", "floors_only"]
 )
 def test_a_latency_ceiling_that_can_not_be_checked_is_not_passed(
-    decide: Decide, contenders: dict[str, Challenger], lift: dict[str, str]
+    decide: Decide, contenders: dict[str, Challenger], lift: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decide("poor")
-    strange = evaluated(contenders["good"], test_digest="other")
+    strange = incomparable(contenders["good"])
+    monkeypatch.setattr(artifacts, "check_record", lambda record: None)
     made = decide(strange, max_latency_ratio=100, **lift)
     assert (made.code, made.version) == ("kept_not_comparable", 1)
     assert "so that gate.max_latency_ratio 100.0 can't be checked" in made.reason
@@ -246,7 +256,7 @@ def publish_for_other_classes(champion: Path) -> None:
     receipt = json.loads((champion / layout.RECEIPT).read_text())
     report = (champion / layout.REPORT).read_text()
     change_the_classes(champion)
-    for beside in (layout.RECEIPT, layout.REPORT):
+    for beside in layout.BESIDE:
         (champion / beside).unlink()
     files = checksums.write_digests(champion)
     receipt["export"] |= {"files": files, "digest": files[checksums.DIGESTS]}

@@ -1,0 +1,136 @@
+"""The new model against the live version: on which images, and what came out."""
+
+import logging
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from layerflow import artifacts, store
+from layerflow.data.arrays import images_and_labels
+from layerflow.evaluation import statistics
+from layerflow.export import verification
+from layerflow.outcomes import Comparison
+from layerflow.registry import layout, versions
+from layerflow.registry.known_images import ComparedImages, KnownImages, all_test_images, common_test_set
+from layerflow.registry.receipt import Challenger
+from layerflow.settings.gate import GateConfig
+from layerflow.settings.model import VERSION
+
+log = logging.getLogger(__name__)
+
+
+class Champion(NamedTuple):
+    """The live version: its receipt, where it has one, and what of it is not as it was published."""
+
+    version: int
+    folder: Path
+    receipt: dict[str, Any] | None
+    damage: str | None
+
+    @classmethod
+    def of(cls, name: str) -> "Champion | None":
+        """The live version of a model, if there is one.
+
+        Raises:
+            DamagedError: If the ledger can't be read.
+        """
+        if version := versions.champion_of(name):
+            receipt, damage = versions.receipt_of(name, version), versions.damage(name, version)
+            return cls(version, layout.home(name) / str(version), receipt, damage)
+        return None
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of its classes; it must have a receipt."""
+        assert self.receipt
+        return list(self.receipt["data"]["classes"])
+
+
+def compare(
+    gate: GateConfig, challenger: Challenger, champion: Champion, verifier: verification.Verifier | None = None
+) -> Comparison | str:
+    """Score both on the test images that neither has learned from, or say why they can't be compared.
+
+    Raises:
+        VerificationError: If the challenger itself fails.
+        DamagedError: If the test images are not as they were prepared.
+    """
+    version = champion.version
+    if champion.receipt is None:
+        return f"version {version} carries no receipt to be compared by"
+    if champion.damage:
+        return f"version {version} is not as it was published: {champion.damage}"
+    if gate.classes == "new_allowed" and (lost := sorted(set(champion.classes) - set(challenger.data.classes))):
+        return f"version {version} knows the class {lost[0]} and the new model does not; set gate.classes common"
+    tests = _test_set(challenger, champion)
+    if isinstance(tests, str):
+        return tests
+    if gate.classes != "same":
+        tests = _of_known_classes(challenger, champion, tests)
+    if len(tests.rows) < gate.min_test_examples:
+        known = "" if gate.classes == "same" else ", of a class that both know"
+        return (
+            f"only {len(tests.rows)} of the test images are ones that neither version {version} nor the new model has "
+            f"learned from{known}; gate.min_test_examples is {gate.min_test_examples}"
+        )
+    report = verification.score_both(
+        store.path(challenger.export.saved_model),
+        champion.folder,
+        store.path(challenger.data.folder),
+        tests.rows.tolist(),
+        verifier,
+        other_classes=gate.classes != "same",
+    )
+    if "not_comparable" in report:
+        return f"version {version} can't be scored: {report['not_comparable']}"
+    left_out = challenger.data.counts["test"] - len(tests.rows)
+    return statistics.comparison_of(version, report, new=tests.new, left_out=left_out, test_set=tests.digest)
+
+
+def learned_by(challenger: Challenger) -> KnownImages:
+    """The images that the new model has learned from, and those of the version whose weights it started from.
+
+    Raises:
+        DamagedError: If the data are not as they were prepared.
+    """
+    artifacts.check_record(challenger.data)
+    weights, before = challenger.model.weights, None
+    if weights and (named := re.fullmatch(VERSION, weights.source)):
+        before = _read(layout.home(named[1]) / named[2])
+        if before is None:
+            log.warning("which images %s has learned from is not known; they count as not learned", weights.source)
+    return KnownImages.of(challenger.data, before)
+
+
+def _test_set(challenger: Challenger, champion: Champion) -> ComparedImages | str:
+    """The test images that neither has learned from, or why it is not known which those are."""
+    assert champion.receipt
+    version, theirs = champion.version, _read(champion.folder)
+    if champion.receipt["evaluation"]["test_digest"] != challenger.evaluation.test_digest:
+        if theirs is None:
+            return f"version {version} was scored on other test examples, and it does not list what it learned from"
+        rule, their_rule = challenger.data.image_rule, champion.receipt["data"].get("image_rule")
+        if rule != their_rule:
+            return f"version {version} saw its images in another form: {their_rule}; the new model: {rule}"
+    ours = learned_by(challenger)
+    return common_test_set(challenger.data, ours, theirs) if theirs else all_test_images(challenger.data)
+
+
+def _of_known_classes(challenger: Challenger, champion: Champion, tests: ComparedImages) -> ComparedImages:
+    """Those of the test images whose class the champion knows too."""
+    known = np.isin(np.array(challenger.data.classes), champion.classes)
+    labels = np.asarray(images_and_labels(challenger.data, "test")[1])
+    return tests.keep(known[labels[tests.rows]])
+
+
+def _read(folder: Path) -> KnownImages | None:
+    """The list of images of a version; none in one of an earlier layerflow."""
+    try:
+        return KnownImages.read(folder / layout.IMAGES)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if not isinstance(error, FileNotFoundError):
+            log.warning("%s can't be read: %s", folder / layout.IMAGES, error)
+        return None
