@@ -14,9 +14,10 @@ from cli.terminal import Output, set_up_console
 from layerflow import store, user_code
 from layerflow.config import RetrainConfig
 from layerflow.extras import require_ray
-from layerflow.outcomes import Retrained, RolledBack, SweepOutcome
+from layerflow.outcomes import Retrained, RolledBack
 from layerflow.records import DatasetRef
 from layerflow.registry import first_weights, versions
+from layerflow.sweeps.outcomes import SweepOutcome
 from layerflow.sweeps.space import plan
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from flows.retrain import retrain
 from layerflow.config import RetrainConfig
-from layerflow.outcomes import SweepOutcome
+from layerflow.sweeps.outcomes import SweepOutcome
 from layerflow.sweeps.space import plan
 from tasks import choose_winner, load_data, logs, validate_data
 from tasks.caching import result_storage

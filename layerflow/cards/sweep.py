@@ -12,8 +12,8 @@ from layerflow.cards.drawing import COLOURS, INK, new_figure, picture
 from layerflow.cards.markdown import as_code, plain, short, table
 from layerflow.config import RetrainConfig
 from layerflow.errors import mask
-from layerflow.outcomes import Trial
 from layerflow.settings.training import is_maximized
+from layerflow.sweeps.outcomes import Trial
 from layerflow.sweeps.space import Space, configured
 
 #: Rows of the table beyond which only the best are shown: a card must load.

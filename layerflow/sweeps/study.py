@@ -21,9 +21,9 @@ from layerflow import store, user_code
 from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.models.network_code import network_code
-from layerflow.outcomes import StudyRef, Trial
 from layerflow.records import DatasetRef
 from layerflow.settings.training import is_maximized
+from layerflow.sweeps.outcomes import StudyRef, Trial
 from layerflow.sweeps.space import Space, as_text, comparable
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import TrialError
-from layerflow.outcomes import StudyRef, SweepResult, Trial
+from layerflow.sweeps.outcomes import StudyRef, SweepResult, Trial
 from layerflow.sweeps.space import Space, configured
 from layerflow.sweeps.study import Study
 from tasks.cards import show_card

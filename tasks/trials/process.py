@@ -13,8 +13,8 @@ from pathlib import Path
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import SweepError
-from layerflow.outcomes import StudyRef
 from layerflow.records import DatasetRef
+from layerflow.sweeps.outcomes import StudyRef
 
 log = logging.getLogger("layerflow")
 

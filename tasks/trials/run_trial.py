@@ -12,8 +12,8 @@ from prefect.states import Completed, State
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import SweepError, TrialError, UnreachableError
-from layerflow.outcomes import StudyRef
 from layerflow.records import DatasetRef, Epoch, TrainedRef
+from layerflow.sweeps.outcomes import StudyRef
 from layerflow.sweeps.study import Study
 from tasks import logs
 from tasks.cards import show_card

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import SweepError, TrialError, config_sentence
-from layerflow.outcomes import StudyRef
 from layerflow.records import DatasetRef
+from layerflow.sweeps.outcomes import StudyRef
 from layerflow.sweeps.space import Space, configured
 from layerflow.sweeps.study import Study, study_of
 from tasks.trials.choose_winner import show_sweep_card

@@ -42,8 +42,8 @@ from layerflow.errors import (
     UnreachableError,
     WorkersLostError,
 )
-from layerflow.outcomes import StudyRef, SweepOutcome, Trial
 from layerflow.records import DatasetRef
+from layerflow.sweeps.outcomes import StudyRef, SweepOutcome, Trial
 from layerflow.sweeps.space import configured, plan
 from layerflow.sweeps.study import Study, study_of
 from layerflow.training import learning, ray_cluster

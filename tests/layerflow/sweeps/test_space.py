@@ -15,9 +15,9 @@ from layerflow import store
 from layerflow.cards import sweep as sweep_card
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, TrialError
-from layerflow.outcomes import StudyRef
 from layerflow.records import DatasetRef
 from layerflow.settings.model import MODELS
+from layerflow.sweeps.outcomes import StudyRef
 from layerflow.sweeps.space import configured, plan
 from layerflow.sweeps.study import Study, study_of
 from tasks import choose_winner
