@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-layers bench-photos bench-scale bench-scaling lock clean
+.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gate bench-layers bench-photos bench-scale bench-scaling lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,7 @@ lint: setup ## ruff and mypy
 
 drill: setup ## nights that go wrong, training killed 100 times, publishing 300 times, 10,000 fuzzed inputs, guards taken out (two hours)
 	$(PY) benchmarks/nights.py
+	$(PY) benchmarks/growing_folder.py 30
 	$(PY) benchmarks/drill.py 100
 	$(PY) benchmarks/drill.py 100 0 recipe
 	$(PY) benchmarks/publish_drill.py 300
@@ -75,6 +76,9 @@ bench-accuracy: setup ## how good the networks become, over three seeds (40 minu
 bench-few: setup ## what given weights, class weights and augmentation are worth on few images (20 minutes)
 	$(PY) benchmarks/transfer.py
 	$(PY) benchmarks/imbalance.py
+
+bench-gate: setup ## how often the gate publishes better and worse models, and a year of slow decline (simulated, 5 minutes)
+	$(PY) benchmarks/gate.py 1000 docs
 
 bench-layers: setup ## each layer against its counterpart in keras.layers
 	$(PY) benchmarks/layer_speed.py

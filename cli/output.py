@@ -27,6 +27,7 @@ def retrained_as_json(run: RetrainRun) -> dict[str, Any]:
         "code": promotion.code,
         "reason": promotion.reason,
         "comparison": promotion.comparison.model_dump() if promotion.comparison else None,
+        "best": promotion.best.model_dump() if promotion.best else None,
         "changes": [change.model_dump() for change in promotion.changes],
         "version": promotion.version,
         "accuracy": promotion.accuracy,
@@ -73,6 +74,8 @@ def show_retrained(run: RetrainRun) -> None:
     facts.add_row("report", str(store.path(promotion.report)))
     if promotion.comparison:
         terminal.print(comparison_table(promotion.comparison))
+    if promotion.best:
+        terminal.print(comparison_table(promotion.best, "version {} (best)"))
         changes = [change.model_dump() for change in promotion.changes]
         terminal.print(changes_table(changes, f"version {promotion.champion_version}", "new model"))
     terminal.print(facts)
@@ -131,10 +134,10 @@ def show_verification(folder: Path, report: dict[str, Any]) -> None:
     terminal.print(f"{folder} is the exported model, and its answers are unchanged.")
 
 
-def comparison_table(found: Comparison) -> Table:
-    """The live version against the new model, side by side."""
+def comparison_table(found: Comparison, named: str = "version {}") -> Table:
+    """A published version against the new model, side by side."""
     sides = (found.champion, found.challenger)
-    table = Table("", f"version {found.champion_version}", "new model")
+    table = Table("", named.format(found.champion_version), "new model")
     table.add_row("accuracy", *(f"{side.accuracy:.4f}" for side in sides))
     table.add_row("lowest recall", *(f"{side.lowest_recall:.4f} ({side.lowest_class})" for side in sides))
     table.add_row("right where the other is wrong", f"{found.only_champion:,}", f"{found.only_challenger:,}")

@@ -100,6 +100,7 @@ class Promotion(Record):
     test_examples: int
     champion_version: int | None
     comparison: Comparison | None
+    best: Comparison | None = None  # with the best version, where that is another one
     changes: tuple[Change, ...]
     receipt: str
     report: str

@@ -142,6 +142,12 @@ def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Eval
     }
     if made.comparison:
         facts["Compared on"] = f"{made.comparison.images_text} that neither model has learned from"
+    if made.best:
+        best = made.best
+        facts["Against the best version"] = (
+            f"version {best.champion_version}: {best.difference:+.4f} (95 % interval {best.difference_low:+.4f} to "
+            f"{best.difference_high:+.4f}), on {best.images_text}"
+        )
     if made.champion_version and made.code != "unchanged":
         few = "; ".join(
             f"`{each.field}` {plain(short(each.before, 24))} → {plain(short(each.after, 24))}"

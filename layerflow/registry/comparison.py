@@ -1,4 +1,4 @@
-"""The new model against the live version: on which images, and what came out."""
+"""The new model against a published version: on which images, and what came out."""
 
 import logging
 import re
@@ -13,8 +13,9 @@ from layerflow.data.arrays import images_and_labels
 from layerflow.evaluation import statistics
 from layerflow.export import verification
 from layerflow.outcomes import Comparison
-from layerflow.registry import layout, versions
+from layerflow.registry import layout
 from layerflow.registry.known_images import ComparedImages, KnownImages, all_test_images, common_test_set
+from layerflow.registry.model_identity import model_identity
 from layerflow.registry.receipt import Challenger
 from layerflow.settings.gate import GateConfig
 from layerflow.settings.model import VERSION
@@ -22,25 +23,29 @@ from layerflow.settings.model import VERSION
 log = logging.getLogger(__name__)
 
 
-class Champion(NamedTuple):
-    """The live version: its receipt, where it has one, and what of it is not as it was published."""
+class Rival(NamedTuple):
+    """A published version that the new model is compared with.
+
+    Attributes:
+        receipt: Its receipt, where it has one.
+        damage: What of it is not as it was published.
+    """
 
     version: int
     folder: Path
     receipt: dict[str, Any] | None
     damage: str | None
 
-    @classmethod
-    def of(cls, name: str) -> "Champion | None":
-        """The live version of a model, if there is one.
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is as it was published, with its receipt."""
+        return self.receipt is not None and not self.damage
 
-        Raises:
-            DamagedError: If the ledger can't be read.
-        """
-        if version := versions.champion_of(name):
-            receipt, damage = versions.receipt_of(name, version), versions.damage(name, version)
-            return cls(version, layout.home(name) / str(version), receipt, damage)
-        return None
+    @property
+    def model(self) -> str:
+        """Which model it is; it must have a receipt."""
+        assert self.receipt
+        return model_identity(self.receipt)
 
     @property
     def classes(self) -> list[str]:
@@ -50,7 +55,7 @@ class Champion(NamedTuple):
 
 
 def compare(
-    gate: GateConfig, challenger: Challenger, champion: Champion, verifier: verification.Verifier | None = None
+    gate: GateConfig, challenger: Challenger, rival: Rival, verifier: verification.Verifier | None = None
 ) -> Comparison | str:
     """Score both on the test images that neither has learned from, or say why they can't be compared.
 
@@ -58,18 +63,18 @@ def compare(
         VerificationError: If the challenger itself fails.
         DamagedError: If the test images are not as they were prepared.
     """
-    version = champion.version
-    if champion.receipt is None:
+    version = rival.version
+    if rival.receipt is None:
         return f"version {version} carries no receipt to be compared by"
-    if champion.damage:
-        return f"version {version} is not as it was published: {champion.damage}"
-    if gate.classes == "new_allowed" and (lost := sorted(set(champion.classes) - set(challenger.data.classes))):
+    if rival.damage:
+        return f"version {version} is not as it was published: {rival.damage}"
+    if gate.classes == "new_allowed" and (lost := sorted(set(rival.classes) - set(challenger.data.classes))):
         return f"version {version} knows the class {lost[0]} and the new model does not; set gate.classes common"
-    tests = _test_set(challenger, champion)
+    tests = _test_set(challenger, rival)
     if isinstance(tests, str):
         return tests
     if gate.classes != "same":
-        tests = _of_known_classes(challenger, champion, tests)
+        tests = _of_known_classes(challenger, rival, tests)
     if len(tests.rows) < gate.min_test_examples:
         known = "" if gate.classes == "same" else ", of a class that both know"
         return (
@@ -78,7 +83,7 @@ def compare(
         )
     report = verification.score_both(
         store.path(challenger.export.saved_model),
-        champion.folder,
+        rival.folder,
         store.path(challenger.data.folder),
         tests.rows.tolist(),
         verifier,
@@ -105,23 +110,23 @@ def learned_by(challenger: Challenger) -> KnownImages:
     return KnownImages.of(challenger.data, before)
 
 
-def _test_set(challenger: Challenger, champion: Champion) -> ComparedImages | str:
+def _test_set(challenger: Challenger, rival: Rival) -> ComparedImages | str:
     """The test images that neither has learned from, or why it is not known which those are."""
-    assert champion.receipt
-    version, theirs = champion.version, _read(champion.folder)
-    if champion.receipt["evaluation"]["test_digest"] != challenger.evaluation.test_digest:
+    assert rival.receipt
+    version, theirs = rival.version, _read(rival.folder)
+    if rival.receipt["evaluation"]["test_digest"] != challenger.evaluation.test_digest:
         if theirs is None:
             return f"version {version} was scored on other test examples, and it does not list what it learned from"
-        rule, their_rule = challenger.data.image_rule, champion.receipt["data"].get("image_rule")
+        rule, their_rule = challenger.data.image_rule, rival.receipt["data"].get("image_rule")
         if rule != their_rule:
             return f"version {version} saw its images in another form: {their_rule}; the new model: {rule}"
     ours = learned_by(challenger)
     return common_test_set(challenger.data, ours, theirs) if theirs else all_test_images(challenger.data)
 
 
-def _of_known_classes(challenger: Challenger, champion: Champion, tests: ComparedImages) -> ComparedImages:
-    """Those of the test images whose class the champion knows too."""
-    known = np.isin(np.array(challenger.data.classes), champion.classes)
+def _of_known_classes(challenger: Challenger, rival: Rival, tests: ComparedImages) -> ComparedImages:
+    """Those of the test images whose class the rival knows too."""
+    known = np.isin(np.array(challenger.data.classes), rival.classes)
     labels = np.asarray(images_and_labels(challenger.data, "test")[1])
     return tests.keep(known[labels[tests.rows]])
 

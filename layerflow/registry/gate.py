@@ -131,3 +131,13 @@ def judge(gate: GateConfig, found: Comparison) -> Verdict:
     if found.only_champion - found.only_challenger > gate.margin * examples + 1e-6:
         return Verdict("kept_worse", f"less accurate by more than gate.margin {gate.margin}: {accuracies}")
     return Verdict("promoted_not_worse", f"not worse: {accuracies}")
+
+
+def against_best(gate: GateConfig, verdict: Verdict, best: Comparison) -> Verdict:
+    """Keep what is not worse than the live version, but worse than the best one: no decline adds up over the nights."""
+    if verdict.code != "promoted_not_worse":
+        return verdict
+    measured = judge(gate.model_copy(update={"rule": "not_worse"}), best)
+    if not measured.code.startswith("kept"):
+        return verdict
+    return Verdict("kept_worse", f"{verdict.reason}; but against the best version it is {measured.reason}")

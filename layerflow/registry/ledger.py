@@ -28,8 +28,9 @@ class Published(BaseModel):
 class Ledger(BaseModel):
     """What the versions that are there can't tell: numbers that were given, rolled-back models, published digests.
 
-    ``published`` is none in the ledger of a layerflow that did not keep digests yet; the next publication adds them.
-    ``scheme`` 1 is of a layerflow whose identities of models had the code of the export in them.
+    ``best`` is the version that none published since has surpassed. ``published`` is none in the ledger of a layerflow
+    that did not keep digests yet; the next publication adds them. ``scheme`` 1 is of a layerflow whose identities of
+    models had the code of the export in them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,7 @@ class Ledger(BaseModel):
     highest: int = Field(0, ge=0, le=HIGHEST)
     rolled_back: tuple[str, ...] = ()
     published: dict[int, Published] | None = None
+    best: int | None = None
     scheme: int = Field(2, ge=1, le=2)
 
 

@@ -12,18 +12,16 @@ from layerflow.cards import report
 from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError, mask
 from layerflow.export import verification
-from layerflow.outcomes import Comparison, Promotion
+from layerflow.outcomes import Promotion
 from layerflow.records import Record
-from layerflow.registry import gate, layout, publishing
-from layerflow.registry.comparison import Champion, compare, learned_by
-from layerflow.registry.gate import Verdict, below_floor, below_new_class_floor, judge
+from layerflow.registry import layout, publishing, versions
+from layerflow.registry.comparison import learned_by
+from layerflow.registry.decision import decide
 from layerflow.registry.ledger import read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.receipt import Challenger, changes, receipt_for
-from layerflow.settings.gate import GateConfig
 
 log = logging.getLogger(__name__)
-_TAKEN_BACK = Verdict("kept_rolled_back", "this very model was live and was rolled back")
 
 
 def promote(
@@ -48,15 +46,14 @@ def promote(
     """
     name = config.registry_name
     with store.locked(f"models-{name}"):
-        live = Champion.of(name)
-        champion = live.version if live else None
+        champion = versions.champion_of(name)
+        theirs = versions.receipt_of(name, champion) if champion else None
         receipt = receipt_for(config, challenger, flow_run)
-        model = model_identity(receipt)
-        verdict, comparison = _decide(config, challenger, model, live, verifier)
-        verdict = verdict._replace(reason=mask(verdict.reason))  # a forced one repeats what its user wrote
+        decision = decide(config, challenger, champion, verifier)
+        verdict = decision.verdict._replace(reason=mask(decision.verdict.reason))  # a forced one repeats its user
         published = verdict.code.startswith("promoted")
         version = publishing.next_version(name) if published else champion
-        differing = changes(live.receipt, receipt) if live and live.receipt else ()
+        differing = changes(theirs, receipt) if theirs else ()
         receipt |= {
             "version": version if published else None,
             "decision": {
@@ -64,7 +61,8 @@ def promote(
                 **verdict._asdict(),
                 "version": version,
                 "champion": champion,
-                "comparison": comparison.model_dump() if comparison else None,
+                "comparison": decision.comparison and decision.comparison.model_dump(),
+                "best": decision.best and decision.best.model_dump(),
                 "changes": [change.model_dump() for change in differing],
             },
         }
@@ -83,14 +81,17 @@ def promote(
             accuracy=challenger.verification.test_accuracy,
             test_examples=challenger.evaluation.test_examples,
             champion_version=champion,
-            comparison=comparison,
+            comparison=decision.comparison,
+            best=decision.best,
             changes=differing,
             receipt=_relative(receipt_file),
             report=_relative(report_file),
         )
         card, page = _told(config, challenger, made)
         if published and version:
-            _publish(config, version, challenger, model, receipt, page)
+            _publish(config, version, challenger, receipt, page)
+            if decision.is_best:
+                write_ledger(name, read_ledger(name).model_copy(update={"best": version}))
         elif verdict.code != "unchanged":
             _file(receipt_file, receipt, report_file, page)
     show(card)
@@ -98,61 +99,6 @@ def promote(
         raise VerificationError(verdict.reason)
     log.info("%s: %s", verdict.code, verdict.reason)
     return made
-
-
-def _decide(
-    config: RetrainConfig,
-    challenger: Challenger,
-    model: str,
-    champion: Champion | None,
-    verifier: verification.Verifier | None,
-) -> tuple[Verdict, Comparison | None]:
-    """The gate: first what holds whatever is preferred, then the preference, which alone ``gate.force`` overrules."""
-    rules, (evaluation, verified) = config.gate, (challenger.evaluation, challenger.verification)
-    if verified.export_digest != challenger.export.digest:
-        return Verdict(
-            "refused_unverified",
-            "The verification must be of the model that is to be published; it is of another.",
-        ), None
-    if differs := gate.disagreement(evaluation, verified):
-        return Verdict(
-            "refused_unverified",
-            f"Evaluation and verification must agree on the model that is to be published; {differs}. Delete "
-            f"{store.path(evaluation.folder)} and re-run the command.",
-        ), None
-    known = champion if champion and champion.receipt and not champion.damage else None
-    if known and known.receipt and model_identity(known.receipt) == model:
-        return Verdict("unchanged", f"version {known.version} is this very model"), None
-    if floor := below_floor(rules, evaluation, verified):
-        return Verdict("kept_below_floor", floor), None
-    new_class = known and rules.classes != "same" and below_new_class_floor(rules, evaluation, verified, known.classes)
-    if new_class:
-        return Verdict("kept_below_floor", new_class), None
-    taken_back = model in read_ledger(config.registry_name).rolled_back
-    if taken_back and not rules.force:  # nothing that a comparison finds would change it
-        return _TAKEN_BACK, None
-    found = compare(rules, challenger, champion, verifier) if champion else None
-    comparison = found if isinstance(found, Comparison) else None
-    if comparison and (slow := gate.too_slow(rules, comparison)):
-        return Verdict("kept_too_slow", slow), comparison
-    if isinstance(found, str) and rules.max_latency_ratio is not None:
-        unknown = f"{found}, so that gate.max_latency_ratio {rules.max_latency_ratio} can't be checked"
-        return Verdict("kept_not_comparable", unknown), None
-    verdict = _TAKEN_BACK if taken_back else _preferred(rules, found, verified.test_accuracy)
-    if rules.force and verdict.code.startswith("kept"):
-        verdict = Verdict("promoted_forced", f"forced ({rules.force}), against {verdict.code}: {verdict.reason}")
-    return verdict, comparison
-
-
-def _preferred(rules: GateConfig, found: Comparison | str | None, accuracy: float) -> Verdict:
-    """Which of the two models is preferred, the challenger where there is no champion."""
-    if found is None:
-        return Verdict("promoted_first", f"accuracy {accuracy:.4f}, and there was no live version")
-    if isinstance(found, Comparison):
-        return judge(rules, found)
-    if rules.not_comparable == "floors_only":
-        return Verdict("promoted_not_comparable", f"the floors are met, and {found}")
-    return Verdict("kept_not_comparable", found)
 
 
 def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tuple[str, str]:
@@ -185,10 +131,8 @@ def _card(record: Record) -> str:
         return f"The card {record.card} can't be read."
 
 
-def _publish(
-    config: RetrainConfig, version: int, challenger: Challenger, model: str, receipt: dict[str, Any], page: str
-) -> None:
-    name = config.registry_name
+def _publish(config: RetrainConfig, version: int, challenger: Challenger, receipt: dict[str, Any], page: str) -> None:
+    name, model = config.registry_name, model_identity(receipt)
     ledger = read_ledger(name)
     if model in ledger.rolled_back:  # forced: it is wanted again
         kept = tuple(digest for digest in ledger.rolled_back if digest != model)

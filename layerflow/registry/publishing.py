@@ -16,7 +16,7 @@ from layerflow.errors import DamagedError, RegistryError
 from layerflow.registry.layout import BESIDE, HIGHEST, IMAGES, RECEIPT, REPORT, home, is_version
 from layerflow.registry.ledger import Ledger, Published, read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
-from layerflow.registry.versions import model_digest, numbers, predecessor
+from layerflow.registry.versions import best_of, model_digest, numbers, predecessor
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +105,9 @@ def publish(
 
 
 def prune(name: str, keep: int) -> None:
-    """Remove all but the newest ``keep`` versions, never the champion nor the one it can be rolled back to."""
+    """Remove all but the newest ``keep`` versions, never the live or the best one, nor what a rollback restores."""
     published = numbers(name)
-    needed = {*published[: max(keep, 1)], predecessor(name)}
+    needed = {*published[: max(keep, 1)], predecessor(name), best_of(name)}
     for version in published:
         if version not in needed:
             removing = home(name) / f"{_REMOVING}{version}"

@@ -217,6 +217,14 @@ def model_digest(name: str, version: int) -> str | None:
     return model_identity(receipt) if receipt else None
 
 
+def best_of(name: str) -> int | None:
+    """The version that none published since has surpassed; the live one, where it is gone or was rolled back."""
+    ledger, published = known_ledger(name), numbers(name)
+    if ledger.best in published and model_digest(name, ledger.best) not in ledger.rolled_back:
+        return ledger.best
+    return next(iter(published), None)
+
+
 def predecessor(name: str) -> int | None:
     """The version that a rollback restores: the newest with a receipt, another model, and not rolled back itself."""
     champion, *older = numbers(name) or [0]

@@ -13,8 +13,9 @@ from layerflow.data.image_digests import image_digests
 from layerflow.data.split_files import SPLITS, SplitFiles
 from layerflow.outcomes import Comparison
 from layerflow.records import DatasetRef, LoadedWeights
-from layerflow.registry import layout
-from layerflow.registry.comparison import Champion, compare, learned_by
+from layerflow.registry import layout, versions
+from layerflow.registry.comparison import compare, learned_by
+from layerflow.registry.decision import rival_of
 from layerflow.registry.known_images import KnownImages
 from layerflow.registry.receipt import Challenger
 from layerflow.settings.gate import GateConfig
@@ -65,9 +66,9 @@ def on(challenger: Challenger, data: DatasetRef) -> Challenger:
 
 
 def compared(challenger: Challenger, **gate: object) -> Comparison | str:
-    champion = Champion.of(NAME)
-    assert champion
-    return compare(GateConfig(**gate), challenger, champion, VERIFIER)
+    live = versions.champion_of(NAME)
+    assert live
+    return compare(GateConfig(**gate), challenger, rival_of(NAME, live), VERIFIER)
 
 
 def joined(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

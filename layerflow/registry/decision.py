@@ -1,0 +1,138 @@
+"""What becomes of a proved model: the gate's rules in their order."""
+
+import logging
+from typing import NamedTuple
+
+from layerflow import store
+from layerflow.config import RetrainConfig
+from layerflow.export import verification
+from layerflow.outcomes import Comparison
+from layerflow.records import Evaluation, Verification
+from layerflow.registry import gate, layout, versions
+from layerflow.registry.comparison import Rival, compare
+from layerflow.registry.gate import Verdict
+from layerflow.registry.ledger import read_ledger
+from layerflow.registry.receipt import Challenger
+from layerflow.settings.gate import GateConfig
+
+log = logging.getLogger(__name__)
+_TAKEN_BACK = Verdict("kept_rolled_back", "this very model was live and was rolled back")
+
+
+class Decision(NamedTuple):
+    """What was decided, and what it was decided by.
+
+    Attributes:
+        comparison: With the live version, where there is one that can be compared.
+        best: With the best version, where that is another one.
+    """
+
+    verdict: Verdict
+    comparison: Comparison | None = None
+    best: Comparison | None = None
+
+    @property
+    def is_best(self) -> bool:
+        """Whether later models are measured against this one, once it is published.
+
+        After a publication without a comparison, or against it, there is no better one to measure by.
+        """
+        if self.verdict.code != "promoted_not_worse" and self.verdict.code != "promoted_better":
+            return True
+        measured = self.best or self.comparison
+        return measured is None or measured.difference >= 0
+
+
+def rival_of(name: str, version: int) -> Rival:
+    """A published version of a model."""
+    receipt, damage = versions.receipt_of(name, version), versions.damage(name, version)
+    return Rival(version, layout.home(name) / str(version), receipt, damage)
+
+
+def decide(
+    config: RetrainConfig, challenger: Challenger, champion: int | None, verifier: verification.Verifier | None = None
+) -> Decision:
+    """Apply the gate: first what holds whatever is preferred, then the preference, which ``gate.force`` overrules.
+
+    Args:
+        champion: The live version, if there is one.
+        verifier: What scores both models; default: one that ends with this call.
+
+    Raises:
+        VerificationError: If the challenger can't be scored.
+        DamagedError: If the test images or the registry's ledger are not as they were written.
+    """
+    rules, model = config.gate, challenger.identity
+    live = rival_of(config.registry_name, champion) if champion else None
+    if unproved := _unproved(challenger):
+        return Decision(Verdict("refused_unverified", unproved))
+    if live and live.is_sound and live.model == model:
+        return Decision(Verdict("unchanged", f"version {live.version} is this very model"))
+    if floor := _below_floor(rules, challenger.evaluation, challenger.verification, live):
+        return Decision(Verdict("kept_below_floor", floor))
+    rolled_back = model in read_ledger(config.registry_name).rolled_back
+    if rolled_back and not rules.force:  # nothing that a comparison finds would change it
+        return Decision(_TAKEN_BACK)
+    found = compare(rules, challenger, live, verifier) if live else None
+    comparison = found if isinstance(found, Comparison) else None
+    if comparison and (slow := gate.too_slow(rules, comparison)):
+        return Decision(Verdict("kept_too_slow", slow), comparison)
+    if isinstance(found, str) and rules.max_latency_ratio is not None:
+        unknown = f"{found}, so that gate.max_latency_ratio {rules.max_latency_ratio} can't be checked"
+        return Decision(Verdict("kept_not_comparable", unknown))
+    best = _with_the_best(config, challenger, comparison, verifier)
+    accuracy = challenger.verification.test_accuracy
+    verdict = _TAKEN_BACK if rolled_back else _preferred(rules, found, best, accuracy)
+    if rules.force and verdict.code.startswith("kept"):
+        verdict = Verdict("promoted_forced", f"forced ({rules.force}), against {verdict.code}: {verdict.reason}")
+    return Decision(verdict, comparison, best)
+
+
+def _unproved(challenger: Challenger) -> str | None:
+    """Why the verification is none of this model, or nothing."""
+    evaluation, verified = challenger.evaluation, challenger.verification
+    if verified.export_digest != challenger.export.digest:
+        return "The verification must be of the model that is to be published; it is of another."
+    if differs := gate.disagreement(evaluation, verified):
+        return (
+            f"Evaluation and verification must agree on the model that is to be published; {differs}. Delete "
+            f"{store.path(evaluation.folder)} and re-run the command."
+        )
+    return None
+
+
+def _below_floor(rules: GateConfig, evaluation: Evaluation, verified: Verification, live: Rival | None) -> str | None:
+    if floor := gate.below_floor(rules, evaluation, verified):
+        return floor
+    if live and live.is_sound and rules.classes != "same":
+        return gate.below_new_class_floor(rules, evaluation, verified, live.classes)
+    return None
+
+
+def _with_the_best(
+    config: RetrainConfig,
+    challenger: Challenger,
+    comparison: Comparison | None,
+    verifier: verification.Verifier | None,
+) -> Comparison | None:
+    """The comparison with the best version, where that is another than the live one."""
+    best = versions.best_of(config.registry_name)
+    if comparison is None or best is None or best == comparison.champion_version:
+        return None
+    found = compare(config.gate, challenger, rival_of(config.registry_name, best), verifier)
+    if isinstance(found, Comparison):
+        return found
+    log.warning("the best version, %d, can't be compared: %s; the live version alone decides", best, found)
+    return None
+
+
+def _preferred(rules: GateConfig, found: Comparison | str | None, best: Comparison | None, accuracy: float) -> Verdict:
+    """Which of the models is preferred: the challenger, where there is no live version."""
+    if found is None:
+        return Verdict("promoted_first", f"accuracy {accuracy:.4f}, and there was no live version")
+    if isinstance(found, Comparison):
+        verdict = gate.judge(rules, found)
+        return gate.against_best(rules, verdict, best) if best else verdict
+    if rules.not_comparable == "floors_only":
+        return Verdict("promoted_not_comparable", f"the floors are met, and {found}")
+    return Verdict("kept_not_comparable", found)
