@@ -54,7 +54,7 @@ def published(difference: float, examples: int, repetitions: int, gate: GateConf
 
 
 def year(examples: int, measured_by_best: bool) -> list[float]:
-    """The true accuracy of the live version after each night, where each night's model is a little worse than the last."""
+    """The true accuracy of the live version after each night, when each night's model is worse than the last."""
     chance, gate = np.random.default_rng(1), GateConfig()
     versions, live, best, course = [ACCURACY], 0, 0, []
     for night in range(1, NIGHTS + 1):

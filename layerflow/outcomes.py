@@ -74,6 +74,7 @@ class Comparison(BaseModel):
     new: int = 0
     left_out: int = 0
     test_set: str = ""
+    look: int = 0  # how many comparisons there were on these test images, or mostly these, with this one
 
     @property
     def examples(self) -> int:

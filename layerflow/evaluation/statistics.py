@@ -1,5 +1,6 @@
 """The statistics by which two models are compared: paired by example, and exact where they can be."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from layerflow.outcomes import Comparison, Side
 #: Level of the paired test, and of what lies outside the interval.
 LEVEL = 0.05
 _RESAMPLES = 10_000
+#: Of the number of supported looks: a million is as good as any.
+_MOST_EXPONENT = math.log(1e6)
 
 
 def mcnemar(only_one: int, only_other: int) -> float:
@@ -64,6 +67,22 @@ def comparison_of(champion_version: int, report: Mapping[str, Any], **images: in
         difference_high=high,
         **images,
     )
+
+
+def supported_looks(found: Comparison, margin: float) -> int:
+    """How many comparisons the test images of this one support.
+
+    Of k equally good models, the one that seems best on the same images seems better than it is by at most
+    s·sqrt(2·ln k) on average, where s is the standard deviation of a difference in accuracy. So many comparisons keep
+    that within ``margin``.
+
+    References:
+        Boucheron, Lugosi and Massart, Concentration inequalities (2013), theorem 2.5.
+        Blum and Hardt, The ladder: a reliable leaderboard for machine learning competitions (2015).
+    """
+    variance = (found.only_challenger + found.only_champion) / found.examples**2
+    exponent = margin**2 / (2 * variance) if variance else math.inf
+    return int(math.exp(min(exponent, _MOST_EXPONENT)))
 
 
 def above_majority(examples: Sequence[int], right: Sequence[int]) -> float:

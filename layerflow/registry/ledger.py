@@ -28,7 +28,8 @@ class Published(BaseModel):
 class Ledger(BaseModel):
     """What the versions that are there can't tell: numbers that were given, rolled-back models, published digests.
 
-    ``best`` is the version that none published since has surpassed. ``published`` is none in the ledger of a layerflow
+    ``best`` is the version that none published since has surpassed, ``looks`` the number of comparisons
+    on the present test images, or mostly these. ``published`` is none in the ledger of a layerflow
     that did not keep digests yet; the next publication adds them. ``scheme`` 1 is of a layerflow whose identities of
     models had the code of the export in them.
     """
@@ -39,6 +40,7 @@ class Ledger(BaseModel):
     rolled_back: tuple[str, ...] = ()
     published: dict[int, Published] | None = None
     best: int | None = None
+    looks: int = 0
     scheme: int = Field(2, ge=1, le=2)
 
 

@@ -16,7 +16,7 @@ from layerflow.outcomes import Promotion
 from layerflow.records import Record
 from layerflow.registry import layout, publishing, versions
 from layerflow.registry.comparison import learned_by
-from layerflow.registry.decision import decide
+from layerflow.registry.decision import Decision, decide
 from layerflow.registry.ledger import read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.receipt import Challenger, changes, receipt_for
@@ -49,7 +49,7 @@ def promote(
         champion = versions.champion_of(name)
         theirs = versions.receipt_of(name, champion) if champion else None
         receipt = receipt_for(config, challenger, flow_run)
-        decision = decide(config, challenger, champion, verifier)
+        decision = _with_look(name, decide(config, challenger, champion, verifier))
         verdict = decision.verdict._replace(reason=mask(decision.verdict.reason))  # a forced one repeats its user
         published = verdict.code.startswith("promoted")
         version = publishing.next_version(name) if published else champion
@@ -99,6 +99,17 @@ def promote(
         raise VerificationError(verdict.reason)
     log.info("%s: %s", verdict.code, verdict.reason)
     return made
+
+
+def _with_look(name: str, decision: Decision) -> Decision:
+    """The decision with the number of its look at the test images, which the ledger counts."""
+    found = decision.comparison
+    if found is None:
+        return decision
+    ledger = read_ledger(name)
+    look = 1 if found.new > found.examples / 2 else ledger.looks + 1
+    write_ledger(name, ledger.model_copy(update={"looks": look}))
+    return decision._replace(comparison=found.model_copy(update={"look": look}))
 
 
 def _told(config: RetrainConfig, challenger: Challenger, made: Promotion) -> tuple[str, str]:

@@ -298,6 +298,8 @@ def test_the_decision_card_says_what_was_decided_and_why(contenders: dict[str, C
     assert f"| accuracy | {made.comparison.champion.accuracy:.4f} | {made.comparison.challenger.accuracy:.4f} |" in card
     _, alt = pictures(card)
     assert alt.startswith(f"Interval: difference in accuracy {made.comparison.difference:+.4f}")
+    assert "**Compared on:** 360 images that neither model has learned from" in card
+    assert "**Looks at these test images:** 1; they support " in card
     assert "Version 1 is this very model. (`unchanged`)" in ask(contenders["good"])[1]
     assert "(`kept_below_floor`)" in ask(contenders["poor"], min_accuracy=0.99)[1]
     refused, card = ask(contenders["poor"]._replace(export=contenders["similar"].export))

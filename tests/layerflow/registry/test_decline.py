@@ -85,6 +85,13 @@ def test_small_steps_down_end_where_the_margin_below_the_best_version_ends(decid
     assert (again.code, again.version, versions.best_of(NAME)) == ("promoted_not_worse", 3, 3)
 
 
+def test_each_comparison_is_a_look_at_the_test_images(decide: Decide, weakened: Weaken) -> None:
+    assert decide("good").comparison is None
+    compared = [decide(weakened(fewer), margin=MARGIN).comparison for fewer in (5, 10)]
+    assert [each.look for each in compared if each] == [1, 2], "whether it was published or not"
+    assert read_ledger(NAME).looks == 2
+
+
 def test_the_best_version_is_never_pruned(decide: Decide, weakened: Weaken) -> None:
     decide("good")
     for fewer in (5, 4, 6):

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from layerflow.evaluation.statistics import above_majority, comparison_of, difference_interval, mcnemar
+from layerflow.evaluation.statistics import (
+    above_majority,
+    comparison_of,
+    difference_interval,
+    mcnemar,
+    supported_looks,
+)
 from layerflow.outcomes import Comparison
 from layerflow.records import ClassScore, Evaluation, Verification
 from layerflow.registry.gate import below_floor, disagreement, judge, too_slow
@@ -99,6 +105,18 @@ def test_the_rules_decide_by_the_counts(
     verdict = judge(GateConfig.model_validate(gate), counted(*counts))
     assert verdict.code == code
     assert reason in verdict.reason
+
+
+def test_more_test_images_support_more_looks() -> None:
+    # By hand: s^2 = 0.02 / 10,000, and exp(0.005^2 / (2 s^2)) = exp(6.25).
+    assert supported_looks(counted(9_700, 100, 100, 100), 0.005) == math.floor(math.exp(6.25)) == 518
+    assert supported_looks(counted(970, 10, 10, 10), 0.005) == 1
+    assert supported_looks(counted(970, 0, 0, 30), 0.005) == 999_999, "models that never disagree can't be lucky"
+    # The bound holds: the best of 518 models that are equally good, on 10,000 images of which two disagree on 2 %.
+    chance = np.random.default_rng(0)
+    tosses = chance.multinomial(10_000, [0.01, 0.01, 0.98], size=(200, 518))
+    luck = (tosses[..., 0] - tosses[..., 1]).max(axis=1).mean() / 10_000
+    assert 0.004 < luck < 0.005
 
 
 def test_a_slower_model_is_above_the_ceiling_however_good() -> None:
