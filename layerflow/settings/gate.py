@@ -14,11 +14,14 @@ class GateConfig(Group):
 
     rule: Literal["not_worse", "better"] = Field(
         "not_worse",
-        description="`not_worse`: not significantly worse than the live version, and no more than `margin` less "
-        "accurate; `better`: significantly better.",
+        description="`not_worse`: not significantly worse than the live version and the best one, and no more than "
+        "`margin` less accurate; `better`: significantly better than the live version.",
     )
     margin: float = Field(
-        0.005, ge=0, le=1, description="How much less accurate than the live version a model may be under `not_worse`."
+        0.005,
+        ge=0,
+        le=1,
+        description="How much less accurate than the live and the best version a model may be under `not_worse`.",
     )
     min_accuracy: float = Field(
         0.0, ge=0, le=1, description="Lowest accuracy on the test images that may be published."
