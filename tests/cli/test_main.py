@@ -31,7 +31,7 @@ def test_retrain_prints_one_json_object_that_says_what_was_done(trained: tuple[P
     """In a process of its own, whose exit status and streams are what is claimed."""
     _, answer = trained
     assert list(answer) == [
-        *("status", "code", "reason", "comparison", "changes", "version", "accuracy"),
+        *("status", "code", "reason", "comparison", "best", "changes", "version", "accuracy"),
         *("baseline", "balanced_accuracy", "worst_class", "test_examples"),
         *("export", "keras", "receipt", "report", "flow_run", "steps"),
     ]

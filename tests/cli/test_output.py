@@ -5,14 +5,20 @@ import time
 import pytest
 
 from cli.output import beside, changes_table, comparison_table, console, local_time
+from layerflow.evaluation.statistics import comparison_of
 from layerflow.records import ClassScore, Evaluation
 
 
 def test_names_and_reasons_that_look_like_markup_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    side = {"accuracy": 0.9, "lowest_recall": 0.5, "lowest_class": "[cat]", "latency_p99_ms": 1.0}
-    differences = dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"), 0.0)
-    found = {"champion": side, "challenger": side, "champion_version": 1, "only_champion": 0, "only_challenger": 0}
-    console().print(comparison_table(found | differences))
+    side = {
+        "accuracy": 0.9,
+        "lowest_recall": 0.5,
+        "lowest_class": "[cat]",
+        "latency_p50_ms": 1.0,
+        "latency_p99_ms": 1.0,
+    }
+    counts = {"both_right": 9, "only_challenger": 0, "only_champion": 0, "both_wrong": 1}
+    console().print(comparison_table(comparison_of(1, {"champion": side, "challenger": side, **counts})))
     change = {"field": "config.gate.force", "before": "[b]", "after": "see [/wiki] :cat:"}
     console().print(changes_table([change], "version 1", "new model"))
     console().print("forced (see [/wiki])")
