@@ -2,7 +2,7 @@
 
 from layerflow.cards.drawing import COLOURS, INK, new_figure, picture
 from layerflow.cards.markdown import plain, short, table
-from layerflow.evaluation.statistics import p_text, supported_looks
+from layerflow.evaluation.statistics import MOST_LOOKS, p_text, supported_looks
 from layerflow.outcomes import Comparison, DecisionCode, Promotion
 from layerflow.records import DatasetRef, Evaluation
 from layerflow.settings.gate import GateConfig
@@ -143,7 +143,8 @@ def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Eval
     if made.comparison:
         facts["Compared on"] = f"{made.comparison.images_text} that neither model has learned from"
         supported = supported_looks(made.comparison, gate.margin)
-        looks = f"{made.comparison.look:,}; they support {supported:,}"
+        more = " or more" if supported == MOST_LOOKS else ""
+        looks = f"{made.comparison.look:,}; they support {supported:,}{more}"
         if made.comparison.look > supported:
             looks += ". **Collect new test images:** the best of so many models seems better than it is"
         facts["Looks at these test images"] = looks

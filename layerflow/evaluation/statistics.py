@@ -12,8 +12,8 @@ from layerflow.outcomes import Comparison, Side
 #: Level of the paired test, and of what lies outside the interval.
 LEVEL = 0.05
 _RESAMPLES = 10_000
-#: Of the number of supported looks: a million is as good as any.
-_MOST_EXPONENT = math.log(1e6)
+#: Most looks that are counted.
+MOST_LOOKS = 1_000_000
 
 
 def mcnemar(only_one: int, only_other: int) -> float:
@@ -70,7 +70,7 @@ def comparison_of(champion_version: int, report: Mapping[str, Any], **images: in
 
 
 def supported_looks(found: Comparison, margin: float) -> int:
-    """How many comparisons the test images of this one support.
+    """How many comparisons the test images of this one support, at most ``MOST_LOOKS``.
 
     Of k equally good models, the one that seems best on the same images seems better than it is by at most
     s·sqrt(2·ln k) on average, where s is the standard deviation of a difference in accuracy. So many comparisons keep
@@ -82,7 +82,7 @@ def supported_looks(found: Comparison, margin: float) -> int:
     """
     variance = (found.only_challenger + found.only_champion) / found.examples**2
     exponent = margin**2 / (2 * variance) if variance else math.inf
-    return int(math.exp(min(exponent, _MOST_EXPONENT)))
+    return int(math.exp(exponent)) if exponent < math.log(MOST_LOOKS) else MOST_LOOKS
 
 
 def above_majority(examples: Sequence[int], right: Sequence[int]) -> float:

@@ -111,7 +111,7 @@ def test_more_test_images_support_more_looks() -> None:
     # By hand: s^2 = 0.02 / 10,000, and exp(0.005^2 / (2 s^2)) = exp(6.25).
     assert supported_looks(counted(9_700, 100, 100, 100), 0.005) == math.floor(math.exp(6.25)) == 518
     assert supported_looks(counted(970, 10, 10, 10), 0.005) == 1
-    assert supported_looks(counted(970, 0, 0, 30), 0.005) == 999_999, "models that never disagree can't be lucky"
+    assert supported_looks(counted(970, 0, 0, 30), 0.005) == 1_000_000, "models that never disagree can't be lucky"
     # The bound holds: the best of 518 models that are equally good, on 10,000 images of which two disagree on 2 %.
     chance = np.random.default_rng(0)
     tosses = chance.multinomial(10_000, [0.01, 0.01, 0.98], size=(200, 518))
