@@ -183,7 +183,7 @@ def test_a_network_counts_for_itself(copy: Path) -> None:
 
 def test_a_setting_of_the_gate_and_a_field_of_a_decision_change_no_step(copy: Path) -> None:
     before = digests()
-    edit(copy / "layerflow" / "settings" / "gate.py", "        0.005, ge=0", "        0.006, ge=0")
+    edit(copy / "layerflow" / "settings" / "gate.py", "        0.005,", "        0.006,")
     edit(copy / "layerflow" / "outcomes.py", "    accuracy: float\n", "    accuracy: float\n    more: int = 0\n")
     assert changed(before) == set()
 
