@@ -56,7 +56,7 @@ lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-drill: setup ## nights that go wrong, training killed 100 times, publishing 300 times, 10,000 fuzzed inputs, guards taken out (two hours)
+drill: setup ## nights that go wrong, training killed 100 times, publishing 300 times, 10,000 fuzzed inputs, guards taken out (hours)
 	$(PY) benchmarks/nights.py
 	$(PY) benchmarks/growing_folder.py 30
 	$(PY) benchmarks/drill.py 100
@@ -77,7 +77,7 @@ bench-few: setup ## what given weights, class weights and augmentation are worth
 	$(PY) benchmarks/transfer.py
 	$(PY) benchmarks/imbalance.py
 
-bench-gate: setup ## how often the gate publishes better and worse models, and a year of slow decline (simulated, 5 minutes)
+bench-gate: setup ## how often the gate publishes better and worse models, and a year of slow decline (simulated)
 	$(PY) benchmarks/gate.py 1000 docs
 
 bench-layers: setup ## each layer against its counterpart in keras.layers

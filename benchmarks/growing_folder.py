@@ -1,6 +1,6 @@
 """A month of nights on a folder without `test/` that grows: each is compared, and no image moves from test to train.
 
-Usage: ``python benchmarks/growing_folder.py [NIGHTS]``, five minutes for the 30. On the digits as PNG files, with the
+Usage: ``python benchmarks/growing_folder.py [NIGHTS]``. On the digits as PNG files, with the
 commands that a user types. On one night a third of the images have wrong labels, on a later one the network becomes
 larger: the first must be kept out, the second published.
 """

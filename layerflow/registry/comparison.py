@@ -3,12 +3,13 @@
 import logging
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerflow import artifacts, store
+from layerflow import artifacts, checksums, store
 from layerflow.data.arrays import images_and_labels
 from layerflow.evaluation import statistics
 from layerflow.export import verification
@@ -55,9 +56,16 @@ class Rival(NamedTuple):
 
 
 def compare(
-    gate: GateConfig, challenger: Challenger, rival: Rival, verifier: verification.Verifier | None = None
+    gate: GateConfig,
+    challenger: Challenger,
+    rival: Rival,
+    learned: Callable[[], KnownImages],
+    verifier: verification.Verifier | None = None,
 ) -> Comparison | str:
     """Score both on the test images that neither has learned from, or say why they can't be compared.
+
+    Args:
+        learned: What gives the images that the challenger has learned from; asked where that decides.
 
     Raises:
         VerificationError: If the challenger itself fails.
@@ -70,7 +78,7 @@ def compare(
         return f"version {version} is not as it was published: {rival.damage}"
     if gate.classes == "new_allowed" and (lost := sorted(set(rival.classes) - set(challenger.data.classes))):
         return f"version {version} knows the class {lost[0]} and the new model does not; set gate.classes common"
-    tests = _test_set(challenger, rival)
+    tests = _test_set(challenger, rival, learned)
     if isinstance(tests, str):
         return tests
     if gate.classes != "same":
@@ -104,13 +112,14 @@ def learned_by(challenger: Challenger) -> KnownImages:
     artifacts.check_record(challenger.data)
     weights, before = challenger.model.weights, None
     if weights and (named := re.fullmatch(VERSION, weights.source)):
-        before = _read(layout.home(named[1]) / named[2])
+        folder = layout.home(named[1]) / named[2]
+        before = None if checksums.damage(folder) else _read(folder)
         if before is None:
             log.warning("which images %s has learned from is not known; they count as not learned", weights.source)
     return KnownImages.of(challenger.data, before)
 
 
-def _test_set(challenger: Challenger, rival: Rival) -> ComparedImages | str:
+def _test_set(challenger: Challenger, rival: Rival, learned: Callable[[], KnownImages]) -> ComparedImages | str:
     """The test images that neither has learned from, or why it is not known which those are."""
     assert rival.receipt
     version, theirs = rival.version, _read(rival.folder)
@@ -120,7 +129,7 @@ def _test_set(challenger: Challenger, rival: Rival) -> ComparedImages | str:
         rule, their_rule = challenger.data.image_rule, rival.receipt["data"].get("image_rule")
         if rule != their_rule:
             return f"version {version} saw its images in another form: {their_rule}; the new model: {rule}"
-    ours = learned_by(challenger)
+    ours = learned()
     return common_test_set(challenger.data, ours, theirs) if theirs else all_test_images(challenger.data)
 
 

@@ -1,6 +1,7 @@
 """What becomes of a proved model: the gate's rules in their order."""
 
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 from layerflow import store
@@ -11,6 +12,7 @@ from layerflow.records import Evaluation, Verification
 from layerflow.registry import gate, layout, versions
 from layerflow.registry.comparison import Rival, compare
 from layerflow.registry.gate import Verdict
+from layerflow.registry.known_images import KnownImages
 from layerflow.registry.ledger import read_ledger
 from layerflow.registry.receipt import Challenger
 from layerflow.settings.gate import GateConfig
@@ -37,7 +39,7 @@ class Decision(NamedTuple):
 
         After a publication without a comparison, or against it, there is no better one to measure by.
         """
-        if self.verdict.code != "promoted_not_worse" and self.verdict.code != "promoted_better":
+        if self.verdict.code not in ("promoted_not_worse", "promoted_better"):
             return True
         measured = self.best or self.comparison
         return measured is None or measured.difference >= 0
@@ -50,19 +52,26 @@ def rival_of(name: str, version: int) -> Rival:
 
 
 def decide(
-    config: RetrainConfig, challenger: Challenger, champion: int | None, verifier: verification.Verifier | None = None
+    config: RetrainConfig,
+    challenger: Challenger,
+    model: str,
+    champion: int | None,
+    learned: Callable[[], KnownImages],
+    verifier: verification.Verifier | None = None,
 ) -> Decision:
     """Apply the gate: first what holds whatever is preferred, then the preference, which ``gate.force`` overrules.
 
     Args:
+        model: The challenger's identity, as the ledger knows it.
         champion: The live version, if there is one.
+        learned: What gives the images that the challenger has learned from.
         verifier: What scores both models; default: one that ends with this call.
 
     Raises:
         VerificationError: If the challenger can't be scored.
         DamagedError: If the test images or the registry's ledger are not as they were written.
     """
-    rules, model = config.gate, challenger.identity
+    rules = config.gate
     live = rival_of(config.registry_name, champion) if champion else None
     if unproved := _unproved(challenger):
         return Decision(Verdict("refused_unverified", unproved))
@@ -73,14 +82,14 @@ def decide(
     rolled_back = model in read_ledger(config.registry_name).rolled_back
     if rolled_back and not rules.force:  # nothing that a comparison finds would change it
         return Decision(_TAKEN_BACK)
-    found = compare(rules, challenger, live, verifier) if live else None
+    found = compare(rules, challenger, live, learned, verifier) if live else None
     comparison = found if isinstance(found, Comparison) else None
     if comparison and (slow := gate.too_slow(rules, comparison)):
         return Decision(Verdict("kept_too_slow", slow), comparison)
     if isinstance(found, str) and rules.max_latency_ratio is not None:
         unknown = f"{found}, so that gate.max_latency_ratio {rules.max_latency_ratio} can't be checked"
         return Decision(Verdict("kept_not_comparable", unknown))
-    best = _with_the_best(config, challenger, comparison, verifier)
+    best = _with_the_best(config, challenger, comparison, learned, verifier)
     accuracy = challenger.verification.test_accuracy
     verdict = _TAKEN_BACK if rolled_back else _preferred(rules, found, best, accuracy)
     if rules.force and verdict.code.startswith("kept"):
@@ -89,7 +98,7 @@ def decide(
 
 
 def _unproved(challenger: Challenger) -> str | None:
-    """Why the verification is none of this model, or nothing."""
+    """Why the verification does not prove this model, or nothing."""
     evaluation, verified = challenger.evaluation, challenger.verification
     if verified.export_digest != challenger.export.digest:
         return "The verification must be of the model that is to be published; it is of another."
@@ -113,13 +122,14 @@ def _with_the_best(
     config: RetrainConfig,
     challenger: Challenger,
     comparison: Comparison | None,
+    learned: Callable[[], KnownImages],
     verifier: verification.Verifier | None,
 ) -> Comparison | None:
     """The comparison with the best version, where that is another than the live one."""
     best = versions.best_of(config.registry_name)
     if comparison is None or best is None or best == comparison.champion_version:
         return None
-    found = compare(config.gate, challenger, rival_of(config.registry_name, best), verifier)
+    found = compare(config.gate, challenger, rival_of(config.registry_name, best), learned, verifier)
     if isinstance(found, Comparison):
         return found
     log.warning("the best version, %d, can't be compared: %s; the live version alone decides", best, found)

@@ -134,7 +134,7 @@ def judge(gate: GateConfig, found: Comparison) -> Verdict:
 
 
 def against_best(gate: GateConfig, verdict: Verdict, best: Comparison) -> Verdict:
-    """Keep what is not worse than the live version, but worse than the best one: no decline adds up over the nights."""
+    """Keep a model that is worse than the best version, though no worse than the live one: no decline adds up."""
     if verdict.code != "promoted_not_worse":
         return verdict
     measured = judge(gate.model_copy(update={"rule": "not_worse"}), best)

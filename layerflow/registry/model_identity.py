@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from typing import Any
 
 
@@ -12,12 +11,7 @@ def model_identity(receipt: dict[str, Any]) -> str:
     Not of the files, nor of the code that exported it: a model that is made again, by a later layerflow too, is the
     same, so that a rolled-back one stays rolled back.
     """
-    return identity_of(receipt["trained"]["digest"], receipt["data"]["classes"])
-
-
-def identity_of(trained_digest: str, classes: Sequence[str]) -> str:
-    """``model_identity`` of a trained network that has no receipt yet."""
-    return _digest([trained_digest, *classes])
+    return _digest([receipt["trained"]["digest"], *receipt["data"]["classes"]])
 
 
 def former_identity(receipt: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError, mask
 from layerflow.export import verification
 from layerflow.outcomes import Promotion
-from layerflow.records import Record
+from layerflow.records import Change, Record
 from layerflow.registry import layout, publishing, versions
 from layerflow.registry.comparison import learned_by
 from layerflow.registry.decision import Decision, decide
@@ -49,27 +50,20 @@ def promote(
         champion = versions.champion_of(name)
         theirs = versions.receipt_of(name, champion) if champion else None
         receipt = receipt_for(config, challenger, flow_run)
-        decision = _with_look(name, decide(config, challenger, champion, verifier))
+        learned = cache(partial(learned_by, challenger))  # it reads all of the data
+        decision = decide(config, challenger, model_identity(receipt), champion, learned, verifier)
         verdict = decision.verdict._replace(reason=mask(decision.verdict.reason))  # a forced one repeats its user
+        decision = _with_look(name, decision._replace(verdict=verdict))
         published = verdict.code.startswith("promoted")
         version = publishing.next_version(name) if published else champion
         differing = changes(theirs, receipt) if theirs else ()
         receipt |= {
             "version": version if published else None,
-            "decision": {
-                "status": verdict.code.partition("_")[0],
-                **verdict._asdict(),
-                "version": version,
-                "champion": champion,
-                "comparison": decision.comparison and decision.comparison.model_dump(),
-                "best": decision.best and decision.best.model_dump(),
-                "changes": [change.model_dump() for change in differing],
-            },
+            "decision": _as_receipt(decision, version, champion, differing),
         }
         in_service = layout.home(name) / str(version)
-        if published or verdict.code == "unchanged":
-            receipt_file, report_file = in_service / layout.RECEIPT, in_service / layout.REPORT
-        else:
+        receipt_file, report_file = in_service / layout.RECEIPT, in_service / layout.REPORT
+        if not published and verdict.code != "unchanged":
             receipt_file = store.root() / "receipts" / name / f"{challenger.export.digest[:16]}-against-{champion}.json"
             report_file = receipt_file.with_suffix(".html")
         made = Promotion(
@@ -89,9 +83,8 @@ def promote(
         )
         card, page = _told(config, challenger, made)
         if published and version:
-            _publish(config, version, challenger, receipt, page)
-            if decision.is_best:
-                write_ledger(name, read_ledger(name).model_copy(update={"best": version}))
+            source = store.path(challenger.export.saved_model)
+            _publish(config, version, source, receipt, page, learned().as_bytes, decision.is_best)
         elif verdict.code != "unchanged":
             _file(receipt_file, receipt, report_file, page)
     show(card)
@@ -99,6 +92,21 @@ def promote(
         raise VerificationError(verdict.reason)
     log.info("%s: %s", verdict.code, verdict.reason)
     return made
+
+
+def _as_receipt(
+    decision: Decision, version: int | None, champion: int | None, differing: tuple[Change, ...]
+) -> dict[str, Any]:
+    """What the receipt says of the decision."""
+    return {
+        "status": decision.verdict.code.partition("_")[0],
+        **decision.verdict._asdict(),
+        "version": version,
+        "champion": champion,
+        "comparison": decision.comparison and decision.comparison.model_dump(),
+        "best": decision.best and decision.best.model_dump(),
+        "changes": [change.model_dump() for change in differing],
+    }
 
 
 def _with_look(name: str, decision: Decision) -> Decision:
@@ -142,14 +150,17 @@ def _card(record: Record) -> str:
         return f"The card {record.card} can't be read."
 
 
-def _publish(config: RetrainConfig, version: int, challenger: Challenger, receipt: dict[str, Any], page: str) -> None:
+def _publish(
+    config: RetrainConfig, version: int, source: Path, receipt: dict[str, Any], page: str, images: bytes, is_best: bool
+) -> None:
     name, model = config.registry_name, model_identity(receipt)
     ledger = read_ledger(name)
     if model in ledger.rolled_back:  # forced: it is wanted again
         kept = tuple(digest for digest in ledger.rolled_back if digest != model)
         write_ledger(name, ledger.model_copy(update={"rolled_back": kept}))
-    images = learned_by(challenger).as_bytes
-    publishing.publish(name, version, store.path(challenger.export.saved_model), receipt, page, images)
+    publishing.publish(name, version, source, receipt, page, images)
+    if is_best:
+        write_ledger(name, read_ledger(name).model_copy(update={"best": version}))
     try:
         publishing.prune(name, config.registry.keep)
     except OSError as error:  # it is in service: a second try would find it `unchanged`, and tell nobody

@@ -22,7 +22,6 @@ from layerflow.errors import mask
 from layerflow.json_file import read_json
 from layerflow.records import Change, DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from layerflow.registry.layout import BESIDE, RECEIPT
-from layerflow.registry.model_identity import identity_of
 
 _Text = Annotated[str, Field(min_length=1)]
 _Figure = Annotated[float, Field(allow_inf_nan=False)]
@@ -160,11 +159,6 @@ class Challenger(NamedTuple):
     evaluation: Evaluation
     export: ExportRef
     verification: Verification
-
-    @property
-    def identity(self) -> str:
-        """Which model it is, as the ledger knows it."""
-        return identity_of(self.trained.digest, self.data.classes)
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = False) -> tuple[Change, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerflow import artifacts, store
+from layerflow import artifacts
 from layerflow.data.arrays import images_and_labels
 from layerflow.data.image_digests import image_digests
 from layerflow.data.split_files import SPLITS, SplitFiles
@@ -68,7 +68,7 @@ def on(challenger: Challenger, data: DatasetRef) -> Challenger:
 def compared(challenger: Challenger, **gate: object) -> Comparison | str:
     live = versions.champion_of(NAME)
     assert live
-    return compare(GateConfig(**gate), challenger, rival_of(NAME, live), VERIFIER)
+    return compare(GateConfig(**gate), challenger, rival_of(NAME, live), lambda: learned_by(challenger), VERIFIER)
 
 
 def joined(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -172,18 +172,7 @@ def test_the_images_of_the_version_that_it_started_from_count_as_learned(
 ) -> None:
     decide("good")
     fresh = prepare("fresh", {split: flipped(*pairs) for split, pairs in today.items()})
-    weights = LoadedWeights(
-        source=f"{NAME}@1",
-        file="model.keras",
-        sha256="",
-        license="unknown",
-        loaded=1,
-        parameters=1,
-        skipped=0,
-        new=0,
-        skipped_layers=(),
-        new_layers=(),
-    )
+    weights = LoadedWeights.model_construct(source=f"{NAME}@1")
     warm = on(contenders["good"], fresh)
     warm = warm._replace(model=warm.model.model_copy(update={"weights": weights}))
     inherited = image_digests(contenders["good"].data, "train", "validation")
@@ -232,4 +221,3 @@ def test_models_with_other_classes_are_compared_on_those_that_both_know(
     found = compared(nine, classes="common")
     assert isinstance(found, Comparison)
     assert found.examples == tests_of_nine
-    assert store.path(nine.data.folder).is_dir()
