@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from layerflow.cards.drawing import COLOURS, INK, new_figure
-from layerflow.evaluation.statistics import comparison_of
 from layerflow.outcomes import Comparison
 from layerflow.registry.decision import Decision
+from layerflow.registry.figures import comparison_of
 from layerflow.registry.gate import against_best, judge
 from layerflow.settings.gate import GateConfig
 

@@ -74,8 +74,8 @@ def show_retrained(run: RetrainRun) -> None:
     facts.add_row("report", str(store.path(promotion.report)))
     if promotion.comparison:
         terminal.print(comparison_table(promotion.comparison))
-    if promotion.best:
-        terminal.print(comparison_table(promotion.best, "version {} (best)"))
+        if promotion.best:
+            terminal.print(comparison_table(promotion.best, "version {} (best)"))
         changes = [change.model_dump() for change in promotion.changes]
         terminal.print(changes_table(changes, f"version {promotion.champion_version}", "new model"))
     terminal.print(facts)
@@ -139,12 +139,14 @@ def comparison_table(found: Comparison, named: str = "version {}") -> Table:
     sides = (found.champion, found.challenger)
     table = Table("", named.format(found.champion_version), "new model")
     table.add_row("accuracy", *(f"{side.accuracy:.4f}" for side in sides))
+    if found.metric != "accuracy":
+        table.add_row(found.metric, *(f"{score:.4f}" for score in found.scores))
     table.add_row("lowest recall", *(f"{side.lowest_recall:.4f} ({side.lowest_class})" for side in sides))
     table.add_row("right where the other is wrong", f"{found.only_champion:,}", f"{found.only_challenger:,}")
     table.add_row("latency p99", *(f"{side.latency_p99_ms:.2f} ms" for side in sides))
     table.caption = (
-        f"on {found.images_text}: difference in accuracy {found.difference:+.4f}, 95 % interval "
-        f"{found.difference_low:+.4f} to {found.difference_high:+.4f}; exact McNemar {p_text(found.p_value)}"
+        f"on {found.images_text}: {found.difference_word} in {found.metric} {found.difference:+.4f}, 95 % interval "
+        f"{found.difference_low:+.4f} to {found.difference_high:+.4f}; {found.method} {p_text(found.p_value)}"
     )
     return table
 

@@ -35,6 +35,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     remove_leftovers(config.registry_name)
     devices = config.devices_for_model
     data = load_data(config.data, devices)
+    config.gate.require_classes(data.classes)
     checked = validate_data(config.checks, data, data_in_service(config.registry_name, data))
     weights = first_weights(config, data)
     model = build_model(config.model, data, config.training.seed, devices, weights)

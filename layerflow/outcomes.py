@@ -4,6 +4,7 @@ Apart from ``records``, so that a change here is no change of what the steps bef
 TensorFlow nor Prefect.
 """
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -48,6 +49,29 @@ class Side(BaseModel):
     lowest_class: str
     latency_p50_ms: float
     latency_p99_ms: float
+    score: float | None = None  # in `Comparison.metric`, where that is not the accuracy
+
+
+class SliceComparison(BaseModel):
+    """Both models on the test images of one slice.
+
+    ``difference`` is by how much the challenger is better. ``p_value`` is corrected for the number of slices.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    column: str
+    value: str
+    examples: int
+    champion: float
+    challenger: float
+    difference: float
+    p_value: float
+
+    @property
+    def name(self) -> str:
+        """As people read it: ``camera b``."""
+        return f"{self.column} {self.value or 'not given'}"
 
 
 class Comparison(BaseModel):
@@ -56,6 +80,9 @@ class Comparison(BaseModel):
     The examples are the test images that neither has learned from, of the classes that both know. ``new`` of them
     the champion was not tested on when it was published; ``left_out`` are the other test images. ``test_set`` is the
     SHA-256 of the digests of those that were compared: figures of another set are no figures of this one.
+
+    ``difference`` is by how much the challenger is better in ``metric``, negative if it is worse. ``method`` names the
+    test that ``p_value`` is of.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,6 +94,8 @@ class Comparison(BaseModel):
     only_challenger: int
     only_champion: int
     both_wrong: int
+    metric: str = "accuracy"
+    method: str = "exact McNemar"
     p_value: float
     difference: float
     difference_low: float
@@ -74,12 +103,32 @@ class Comparison(BaseModel):
     new: int = 0
     left_out: int = 0
     test_set: str = ""
+    slices: tuple[SliceComparison, ...] = ()
     look: int = 0  # how many comparisons there were on these test images, or mostly these, with this one
 
     @property
     def examples(self) -> int:
         """How many test images were compared."""
         return self.both_right + self.only_challenger + self.only_champion + self.both_wrong
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        """The champion's figure in ``metric``, and the challenger's."""
+        sides = (self.champion, self.challenger)
+        champion, challenger = (side.accuracy if side.score is None else side.score for side in sides)
+        return champion, challenger
+
+    @property
+    def difference_word(self) -> str:
+        """What ``difference`` is called: of some figures, less is better."""
+        return "difference" if self.metric == "accuracy" else "improvement"
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of ``difference``, by its interval for other figures than the accuracy."""
+        if self.metric == "accuracy":
+            return math.sqrt(self.only_challenger + self.only_champion) / self.examples
+        return (self.difference_high - self.difference_low) / 3.92  # of a normal distribution, 95 % are so wide
 
     @property
     def images_text(self) -> str:

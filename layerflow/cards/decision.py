@@ -92,7 +92,8 @@ def _figures(made: Promotion, evaluation: Evaluation) -> str:
     worst = evaluation.worst
     interval = f"95 % interval {evaluation.accuracy_low:.4f} to {evaluation.accuracy_high:.4f}"
     if made.comparison:
-        live = f"**{made.comparison.champion.accuracy:.4f}**", f"the new model: {made.comparison.difference:+.4f}"
+        ours, theirs = made.comparison.challenger.accuracy, made.comparison.champion.accuracy
+        live = f"**{theirs:.4f}**", f"the new model: {ours - theirs:+.4f}"
     elif made.code == "unchanged":
         live = f"**{made.accuracy:.4f}**", "this exact model"
     else:
@@ -142,7 +143,7 @@ def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Eval
     }
     if made.comparison:
         facts["Compared on"] = f"{made.comparison.images_text} that neither model has learned from"
-        supported = supported_looks(made.comparison, gate.margin)
+        supported = supported_looks(made.comparison.deviation, gate.margin)
         more = " or more" if supported == MOST_LOOKS else ""
         looks = f"{made.comparison.look:,}; they support {supported:,}{more}"
         if made.comparison.look > supported:
@@ -151,8 +152,8 @@ def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Eval
     if made.best:
         best = made.best
         facts["Against the best version"] = (
-            f"version {best.champion_version}: {best.difference:+.4f} (95 % interval {best.difference_low:+.4f} to "
-            f"{best.difference_high:+.4f}), on {best.images_text}"
+            f"version {best.champion_version}: {best.difference_word} in {plain(best.metric)} {best.difference:+.4f} "
+            f"(95 % interval {best.difference_low:+.4f} to {best.difference_high:+.4f}), on {best.images_text}"
         )
     if made.champion_version and made.code != "unchanged":
         few = "; ".join(
@@ -174,6 +175,7 @@ def _sides(found: Comparison) -> str:
     champion, challenger = found.champion, found.challenger
     rows: list[tuple[str, ...]] = [
         ("accuracy", *(f"{side.accuracy:.4f}" for side in (champion, challenger))),
+        *([(plain(found.metric), *(f"{score:.4f}" for score in found.scores))] if found.metric != "accuracy" else []),
         (
             "lowest recall",
             *(f"{side.lowest_recall:.4f} ({plain(side.lowest_class)})" for side in (champion, challenger)),
@@ -186,7 +188,7 @@ def _sides(found: Comparison) -> str:
 
 
 def _interval(gate: GateConfig, found: Comparison) -> str:
-    """The difference in accuracy with its interval, around 0; the margin where the rule asks for it."""
+    """The difference with its interval, around 0; the margin where the rule asks for it."""
     low, difference, high = found.difference_low, found.difference, found.difference_high
     colour = COLOURS["test"] if low > 0 else COLOURS["bad"] if high < 0 else COLOURS["train"]
     figure, axis = new_figure(8, 1.3)
@@ -202,10 +204,8 @@ def _interval(gate: GateConfig, found: Comparison) -> str:
         axis.text(at, 0.75, f" {text}", ha=side, color=INK, fontsize=8)
     axis.set(ylim=(-1, 1), yticks=())
     axis.spines["left"].set_visible(False)
-    axis.set_xlabel(
-        f"difference in accuracy, new model minus version {found.champion_version} (95 % interval)",
-        color=INK,
-        fontsize=8,
-    )
-    interval = f"difference in accuracy {difference:+.4f}, from {low:+.4f} to {high:+.4f}"
-    return picture(figure, f"Interval: {interval}; McNemar {p_text(found.p_value)}")
+    what = f"{found.difference_word} in {found.metric}"
+    label = f"{what}, new model against version {found.champion_version} (95 % interval)"
+    axis.set_xlabel(label, color=INK, fontsize=8, parse_math=False)
+    interval = f"{what} {difference:+.4f}, from {low:+.4f} to {high:+.4f}"
+    return picture(figure, f"Interval: {interval}; {found.method} {p_text(found.p_value)}")

@@ -1,13 +1,10 @@
 """The statistics by which two models are compared: paired by example, and exact where they can be."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import binomtest
-
-from layerflow.outcomes import Comparison, Side
 
 #: Level of the paired test, and of what lies outside the interval.
 LEVEL = 0.05
@@ -48,41 +45,35 @@ def difference_interval(both: int, only_one: int, only_other: int, neither: int,
     return float(low), float(high)
 
 
-def comparison_of(champion_version: int, report: Mapping[str, Any], **images: int | str) -> Comparison:
-    """The statistics of what the verifying process counted.
-
-    Args:
-        **images: ``new``, ``left_out`` and ``test_set`` of the comparison, where they are known.
-    """
-    counts = {name: report[name] for name in ("both_right", "only_challenger", "only_champion", "both_wrong")}
-    low, high = difference_interval(*counts.values())
-    return Comparison(
-        champion_version=champion_version,
-        champion=Side(**report["champion"]),
-        challenger=Side(**report["challenger"]),
-        **counts,
-        p_value=mcnemar(counts["only_challenger"], counts["only_champion"]),
-        difference=(counts["only_challenger"] - counts["only_champion"]) / sum(counts.values()),
-        difference_low=low,
-        difference_high=high,
-        **images,
-    )
-
-
-def supported_looks(found: Comparison, margin: float) -> int:
-    """How many comparisons the test images of this one support, at most ``MOST_LOOKS``.
+def supported_looks(deviation: float, margin: float) -> int:
+    """How many comparisons a test set supports, at most ``MOST_LOOKS``.
 
     Of k equally good models, the one that seems best on the same images seems better than it is by at most
-    s·sqrt(2·ln k) on average, where s is the standard deviation of a difference in accuracy. So many comparisons keep
-    that within ``margin``.
+    s·sqrt(2·ln k) on average, where s is the standard deviation of a difference in the figure compared. So many
+    comparisons keep that within ``margin``.
+
+    Args:
+        deviation: s, of a difference of that figure between two models.
 
     References:
         Boucheron, Lugosi and Massart, Concentration inequalities (2013), theorem 2.5.
         Blum and Hardt, The ladder: a reliable leaderboard for machine learning competitions (2015).
     """
-    variance = (found.only_challenger + found.only_champion) / found.examples**2
-    exponent = margin**2 / (2 * variance) if variance else math.inf
+    exponent = margin**2 / (2 * deviation**2) if deviation else math.inf
     return int(math.exp(exponent)) if exponent < math.log(MOST_LOOKS) else MOST_LOOKS
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values, corrected so that one below a level has at most that probability however many there are.
+
+    References:
+        Holm, A simple sequentially rejective multiple test procedure (1979).
+    """
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, number in enumerate(sorted(range(len(p_values)), key=lambda number: p_values[number])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[number]))
+        corrected[number] = highest
+    return corrected
 
 
 def above_majority(examples: Sequence[int], right: Sequence[int]) -> float:

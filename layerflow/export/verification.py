@@ -99,6 +99,7 @@ def score_both(
     rows: Sequence[int],
     verifier: "Verifier | None" = None,
     other_classes: bool = False,
+    answers: bool = False,
 ) -> dict[str, Any]:
     """Score two exported models on the same test examples, in one process.
 
@@ -107,6 +108,9 @@ def score_both(
         rows: The places of the examples in them.
         other_classes: Whether the champion may know other classes; then its answers are compared by name.
         verifier: As ``verify`` takes it; the process that verified the challenger may score it.
+        answers: Whether the report has the probabilities too: ``answers`` of ``champion`` and ``challenger``, each
+            with the ``shape`` ``(examples, classes)``, of the model's own classes, and the ``content``: ``float32`` in
+            base64.
 
     Returns:
         The verifier's report: for each side ``accuracy``, ``lowest_recall``, ``lowest_class`` and latencies, and the
@@ -123,6 +127,7 @@ def score_both(
         "test_labels": str(tests / "test_labels.npy"),
         "rows": list(rows),
         "other_classes": other_classes,
+        "answers": answers,
         "digests": DIGESTS,
     }
     with _or_new(verifier) as process:

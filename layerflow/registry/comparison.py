@@ -11,10 +11,10 @@ import numpy as np
 
 from layerflow import artifacts, checksums, store
 from layerflow.data.arrays import images_and_labels
-from layerflow.evaluation import statistics
 from layerflow.export import verification
 from layerflow.outcomes import Comparison
 from layerflow.registry import layout
+from layerflow.registry.figures import Answers, by_metric, comparison_of
 from layerflow.registry.known_images import ComparedImages, KnownImages, all_test_images, common_test_set
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.receipt import Challenger
@@ -89,6 +89,7 @@ def compare(
             f"only {len(tests.rows)} of the test images are ones that neither version {version} nor the new model has "
             f"learned from{known}; gate.min_test_examples is {gate.min_test_examples}"
         )
+    by_answers = gate.metric != "accuracy"
     report = verification.score_both(
         store.path(challenger.export.saved_model),
         rival.folder,
@@ -96,11 +97,17 @@ def compare(
         tests.rows.tolist(),
         verifier,
         other_classes=gate.classes != "same",
+        answers=by_answers,
     )
     if "not_comparable" in report:
         return f"version {version} can't be scored: {report['not_comparable']}"
     left_out = challenger.data.counts["test"] - len(tests.rows)
-    return statistics.comparison_of(version, report, new=tests.new, left_out=left_out, test_set=tests.digest)
+    found = comparison_of(version, report, new=tests.new, left_out=left_out, test_set=tests.digest)
+    if not by_answers:
+        return found
+    labels = np.asarray(images_and_labels(challenger.data, "test")[1])[tests.rows]
+    answers = Answers.of(labels, report["answers"], challenger.data.classes, rival.classes)
+    return by_metric(gate, found, answers)
 
 
 def learned_by(challenger: Challenger) -> KnownImages:

@@ -8,9 +8,9 @@ from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.export import verification
 from layerflow.outcomes import Comparison
-from layerflow.records import Evaluation, Verification
 from layerflow.registry import gate, layout, versions
 from layerflow.registry.comparison import Rival, compare
+from layerflow.registry.figures import below_metric_floor
 from layerflow.registry.gate import Verdict
 from layerflow.registry.known_images import KnownImages
 from layerflow.registry.ledger import read_ledger
@@ -77,7 +77,7 @@ def decide(
         return Decision(Verdict("refused_unverified", unproved))
     if live and live.is_sound and live.model == model:
         return Decision(Verdict("unchanged", f"version {live.version} is this very model"))
-    if floor := _below_floor(rules, challenger.evaluation, challenger.verification, live):
+    if floor := _below_floor(rules, challenger, live):
         return Decision(Verdict("kept_below_floor", floor))
     rolled_back = model in read_ledger(config.registry_name).rolled_back
     if rolled_back and not rules.force:  # nothing that a comparison finds would change it
@@ -110,8 +110,9 @@ def _unproved(challenger: Challenger) -> str | None:
     return None
 
 
-def _below_floor(rules: GateConfig, evaluation: Evaluation, verified: Verification, live: Rival | None) -> str | None:
-    if floor := gate.below_floor(rules, evaluation, verified):
+def _below_floor(rules: GateConfig, challenger: Challenger, live: Rival | None) -> str | None:
+    evaluation, verified = challenger.evaluation, challenger.verification
+    if floor := gate.below_floor(rules, evaluation, verified) or below_metric_floor(rules, challenger.data, evaluation):
         return floor
     if live and live.is_sound and rules.classes != "same":
         return gate.below_new_class_floor(rules, evaluation, verified, live.classes)

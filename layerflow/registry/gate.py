@@ -9,6 +9,10 @@ from layerflow.outcomes import Comparison, DecisionCode
 from layerflow.records import Evaluation, Verification
 from layerflow.settings.gate import GateConfig
 
+#: Room for rounding: a difference of exactly the margin must not hang on a float's last bit. Of a billion images, one
+#: image is more.
+_ROUNDING = 1e-9
+
 
 class Verdict(NamedTuple):
     """The decision, and its reason as text."""
@@ -113,24 +117,22 @@ def too_slow(gate: GateConfig, found: Comparison) -> str | None:
 
 def judge(gate: GateConfig, found: Comparison) -> Verdict:
     """Apply the rule to a comparison; floors and ceilings are not its business, for ``gate.force`` may overrule it."""
-    champion, challenger = found.champion, found.challenger
-    accuracies = (
-        f"accuracy {challenger.accuracy:.4f} against {champion.accuracy:.4f} of version {found.champion_version} "
-        f"(difference {found.difference:+.4f}, 95 % interval {found.difference_low:+.4f} to "
-        f"{found.difference_high:+.4f}, McNemar {p_text(found.p_value)})"
+    champion, challenger = found.scores
+    figures = (
+        f"{found.metric} {challenger:.4f} against {champion:.4f} of version {found.champion_version} "
+        f"({found.difference_word} {found.difference:+.4f}, 95 % interval {found.difference_low:+.4f} to "
+        f"{found.difference_high:+.4f}, {found.method} {p_text(found.p_value)})"
     )
     significant = found.p_value < LEVEL
     if significant and found.difference > 0:
-        return Verdict("promoted_better", f"better: {accuracies}")
+        return Verdict("promoted_better", f"better: {figures}")
     if significant:
-        return Verdict("kept_worse", f"worse: {accuracies}")
+        return Verdict("kept_worse", f"worse: {figures}")
     if gate.rule == "better":
-        return Verdict("kept_within_noise", f"not better than noise explains, as gate.rule better asks: {accuracies}")
-    # Counted in examples: a difference of exactly the margin must not hang on a float's last bit.
-    examples = found.both_right + found.only_challenger + found.only_champion + found.both_wrong
-    if found.only_champion - found.only_challenger > gate.margin * examples + 1e-6:
-        return Verdict("kept_worse", f"less accurate by more than gate.margin {gate.margin}: {accuracies}")
-    return Verdict("promoted_not_worse", f"not worse: {accuracies}")
+        return Verdict("kept_within_noise", f"not better than noise explains, as gate.rule better asks: {figures}")
+    if found.difference < -gate.margin - _ROUNDING:
+        return Verdict("kept_worse", f"worse by more than gate.margin {gate.margin}: {figures}")
+    return Verdict("promoted_not_worse", f"not worse: {figures}")
 
 
 def against_best(gate: GateConfig, verdict: Verdict, best: Comparison) -> Verdict:

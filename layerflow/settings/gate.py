@@ -1,10 +1,49 @@
 """The groups ``gate`` and ``registry``: what a model must reach before it is published, and where."""
 
-from typing import Literal
+import math
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from layerflow.settings.fields import Group
+from layerflow.errors import ConfigError, did_you_mean, printed
+from layerflow.settings.fields import Group, name_or_form, own_module
+
+#: What two models may be compared by, besides the recall or the precision of a class and a function of your own.
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "top_5_accuracy", "log_loss", "auc", "expected_cost")
+
+
+def _metric(name: str) -> str:
+    """Check the name of a figure."""
+    if name in METRICS or re.fullmatch(r"top_[1-9]\d{0,3}_accuracy|(recall|precision):.+", name):
+        return name
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        return own_module(name)
+    raise ValueError(
+        f"one of {', '.join(METRICS)}, recall:<class>, precision:<class>, or mypackage.mymodule:my_metric"
+        f"{did_you_mean(name, METRICS)}"
+    )
+
+
+def _costs(value: Any) -> Any:
+    """Check a map of maps of costs, given as text or not."""
+    value = name_or_form(value)
+    if value is None:
+        return None
+    rows = value.items() if isinstance(value, dict) else ()
+    costs = {str(true): row for true, row in rows if isinstance(row, dict) and row}
+    numbers = [cost for row in costs.values() for cost in row.values()]
+    if not numbers or len(costs) < len(rows) or not all(map(_is_cost, numbers)):
+        raise ValueError(
+            'a map from true classes to maps from predicted classes to costs, such as {"sick": {"healthy": 20.0}}, '
+            "with no cost below 0"
+        )
+    return {true: {str(name): float(cost) for name, cost in row.items()} for true, row in costs.items()}
+
+
+def _is_cost(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 class GateConfig(Group):
@@ -14,14 +53,32 @@ class GateConfig(Group):
 
     rule: Literal["not_worse", "better"] = Field(
         "not_worse",
-        description="`not_worse`: not significantly worse than the live version and the best one, and no more than "
-        "`margin` less accurate; `better`: significantly better than the live version.",
+        description="`not_worse`: not significantly worse than the live version and the best one, and by no more than "
+        "`margin`; `better`: significantly better than the live version.",
     )
     margin: float = Field(
         0.005,
         ge=0,
         le=1,
-        description="How much less accurate than the live and the best version a model may be under `not_worse`.",
+        description="How much worse in `metric` than the live and the best version a model may be under `not_worse`.",
+    )
+    metric: Annotated[str, AfterValidator(_metric)] = Field(
+        "accuracy",
+        max_length=400,
+        description="What the models are compared by: `accuracy`, `balanced_accuracy`, `macro_f1`, `recall:<class>`, "
+        "`precision:<class>`, `top_5_accuracy`, `log_loss`, `auc`, `expected_cost`, or your own "
+        "`mypackage.mymodule:my_metric` of labels and probabilities.",
+    )
+    costs: Annotated[dict[str, dict[str, float]], BeforeValidator(_costs)] | None = Field(
+        None,
+        description="`expected_cost`: what each mistake costs, by true and then by predicted class: "
+        '`{"sick": {"healthy": 20.0}}`. A mistake that is missing costs 1, a right answer nothing.',
+    )
+    worst_metric: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="Worst value of `metric` that may be published: the highest of `log_loss`, `expected_cost` and "
+        "whatever has loss, error or cost in its name, otherwise the lowest.",
     )
     min_accuracy: float = Field(
         0.0, ge=0, le=1, description="Lowest accuracy on the test images that may be published."
@@ -66,6 +123,33 @@ class GateConfig(Group):
         max_length=1000,
         description="A reason to publish despite the comparison; recorded in the receipt. The floors still apply.",
     )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.metric == "expected_cost") != (self.costs is not None):
+            raise ValueError(
+                'costs together with metric expected_cost, which they are of; set both, costs to {"sick": {"healthy": '
+                "20.0}} say, or neither"
+            )
+        return self
+
+    def require_classes(self, classes: Sequence[str]) -> None:
+        """Check that the classes that ``metric`` and ``costs`` name are those of the data.
+
+        Raises:
+            ConfigError: With the name that is not.
+        """
+        kind, _, name = self.metric.partition(":")
+        named = {"metric": [name] if kind in ("recall", "precision") else []}
+        named["costs"] = [each for true, row in (self.costs or {}).items() for each in (true, *row)]
+        for field, names in named.items():
+            for each in names:
+                if each not in classes:
+                    known = printed(", ".join(classes), 400)
+                    raise ConfigError(
+                        f"gate.{field} must name classes of the data: {known}. Received: "
+                        f"{printed(each)}{did_you_mean(each, list(classes))}."
+                    )
 
 
 #: A published name is a folder's, and part of others' names, which file systems limit to 255 bytes.

@@ -50,6 +50,8 @@ METRICS = (
     *("MeanSquaredError", "OneHotMeanIoU", "Precision", "PrecisionAtRecall", "Recall", "RecallAtPrecision"),
     *("SensitivityAtSpecificity", "SpecificityAtSensitivity", "TopKCategoricalAccuracy"),
 )
+#: Those of layerflow: ``layerflow.training.class_metrics``.
+OWN_METRICS = ("BalancedAccuracy", "ExpectedCost")
 #: Callbacks that work from the figures of an epoch alone.
 CALLBACKS = ("EarlyStopping", "ReduceLROnPlateau")
 #: The figures that every epoch has.
@@ -63,7 +65,7 @@ def is_maximized(figure: str) -> bool:
         >>> is_maximized("val_auc"), is_maximized("val_mean_squared_error")
         (True, False)
     """
-    return not re.search("loss|error|crossentropy|divergence|hinge", figure)
+    return not re.search("loss|error|cost|crossentropy|divergence|hinge", figure)
 
 
 def _of_keras(kind: str, known: tuple[str, ...], own: str = "") -> AfterValidator:
@@ -153,13 +155,13 @@ class TrainingConfig(Group):
         "own `mypackage.mymodule:MyCallback`; by name or in Keras' form.",
     )
     metrics: Annotated[
-        tuple[Annotated[KerasForm, _of_keras("metric", METRICS, "my_metric")], ...],
+        tuple[Annotated[KerasForm, _of_keras("metric", (*METRICS, *OWN_METRICS), "my_metric")], ...],
         BeforeValidator(name_or_forms),
         Field(max_length=32),
     ] = Field(
         (),
-        description="Keras metrics of the validation images, reported for each epoch: `AUC`, `F1Score`, "
-        "or your own `mypackage.mymodule:my_metric`; by name or in Keras' form.",
+        description="Metrics of the validation images, reported for each epoch: Keras' `AUC`, `F1Score` and others, "
+        "`BalancedAccuracy`, `ExpectedCost`, or your own `mypackage.mymodule:my_metric`; by name or in Keras' form.",
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32", description="Precision of training. Evaluation and the exported model always use float32."
@@ -171,8 +173,8 @@ class TrainingConfig(Group):
         "val_loss",
         max_length=200,
         description="The figure that chooses the best epoch: `val_loss`, `val_accuracy`, `loss`, `accuracy`, or that "
-        "of a metric, such as `val_auc`. One with `loss`, `error`, `crossentropy`, `divergence` or `hinge` in its name "
-        "is minimized, any other maximized.",
+        "of a metric, such as `val_auc`. One with `loss`, `error`, `cost`, `crossentropy`, `divergence` or `hinge` "
+        "in its name is minimized, any other maximized.",
     )
     patience: int = Field(
         5, ge=1, description="Stop after this many epochs without a better `monitor`; the best weights are kept."

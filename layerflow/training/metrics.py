@@ -1,6 +1,7 @@
-"""Metrics of the validation images beside loss and accuracy: Keras' own, or yours."""
+"""Metrics of the validation images beside loss and accuracy: Keras' own, ours, or yours."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -8,7 +9,8 @@ import numpy as np
 
 from layerflow.errors import ConfigError
 from layerflow.models.predict import softmax
-from layerflow.settings.training import TrainingConfig
+from layerflow.settings.training import OWN_METRICS, TrainingConfig
+from layerflow.training import class_metrics
 from layerflow.training.keras_objects import keras_object
 
 #: Images whose probabilities are handed over at once.
@@ -23,14 +25,18 @@ class Metrics:
         classes: Number of classes.
 
     Raises:
-        ConfigError: If one gives an array instead of a number.
+        ConfigError: If one gives an array instead of a number, or is for another number of classes.
     """
 
     def __init__(self, metrics: dict[str, Any], classes: int) -> None:
         self._metrics, self._classes = metrics, classes
         for name, metric in metrics.items():
             # Some metrics make their variables with the first images, and a worker may have none.
-            metric.update_state(np.eye(2, classes, dtype=np.float32), np.full((2, classes), 1 / classes, np.float32))
+            try:
+                metric.update_state(np.eye(2, classes, dtype=np.float32), np.full((2, classes), 1 / classes, "float32"))
+            except ValueError as error:
+                said = " ".join(str(error).split())
+                raise ConfigError(f"training.metrics must fit labels of {classes} classes. {name}: {said}") from error
             shape = np.shape(metric.result())
             metric.reset_state()
             if shape != ():
@@ -74,5 +80,6 @@ def make_metrics(config: TrainingConfig, classes: int) -> Metrics:
         ConfigError: If one can't be made.
     """
     wrap = keras.metrics.MeanMetricWrapper
-    made = [keras_object(form, "training.metrics", keras.metrics, keras.Metric, wrap) for form in config.metrics]
+    known = SimpleNamespace(**vars(keras.metrics), **{name: getattr(class_metrics, name) for name in OWN_METRICS})
+    made = [keras_object(form, "training.metrics", known, keras.Metric, wrap) for form in config.metrics]
     return Metrics({f"val_{name}": each for name, each in zip(config.metric_names, made, strict=True)}, classes)

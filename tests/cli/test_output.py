@@ -5,8 +5,8 @@ import time
 import pytest
 
 from cli.output import beside, changes_table, comparison_table, console, local_time
-from layerflow.evaluation.statistics import comparison_of
 from layerflow.records import ClassScore, Evaluation
+from layerflow.registry.figures import comparison_of
 
 
 def test_names_and_reasons_that_look_like_markup_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

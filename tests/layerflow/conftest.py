@@ -76,7 +76,7 @@ def remade(shelf: Path) -> Callable[[Challenger], Challenger]:
 def shelf(contenders: dict[str, Challenger], session_store: Path, empty_store: Path) -> Path:
     """A store in which nothing is published yet, with what is needed to publish the contenders."""
     for each in contenders.values():
-        for record in (each.data, each.export):
+        for record in (each.data, each.evaluation, each.export):
             shutil.copytree(session_store / record.folder, empty_store / record.folder, dirs_exist_ok=True)
     return empty_store
 

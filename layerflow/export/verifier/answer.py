@@ -1,5 +1,6 @@
 """Answering requests: one model verified, or two compared."""
 
+import base64
 import json
 import math
 import os
@@ -65,11 +66,12 @@ def verify(request: Request) -> dict[str, Any]:
 def compare_with_champion(request: Request) -> dict[str, Any]:
     """Both models as they ship, on the same test examples: where each is right, and how fast.
 
-    With ``other_classes``, the champion may know other classes, and is right if it names the right one. What goes wrong
+    With ``other_classes``, the champion may know other classes, and is right if it names the right one. With
+    ``answers``, the report has the probabilities of both, each of the model's own classes. What goes wrong
     with the challenger, or with the examples, is raised; only the champion's own faults make the two not comparable,
     for a gate may publish then.
     """
-    folder, theirs, chance = (
+    folder, their_folder, chance = (
         Path(request["saved_model"]),
         Path(request["champion"]),
         np.random.default_rng(request["seed"]),
@@ -77,19 +79,21 @@ def compare_with_champion(request: Request) -> dict[str, Any]:
     images, labels = test_split(request)
     contract, challenger = read_contract(request, folder), Model(folder)
     challenger.check_contract(contract)
-    predicted = challenger.answer_all(images, chance).argmax(axis=-1)
+    ours = challenger.answer_all(images, chance)
+    predicted = ours.argmax(axis=-1)
     try:
-        check_digests(request, theirs, None)
-        other = read_contract(request, theirs)
+        check_digests(request, their_folder, None)
+        other = read_contract(request, their_folder)
         same = [("image_shape", "images"), ("classes", "classes")]
         for what, name in same[:1] if request.get("other_classes") else same:
             require(
                 contract[what] == other[what],
                 f"it is for {name} {other[what]}, and the challenger for {contract[what]}",
             )
-        champion = Model(theirs)
+        champion = Model(their_folder)
         champion.check_contract(other)
-        their_predicted = champion.answer_all(images, chance).argmax(axis=-1)
+        theirs = champion.answer_all(images, chance)
+        their_predicted = theirs.argmax(axis=-1)
     except Exception as error:  # whatever is wrong with it
         return {"not_comparable": " ".join(str(error).split())}
     # By name: its number of a class may be another one.
@@ -106,13 +110,21 @@ def compare_with_champion(request: Request) -> dict[str, Any]:
             "lowest_class": contract["classes"][worst],
             **latency,
         }
+    answers = {"champion": theirs, "challenger": ours} if request.get("answers") else {}
     return {
         **sides,
+        "answers": {side: as_text(each) for side, each in answers.items()},
         "both_right": int((we_right & they_right).sum()),
         "only_challenger": int((we_right & ~they_right).sum()),
         "only_champion": int((they_right & ~we_right).sum()),
         "both_wrong": int((~we_right & ~they_right).sum()),
     }
+
+
+def as_text(probabilities: np.ndarray) -> dict[str, Any]:
+    """An array of ``float32`` for a line of JSON."""
+    content = base64.b64encode(np.ascontiguousarray(probabilities, "<f4").data).decode("ascii")
+    return {"shape": probabilities.shape, "content": content}
 
 
 def set_limits() -> None:

@@ -473,7 +473,7 @@ def needs_nothing_else(page: Page) -> None:
 def with_cards(contenders: dict[str, Challenger], session_store: Path, shelf: Path) -> Challenger:
     """The first run's model, in a store that has its cards too."""
     good = contenders["good"]
-    for record in (good.checked, good.trained, good.evaluation, good.verification):
+    for record in (good.checked, good.trained, good.verification):
         shutil.copytree(session_store / record.folder, shelf / record.folder)
     return good
 

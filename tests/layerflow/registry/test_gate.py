@@ -8,13 +8,13 @@ from scipy.stats import binomtest
 
 from layerflow.evaluation.statistics import (
     above_majority,
-    comparison_of,
     difference_interval,
     mcnemar,
     supported_looks,
 )
 from layerflow.outcomes import Comparison
 from layerflow.records import ClassScore, Evaluation, Verification
+from layerflow.registry.figures import comparison_of
 from layerflow.registry.gate import below_floor, disagreement, judge, too_slow
 from layerflow.registry.receipt import Challenger
 from layerflow.settings.gate import GateConfig
@@ -87,11 +87,11 @@ def test_the_bootstrap_is_that_of_drawing_examples_again() -> None:
         ({}, (9640, 124, 86, 150), "promoted_better", "better: accuracy 0.9764 against 0.9726 of version 4"),
         ({}, (9640, 100, 110, 150), "promoted_not_worse", "not worse: accuracy 0.9740 against 0.9750"),
         ({"rule": "better"}, (9640, 100, 110, 150), "kept_within_noise", "not better than noise explains"),
-        ({"rule": "better"}, (9640, 124, 86, 150), "promoted_better", "McNemar p = 0.011"),
+        ({"rule": "better"}, (9640, 124, 86, 150), "promoted_better", "exact McNemar p = 0.011"),
         ({}, (9640, 86, 124, 150), "kept_worse", "worse: accuracy 0.9726 against 0.9764"),
         ({"rule": "better"}, (9640, 86, 124, 150), "kept_worse", "worse: accuracy"),
         # Few examples: no test can tell, the margin can.
-        ({}, (90, 2, 4, 4), "kept_worse", "less accurate by more than gate.margin 0.005"),
+        ({}, (90, 2, 4, 4), "kept_worse", "worse by more than gate.margin 0.005"),
         ({"margin": 0.02}, (90, 2, 4, 4), "promoted_not_worse", "difference -0.0200"),
         ({}, (90, 4, 4, 2), "promoted_not_worse", "difference +0.0000"),
         ({"rule": "better"}, (90, 4, 4, 2), "kept_within_noise", "p = 1"),
@@ -109,9 +109,11 @@ def test_the_rules_decide_by_the_counts(
 
 def test_more_test_images_support_more_looks() -> None:
     # By hand: s^2 = 0.02 / 10,000, and exp(0.005^2 / (2 s^2)) = exp(6.25).
-    assert supported_looks(counted(9_700, 100, 100, 100), 0.005) == math.floor(math.exp(6.25)) == 518
-    assert supported_looks(counted(970, 10, 10, 10), 0.005) == 1
-    assert supported_looks(counted(970, 0, 0, 30), 0.005) == 1_000_000, "models that never disagree can't be lucky"
+    assert supported_looks(counted(9_700, 100, 100, 100).deviation, 0.005) == math.floor(math.exp(6.25)) == 518
+    assert supported_looks(counted(970, 10, 10, 10).deviation, 0.005) == 1
+    assert supported_looks(counted(970, 0, 0, 30).deviation, 0.005) == 1_000_000, (
+        "models that never disagree can't be lucky"
+    )
     # The bound holds: the best of 518 models that are equally good, on 10,000 images of which two disagree on 2 %.
     chance = np.random.default_rng(0)
     tosses = chance.multinomial(10_000, [0.01, 0.01, 0.98], size=(200, 518))

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 from layerflow.errors import ConfigError
 from layerflow.models.predict import softmax
@@ -46,8 +47,23 @@ def test_each_metric_has_the_figure_of_keras_for_probabilities(name: str) -> Non
         assert metrics.figures(LABELS, LOGITS, list) == {figure: pytest.approx(expected, rel=1e-6)}
 
 
+def test_metrics_that_keras_lacks_are_those_of_scikit_learn() -> None:
+    costs = [[0, 1, 1, 5], [1, 0, 1, 1], [20, 2, 0, 1], [1, 1, 1, 0]]
+    config = TrainingConfig(metrics=["balancedaccuracy", {"class_name": "ExpectedCost", "config": {"costs": costs}}])
+    guessed = LOGITS.argmax(-1)
+    expected = {
+        "val_balancedaccuracy": balanced_accuracy_score(LABELS, guessed),
+        "val_expected_cost": np.array(costs)[LABELS, guessed].mean(),
+    }
+    found = make_metrics(config, len(CLASSES)).figures(LABELS, LOGITS, list)
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert TrainingConfig(metrics=["BalancedAccuracy"], monitor="val_balanced_accuracy")
+    assert is_maximized("val_balanced_accuracy")
+    assert not is_maximized("val_expected_cost")
+
+
 def test_metrics_are_summed_over_the_workers_as_keras_sums_them_over_replicas() -> None:
-    forms = ["AUC", "Precision", {"class_name": "F1Score", "config": {"average": "macro"}}]
+    forms = ["AUC", "Precision", "BalancedAccuracy", {"class_name": "F1Score", "config": {"average": "macro"}}]
     config = TrainingConfig(metrics=forms)
     whole = make_metrics(config, len(CLASSES)).figures(LABELS, LOGITS, list)
     told: list[list[list[float]]] = []
@@ -66,6 +82,14 @@ def test_metrics_are_summed_over_the_workers_as_keras_sums_them_over_replicas() 
     [
         (["F1Score"], r'f1_score gives an array of shape \(4,\); .*\{"average": "macro"\}'),
         (["recipe_parts:Halve"], "training.metrics must name a Keras metric class, or a function of your own"),
+        (
+            [{"class_name": "ExpectedCost", "config": {"costs": [[0, 1], [1, 0]]}}],
+            "must fit labels of 4 classes. val_expected_cost: `costs` must have 4 rows, .* Received: 2",
+        ),
+        (
+            [{"class_name": "ExpectedCost", "config": {"costs": [0, 1]}}],
+            "is refused by ExpectedCost: `costs` must be a square matrix",
+        ),
         ([{"class_name": "PrecisionAtRecall"}], "training.metrics is refused by PrecisionAtRecall"),
     ],
 )
