@@ -40,7 +40,8 @@ class Record(BaseModel):
 class DatasetRef(Record):
     """Prepared ``uint8`` images and ``int32`` labels, as memory-mappable ``<split>_images.npy`` and ``_labels.npy``.
 
-    ``<split>_digests.npy`` has the first 8 bytes of the SHA-256 of each image, ``uint64``.
+    ``<split>_digests.npy`` has the first 8 bytes of the SHA-256 of each image, ``uint64``. ``slices`` names what
+    ``test_slices.npy`` divides the test images by; ``digest`` and ``test_digest`` do not depend on it.
     """
 
     name: str
@@ -53,6 +54,8 @@ class DatasetRef(Record):
     broken: int
     image_rule: str
     split_rule: str
+    slices: tuple[str, ...] = ()
+    slices_digest: str | None = None
 
     @staticmethod
     def digests_of(files: Mapping[str, str], classes: Sequence[str]) -> tuple[str, str]:
@@ -61,9 +64,16 @@ class DatasetRef(Record):
         test = [files["test_images.npy"], files["test_labels.npy"], list(classes)]
         return _digest([arrays, list(classes)]), _digest(test)
 
+    @staticmethod
+    def slices_digest_of(files: Mapping[str, str]) -> str | None:
+        """``slices_digest`` of the files with these SHA-256, if slices are among them."""
+        named = [files[name] for name in ("test_slices.npy", "test_slices.json") if name in files]
+        return _digest(named) if named else None
+
     def matches(self, files: Mapping[str, str]) -> bool:
-        """Whether images, labels and classes are those of the digests."""
-        return (self.digest, self.test_digest) == self.digests_of(files, self.classes)
+        """Whether images, labels, classes and slices are those of the digests."""
+        images = (self.digest, self.test_digest) == self.digests_of(files, self.classes)
+        return images and self.slices_digest == self.slices_digest_of(files)
 
 
 class Profile(BaseModel):

@@ -236,7 +236,7 @@ def test_any_folder_of_images_is_read_or_refused_in_one_sentence(files: dict[str
         shape = image_folder.shape_of(listing, (8, 8), 1)
         broken: list[tuple[str, str]] = []
         shapes = [
-            image.shape for split in ("train", "test") for image, _ in image_folder.read(listing, split, shape, broken)
+            image.shape for split in ("train", "test") for image, *_ in image_folder.read(listing, split, shape, broken)
         ]
         image_folder.require_few_broken(listing, broken, 0.5)
         return shapes
