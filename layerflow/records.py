@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from layerflow.scores import ClassScore, SliceScore
 from layerflow.weights import LoadedWeights
 
 
@@ -168,18 +169,6 @@ class TrainedRef(Record):
         return f"{self.folder}/model.keras"
 
 
-class ClassScore(BaseModel):
-    """How well one class was distinguished from the others."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    precision: float
-    recall: float
-    f1: float
-    examples: int
-
-
 class Evaluation(Record):
     """Exact figures over every test example. The probabilities are kept on disk."""
 
@@ -193,6 +182,8 @@ class Evaluation(Record):
     #: Of very many classes empty: then it is ``confusion.npy`` beside the probabilities.
     confusion: tuple[tuple[int, ...], ...]
     predictions_digest: str
+    #: In the order of ``test_slices.json``.
+    slices: tuple[SliceScore, ...] = ()
 
     @property
     def tested(self) -> tuple[ClassScore, ...]:
@@ -218,6 +209,11 @@ class Evaluation(Record):
     def worst(self) -> ClassScore:
         """The class with the lowest recall, the first of equal ones."""
         return min(self.tested, key=lambda score: score.recall)
+
+    @property
+    def lowest_slice(self) -> SliceScore | None:
+        """The slice with the lowest upper end of its accuracy's interval, because a few images prove little."""
+        return min(self.slices, key=lambda score: score.accuracy_high, default=None)
 
     @property
     def predictions(self) -> str:
@@ -258,7 +254,8 @@ class Verification(Record):
     """What a fresh process that knows nothing of this code found in the export.
 
     Of each class, in the order of the data's: its test examples, those of them that were recognized, and how often it
-    was predicted. ``ties`` is the number of examples whose two most probable classes are as good as equal.
+    was predicted. Of each slice, in the order of the evaluation's: its test examples, and those of them that were
+    recognized. ``ties`` is the number of examples whose two most probable classes are as good as equal.
     """
 
     export_digest: str
@@ -268,6 +265,8 @@ class Verification(Record):
     class_examples: tuple[int, ...]
     class_right: tuple[int, ...]
     class_predicted: tuple[int, ...]
+    slice_examples: tuple[int, ...] = ()
+    slice_right: tuple[int, ...] = ()
     ties: int
     max_difference: float
     load_seconds: float

@@ -23,7 +23,7 @@ class SliceFiles:
     """Writes ``test_slices.npy`` and ``test_slices.json``, which ``layerflow.data.slices`` reads.
 
     Args:
-        columns: What the slices are of, such as ``("camera", "site")``; if there are none, nothing is written.
+        columns: What the slices are of, such as ``("camera", "site")``. Without columns, nothing is written.
 
     Example:
         >>> files = SliceFiles(("camera", "site"))

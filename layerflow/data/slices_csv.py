@@ -63,7 +63,7 @@ def _read(file: Path) -> _Table:
             raise _refused(file, wrong)
         return _Table(tuple(name for name in header if name != _FILE), dict(_rows(file, header, lines)))
     except csv.Error as error:
-        raise _refused(file, f"has a line {lines.line_num:,} that is no CSV ({error})") from error
+        raise _refused(file, f"has a line {lines.line_num:,} that is not CSV ({error})") from error
 
 
 def _text(file: Path) -> str:

@@ -153,6 +153,14 @@ def test_other_slices_load_and_evaluate_again_and_train_nothing_again(tree: Path
     assert again[2:] == [export, train]
 
 
+def test_the_features_that_are_the_slices_are_in_the_key() -> None:
+    keys = [
+        key_of(load_data.cache_policy.work, {"config": DataConfig(slices=slices), "devices": DevicesConfig()})
+        for slices in (None, "camera", "camera,site")
+    ]
+    assert len(set(keys)) == 3
+
+
 def test_two_files_that_change_places_are_other_slices(tree: Path) -> None:
     write_csv(tree)
     config = DataConfig(name="folder", path=tree, slices=str(tree / "slices.csv"))
@@ -190,10 +198,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "latin": ("file,caméra\n".encode("latin-1"), "is not UTF-8"),
     "utf-16": (f"file,camera\n{LISTED}".encode("utf-16"), "has null characters"),
     "null": (b"file,camera\ntest/cat/100.png,le\0ft\n", "has null characters"),
-    "a huge cell": (b"file,camera\ntest/cat/100.png," + b"a" * 200_000, r"line 2 that is no CSV \(field larger"),
+    "a huge cell": (b"file,camera\ntest/cat/100.png," + b"a" * 200_000, r"line 2 that is not CSV \(field larger"),
     "a long value": (b"file,camera\ntest/cat/100.png," + b"a" * 201, "printable text of at most 200 characters"),
     "an escape": (b"file,camera\ntest/cat/100.png,\x1b[31m\n", "printable text of at most 200 characters"),
-    "an open quote": (b'file,camera\ntest/cat/100.png,"left', "that is no CSV"),
+    "an open quote": (b'file,camera\ntest/cat/100.png,"left', "that is not CSV"),
     "no such image": (b"file,camera\nC:\\pets\\100.png,left\n", r"None of the 1 names in .* such as C:\\\\?pets"),
     "only train images": (b"file,camera\ntrain/cat/0.png,left\n", "None of the 20 test images has a value"),
 }
