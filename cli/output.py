@@ -34,6 +34,7 @@ def retrained_as_json(run: RetrainRun) -> dict[str, Any]:
         "baseline": result.evaluation.baseline,
         "balanced_accuracy": result.evaluation.balanced_accuracy,
         "worst_class": {"name": result.evaluation.worst.name, "recall": result.evaluation.worst.recall},
+        "lowest_slice": _lowest_slice(result.evaluation),
         "test_examples": promotion.test_examples,
         "export": str(store.path(result.export.saved_model)),
         "keras": str(store.path(result.trained.keras)),
@@ -60,6 +61,8 @@ def show_retrained(run: RetrainRun) -> None:
         f"{evaluation.test_examples:,} test examples)",
     )
     facts.add_row("baseline", beside(evaluation))
+    if lowest := evaluation.lowest_slice:
+        facts.add_row("lowest slice", f"{lowest.name}: accuracy {lowest.accuracy:.4f} on {lowest.examples:,} images")
     for check in verification.checks:
         facts.add_row("verified", check.detail)
     facts.add_row(
@@ -88,6 +91,12 @@ def beside(evaluation: Evaluation) -> str:
         f"{evaluation.baseline:.4f} by always answering {majority.name}; balanced accuracy "
         f"{evaluation.balanced_accuracy:.4f}; worst class {worst.name}, recall {worst.recall:.4f}"
     )
+
+
+def _lowest_slice(evaluation: Evaluation) -> dict[str, Any] | None:
+    if (lowest := evaluation.lowest_slice) is None:
+        return None
+    return {**lowest.model_dump(include={"column", "value", "examples"}), "accuracy": lowest.accuracy}
 
 
 def sweep_as_json(run: SweepRun) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def _check_classes(config: RetrainConfig, data: DatasetRef | None) -> None:
     if data:
         now = data.classes
     elif config.data.path:
-        now = image_folder.listed(config.data.path).classes
+        now = image_folder.listed(config.data.path, config.data.slices_file).classes
     else:  # TensorFlow Datasets may have to prepare them first
         return
     if before := versions.profile_in_service(config.registry_name):

@@ -63,6 +63,12 @@ class RetrainConfig(Group):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_slices_to_judge(self) -> Self:
+        if self.gate.min_slice and not self.data.slices:
+            raise ValueError("gate.min_slice together with data.slices; set data.slices, or leave gate.min_slice out")
+        return self
+
     @property
     def devices_for_model(self) -> DevicesConfig:
         """The devices with the threads in force.

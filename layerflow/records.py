@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from layerflow.scores import ClassScore, SliceScore
 from layerflow.weights import LoadedWeights
 
 
@@ -40,7 +41,8 @@ class Record(BaseModel):
 class DatasetRef(Record):
     """Prepared ``uint8`` images and ``int32`` labels, as memory-mappable ``<split>_images.npy`` and ``_labels.npy``.
 
-    ``<split>_digests.npy`` has the first 8 bytes of the SHA-256 of each image, ``uint64``.
+    ``<split>_digests.npy`` has the first 8 bytes of the SHA-256 of each image, ``uint64``. ``slices`` names what
+    ``test_slices.npy`` divides the test images by; ``digest`` and ``test_digest`` do not depend on it.
     """
 
     name: str
@@ -53,6 +55,8 @@ class DatasetRef(Record):
     broken: int
     image_rule: str
     split_rule: str
+    slices: tuple[str, ...] = ()
+    slices_digest: str | None = None
 
     @staticmethod
     def digests_of(files: Mapping[str, str], classes: Sequence[str]) -> tuple[str, str]:
@@ -61,9 +65,16 @@ class DatasetRef(Record):
         test = [files["test_images.npy"], files["test_labels.npy"], list(classes)]
         return _digest([arrays, list(classes)]), _digest(test)
 
+    @staticmethod
+    def slices_digest_of(files: Mapping[str, str]) -> str | None:
+        """``slices_digest`` of the files with these SHA-256, if slices are among them."""
+        named = [files[name] for name in ("test_slices.npy", "test_slices.json") if name in files]
+        return _digest(named) if named else None
+
     def matches(self, files: Mapping[str, str]) -> bool:
-        """Whether images, labels and classes are those of the digests."""
-        return (self.digest, self.test_digest) == self.digests_of(files, self.classes)
+        """Whether images, labels, classes and slices are those of the digests."""
+        images = (self.digest, self.test_digest) == self.digests_of(files, self.classes)
+        return images and self.slices_digest == self.slices_digest_of(files)
 
 
 class Profile(BaseModel):
@@ -158,18 +169,6 @@ class TrainedRef(Record):
         return f"{self.folder}/model.keras"
 
 
-class ClassScore(BaseModel):
-    """How well one class was distinguished from the others."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    precision: float
-    recall: float
-    f1: float
-    examples: int
-
-
 class Evaluation(Record):
     """Exact figures over every test example. The probabilities are kept on disk."""
 
@@ -183,6 +182,8 @@ class Evaluation(Record):
     #: Of very many classes empty: then it is ``confusion.npy`` beside the probabilities.
     confusion: tuple[tuple[int, ...], ...]
     predictions_digest: str
+    #: In the order of ``test_slices.json``.
+    slices: tuple[SliceScore, ...] = ()
 
     @property
     def tested(self) -> tuple[ClassScore, ...]:
@@ -208,6 +209,11 @@ class Evaluation(Record):
     def worst(self) -> ClassScore:
         """The class with the lowest recall, the first of equal ones."""
         return min(self.tested, key=lambda score: score.recall)
+
+    @property
+    def lowest_slice(self) -> SliceScore | None:
+        """The slice with the lowest upper end of its accuracy's interval, because a few images prove little."""
+        return min(self.slices, key=lambda score: score.accuracy_high, default=None)
 
     @property
     def predictions(self) -> str:
@@ -248,7 +254,8 @@ class Verification(Record):
     """What a fresh process that knows nothing of this code found in the export.
 
     Of each class, in the order of the data's: its test examples, those of them that were recognized, and how often it
-    was predicted. ``ties`` is the number of examples whose two most probable classes are as good as equal.
+    was predicted. Of each slice, in the order of the evaluation's: its test examples, and those of them that were
+    recognized. ``ties`` is the number of examples whose two most probable classes are as good as equal.
     """
 
     export_digest: str
@@ -258,6 +265,8 @@ class Verification(Record):
     class_examples: tuple[int, ...]
     class_right: tuple[int, ...]
     class_predicted: tuple[int, ...]
+    slice_examples: tuple[int, ...] = ()
+    slice_right: tuple[int, ...] = ()
     ties: int
     max_difference: float
     load_seconds: float

@@ -70,6 +70,7 @@ def step(
     *,
     on_result: Callable[[Any], None] = lambda record: None,
     hash_all_fields_of: tuple[str, ...] = (),
+    hash_also: tuple[str, ...] = (),
 ) -> Callable[..., Any]:
     """Make a Prefect task of a function whose last parameter, ``folder``, is where it puts what it makes.
 
@@ -83,10 +84,11 @@ def step(
             raise what must end the run.
         hash_all_fields_of: Inputs of which every field counts, and not the digest alone; of the devices, what changes
             bits.
+        hash_also: Fields that count beside the digest of an input, such as ``data.slices_digest``.
     """
 
     def decorate(work: Callable[..., R]) -> Task[..., R]:
-        work.hash_all_fields_of = hash_all_fields_of  # type: ignore[attr-defined]
+        work.hash_all_fields_of, work.hash_also = hash_all_fields_of, hash_also  # type: ignore[attr-defined]
         kind = inspect.signature(work).return_annotation
 
         @functools.wraps(work)
@@ -141,10 +143,13 @@ def _content_of(work: Callable[..., Any], inputs: dict[str, Any], listed: bool =
     """
     hash_all_fields_of = getattr(work, "hash_all_fields_of", ())
     content: dict[str, Any] = {"code": code_of(inspect.unwrap(work).__module__)}
+    for also in getattr(work, "hash_also", ()):
+        name, _, field = also.partition(".")
+        content[also] = getattr(inputs[name], field)
     for name, value in inputs.items():
         group = _GROUPS.get(type(value), name)
         if isinstance(value, DataConfig):
-            listing = image_folder.listed(value.path) if value.path and listed else None
+            listing = image_folder.listed(value.path, value.slices_file) if value.path and listed else None
             content[group] = source_key.key_content(value, listing)
         elif isinstance(value, DevicesConfig):
             content[group] = value.arithmetic if name in hash_all_fields_of else None

@@ -13,6 +13,7 @@ from tasks.cards import card_shown
     run_name="evaluate-{trained.model}-on-{data.name}",
     on_result=card_shown("evaluation", "Scores on the test images: confusion matrix, classes, calibration, mistakes"),
     hash_all_fields_of=("devices",),
+    hash_also=("data.slices_digest",),
 )
 def evaluate_model(trained: TrainedRef, data: DatasetRef, devices: DevicesConfig, folder: Path) -> Evaluation:
     """Score every test example: accuracy with its interval, loss, per-class figures, confusion matrix."""

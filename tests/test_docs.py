@@ -214,6 +214,9 @@ def test_the_commands_of_the_documents_run_and_say_what_is_shown(tmp_path: Path)
         for number in range(60):
             image = Image.fromarray(random.integers(0, brightest, (40, 30, 3), np.uint8))
             image.save(tmp_path / "pets" / "train" / name / f"{number}.png")
+    files = sorted((tmp_path / "pets").rglob("*.png"))
+    listed = [f"{file.relative_to(tmp_path / 'pets')},{('left', 'right')[int(file.stem) % 2]}" for file in files]
+    (tmp_path / "pets" / "slices.csv").write_text("\n".join(["file,camera", *listed]))
     (snippet,) = re.findall(r"^```python\n(.*?)^```$", readme, re.M | re.S)
     lines = [*to_run(), ["python", "-c", snippet]]
     of_a_terminal = {"HOME": str(tmp_path), "BROWSER": "true", "COLUMNS": "200", "SHELL": "/bin/bash"}  # CI has none

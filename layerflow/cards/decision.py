@@ -34,8 +34,8 @@ _NEXT: dict[DecisionCode, str] = {
     f"`layerflow sweep`. {_BY_FORCE}",
     "kept_within_noise": "More test images make a smaller gain significant. `--gate.rule not_worse` publishes a model "
     f"that is as good as the live version. {_BY_FORCE}",
-    "kept_below_floor": "Train longer, add images of the worst classes, or lower the floor that the reason names. "
-    "`gate.force` does not lift a floor.",
+    "kept_below_floor": "Train longer, add images of the worst classes and slices, or lower the floor that the reason "
+    "names. `gate.force` does not lift a floor.",
     "kept_too_slow": "Use a smaller network, or raise `gate.max_latency_ratio`. `gate.force` does not lift it.",
     "kept_not_comparable": f"{_FLOORS_ONLY}. {_COMPARABLE}",
     "kept_rolled_back": f"New data or other settings make a new model, which may be published. {_BY_FORCE}",
@@ -141,6 +141,8 @@ def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Eval
         "Images": f"{counts}; {len(data.classes):,} classes of {plain(data.name)}",
         "Balanced accuracy": f"{evaluation.balanced_accuracy:.4f}, the mean recall over all classes",
     }
+    if lowest := evaluation.lowest_slice:
+        facts["Lowest slice"] = f"{plain(lowest.name)}: accuracy {lowest.accuracy:.4f} on {lowest.examples:,} images"
     if made.comparison:
         facts["Compared on"] = f"{made.comparison.images_text} that neither model has learned from"
         supported = supported_looks(made.comparison.deviation, gate.margin)

@@ -33,6 +33,8 @@ _WIDTH, _NUMBERS = 560, 9.7
 #: Cells go from this grey to their colour, all of them opaque and about as light: black stands out from each.
 _GREY, _BLACK = "#a0a6ae", "#000000"
 _CONFUSIONS, _MISTAKES, _ACROSS = 10, 16, 8
+#: Slices that are shown: of a column with a value for each patient, the lowest.
+_SLICES = 20
 _MATRIX_TOLD = (
     "One row for each true class, one column for each predicted class. Green is correct, orange is wrong. A dot or an "
     "empty cell is zero."
@@ -61,6 +63,7 @@ def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, fo
         _confusions(evaluation),
         f"## Classes{some}",
         _bars(evaluation),
+        *_slices(evaluation),
         "## Calibration",
         _reliability(found),
         "Test images in 15 bins by the probability of the predicted class. A bar shows the share of correct "
@@ -179,6 +182,30 @@ def _bars(evaluation: Evaluation) -> str:
     axis.set_xticks(range(len(names)), names, **slant(names))
     axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return picture(figure, f"Bars: precision and recall of {len(names)} classes, in percent")
+
+
+def _slices(evaluation: Evaluation) -> list[str]:
+    """The slices, the surely lowest first; nothing without slices."""
+    if not evaluation.slices:
+        return []
+    lowest = sorted(evaluation.slices, key=lambda score: score.accuracy_high)
+    rows = [
+        (
+            plain(score.column),
+            plain(score.value) or "*not given*",
+            f"{score.examples:,}",
+            f"{score.examples - score.right:,}",
+            f"{score.accuracy:.4f}",
+            f"{score.accuracy_low:.4f} to {score.accuracy_high:.4f}",
+        )
+        for score in lowest[:_SLICES]
+    ]
+    more = f" {len(lowest) - _SLICES:,} more are not shown." if len(lowest) > _SLICES else ""
+    return [
+        "## Slices",
+        f"Lowest first, by the upper end of the interval, because a few images prove little.{more}",
+        table(("column", "value", "images", "mistakes", "accuracy", "95 % interval"), rows),
+    ]
 
 
 def _reliability(found: Calibration) -> str:

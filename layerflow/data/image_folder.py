@@ -19,7 +19,7 @@ import numpy as np
 
 from layerflow import store
 from layerflow.code_digest import code_digest
-from layerflow.data import decode
+from layerflow.data import decode, slices_csv
 from layerflow.data.image_folder_layout import MOST_NAMED, FoundFile, ImageFile, brief, class_names, find_files
 from layerflow.data.threads import in_threads
 from layerflow.errors import DatasetError, FolderChangedError
@@ -33,23 +33,31 @@ _PART, _PART_BYTES = 32, 2**22
 _MOST_BYTES = 2**28
 #: Seconds between two lines that say how far reading is.
 _PROGRESS_SECONDS = 10.0
-_listings: dict[Path, "Listing"] = {}
+_listings: dict[tuple[Path, Path | None], "Listing"] = {}
 
 
 class Listing(NamedTuple):
-    """What is in a folder, in an order that its content decides; ``digest`` is that of all of it."""
+    """What is in a folder, in an order that its content decides; ``digest`` is that of all of it.
+
+    ``columns`` are those of ``data.slices``, which no digest of images depends on.
+    """
 
     root: Path
     files: tuple[ImageFile, ...]
     classes: tuple[str, ...]
     digest: str
+    columns: tuple[str, ...] = ()
 
 
-def scan(root: Path) -> Listing:
+def scan(root: Path, slices: Path | None = None) -> Listing:
     """List the images below ``root`` and know their content, as they are now.
 
+    Args:
+        slices: The CSV file that gives the images their slices.
+
     Raises:
-        DatasetError: If the folder is not laid out as ``train/<class>/``, with at least two classes of images.
+        DatasetError: If the folder is not laid out as ``train/<class>/``, with at least two classes of images, or
+            ``slices`` is no such file.
     """
     root = root.expanduser().absolute()
     began = time.time_ns()
@@ -61,13 +69,14 @@ def scan(root: Path) -> Listing:
     content = hashlib.sha256(json.dumps(classes).encode())
     for file in files:
         content.update(f"{file.split}/{numbers[file.label]}/{file.digest}\n".encode())
-    _listings[root] = Listing(root, tuple(files), classes, content.hexdigest())
-    return _listings[root]
+    columns, files = slices_csv.sliced(files, slices) if slices else ((), files)
+    _listings[root, slices] = Listing(root, tuple(files), classes, content.hexdigest(), columns)
+    return _listings[root, slices]
 
 
-def listed(root: Path) -> Listing:
+def listed(root: Path, slices: Path | None = None) -> Listing:
     """The listing that ``scan`` made last, until it is forgotten: what decided a key is what is then read."""
-    return _listings.get(root.expanduser().absolute()) or scan(root)
+    return _listings.get((root.expanduser().absolute(), slices)) or scan(root, slices)
 
 
 def forget() -> None:
@@ -125,8 +134,10 @@ def shape_of(listing: Listing, image_size: tuple[int, int] | None, channels: int
 
 def read(
     listing: Listing, split: str, shape: tuple[int, int, int], broken: list[tuple[str, str]]
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Each image, ``uint8`` of ``shape``, with the number of its class; one that can't be read goes to ``broken``.
+) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
+    """Each image, ``uint8`` of ``shape``, with the number of its class and its value of each of the ``columns``.
+
+    One that can't be read goes to ``broken``.
 
     Raises:
         FolderChangedError: If a file is not what it was when it was listed.
@@ -139,7 +150,7 @@ def read(
             if isinstance(image, decode.BrokenImageError):
                 broken.append((file.path, str(image)))
             else:
-                yield image, numbers[file.label]
+                yield image, numbers[file.label], file.slices
 
 
 def _read_file(listing: Listing, file: ImageFile, shape: tuple[int, int, int]) -> np.ndarray | decode.BrokenImageError:

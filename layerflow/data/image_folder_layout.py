@@ -26,7 +26,10 @@ _MOST_SHOWN = 200
 
 
 class ImageFile(NamedTuple):
-    """A file of the tree. ``shape`` is (height, width, channels), or ``reason`` says why it is no image."""
+    """A file of the tree. ``shape`` is (height, width, channels), or ``reason`` says why it is no image.
+
+    ``slices`` has its value of each column of ``data.slices``.
+    """
 
     path: str
     split: str
@@ -34,6 +37,7 @@ class ImageFile(NamedTuple):
     digest: str
     shape: tuple[int, int, int] | None
     reason: str
+    slices: tuple[str, ...] = ()
 
 
 def find_files(root: Path) -> list["FoundFile"]:

@@ -13,16 +13,17 @@ class FolderSource:
     """The images of ``config.path``, each made fit by ``decode.RULE``, in an order that the content decides.
 
     Raises:
-        DatasetError: If the folder is not laid out as ``train/<class>/``, or its images have no common shape.
+        DatasetError: If the folder is not laid out as ``train/<class>/``, its images have no common shape, or
+            ``config.slices`` is no CSV file of their slices.
     """
 
     def __init__(self, config: DataConfig) -> None:
         assert config.path
         self._most_broken = config.max_broken
-        self._listing = image_folder.listed(config.path)
+        self._listing = image_folder.listed(config.path, config.slices_file)
         self._broken: list[tuple[str, str]] = []
         self.name, self.version = config.title, self._listing.digest[:12]
-        self.classes = self._listing.classes
+        self.classes, self.columns = self._listing.classes, self._listing.columns
         self.shape = image_folder.shape_of(self._listing, config.size, config.channels)
         self.image_rule = decode.RULE
 
@@ -47,8 +48,8 @@ class FolderSource:
         """How many files a split has."""
         return sum(file.split == split for file in self._listing.files)
 
-    def examples(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
-        """Each image of a split that can be read, ``uint8`` of ``shape``, with the number of its class.
+    def examples(self, split: str) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
+        """Each image of a split that can be read, ``uint8`` of ``shape``, with its class's number and its slices.
 
         Raises:
             FolderChangedError: If a file is not what it was when it was listed.

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from layerflow import checksums
 from layerflow.data.image_folder_source import FolderSource
+from layerflow.data.slice_files import SliceFiles
 from layerflow.data.split_files import SPLITS, SplitFiles
 from layerflow.data.tfds_examples import TfdsSource
 from layerflow.errors import DatasetError
@@ -32,11 +33,12 @@ def load(config: DataConfig, target: Path) -> DatasetRef:
 
     Writes ``<split>_images.npy``, ``uint8`` of shape ``(examples, height, width, channels)``,
     ``<split>_labels.npy``, ``int32`` of shape ``(examples,)``, and ``<split>_digests.npy``, the first 8 bytes of the
-    SHA-256 of each image as ``uint64`` of shape ``(examples,)``, for train, validation and test.
+    SHA-256 of each image as ``uint64`` of shape ``(examples,)``, for train, validation and test; and with
+    ``data.slices`` the slices of the test images, as ``SliceFiles`` does.
 
     Raises:
         DatasetError: If the dataset is unknown, is no set of labelled images that can be given one shape, lacks a
-            split, or holds more broken images than it may.
+            split, holds more broken images than it may, or has no such slices.
         MirrorError: If the mirror lacks a file or holds a damaged one.
         UnreachableError: If the files must be downloaded and the network can't be reached.
         FolderChangedError: If a folder is written to while it is read.
@@ -49,16 +51,21 @@ def load(config: DataConfig, target: Path) -> DatasetRef:
         for split, fraction in (("validation", config.validation_fraction), ("test", config.test_fraction))
         if split not in expressions
     }
+    slice_files = SliceFiles(source.columns)
     with SplitFiles(target, source.shape) as files:
         for split, expression in expressions.items():
-            for image, label in _with_progress(source, expression):
+            for image, label, slices in _with_progress(source, expression):
                 image = np.ascontiguousarray(image)
                 digest = hashlib.sha256(image.data)
                 place = _place(digest)
-                files.add(_side(digest, drawn) if split == "train" else split, image, label, place)
+                side = _side(digest, drawn) if split == "train" else split
+                files.add(side, image, label, place)
+                if side == "test":
+                    slice_files.add(slices)
     source.require_complete()
     counts = {split: files.count(split) for split in SPLITS}
     _require_images(config, counts, expressions)
+    slice_files.write(target)
     return _describe(config, source, target, counts, expressions)
 
 
@@ -75,7 +82,7 @@ def _open(config: DataConfig) -> Source:
     return FolderSource(config) if config.path else TfdsSource(config)
 
 
-def _with_progress(source: Source, expression: str) -> Iterator[tuple[np.ndarray, int]]:
+def _with_progress(source: Source, expression: str) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
     """The examples of a split, with a bar on a terminal, and a line in the log now and then elsewhere."""
     count, said = source.count(expression), time.monotonic()
     terminal = Console(stderr=True)
@@ -137,7 +144,7 @@ def _require_images(config: DataConfig, counts: dict[str, int], expressions: dic
 def _describe(
     config: DataConfig, source: Source, target: Path, counts: dict[str, int], expressions: dict[str, str]
 ) -> DatasetRef:
-    files = {file.name: checksums.sha256(file) for file in sorted(target.glob("*.npy"))}
+    files = {file.name: checksums.sha256(file) for kind in ("npy", "json") for file in sorted(target.glob(f"*.{kind}"))}
     digest, test_digest = DatasetRef.digests_of(files, source.classes)
     return DatasetRef(
         name=source.name,
@@ -150,4 +157,6 @@ def _describe(
         broken=source.broken,
         image_rule=source.image_rule,
         split_rule=_split_rule(config, expressions),
+        slices=source.columns,
+        slices_digest=DatasetRef.slices_digest_of(files),
     )

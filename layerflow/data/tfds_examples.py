@@ -1,8 +1,9 @@
 """The examples of a TensorFlow Datasets (TFDS) dataset, as ``load`` reads them."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +29,7 @@ _UNREADABLE = (
 
 
 class TfdsSource:
-    """The examples of ``config.name``: one of their images and one of their class labels.
+    """The examples of ``config.name``: one of their images, one of their class labels, and what they are sliced by.
 
     Raises:
         DatasetError: If the dataset is unknown, has no such features, or its images have no common shape.
@@ -43,6 +44,7 @@ class TfdsSource:
         self._features = dict(info.features.items()) if hasattr(info.features, "items") else {}
         self._image = self._choose("image", tfds.features.Image, config.image)
         self._label = self._choose("label", tfds.features.ClassLabel, config.label)
+        self.columns = self._require_values(config.slice_features)
         self.name, self.version = self._builder.name, str(self._builder.version)
         self.classes = tuple(self._features[self._label].names)
         self.shape = self._shape()
@@ -75,6 +77,21 @@ class TfdsSource:
                 f"with --data.{field} {printed(chosen[0])} say."
             )
         return chosen[0]
+
+    def _require_values(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of features that are one whole number, text or class label an example.
+
+        Raises:
+            DatasetError: If one is not.
+        """
+        having = [name for name, feature in self._features.items() if _is_value(feature)]
+        if wrong := [name for name in names if name not in having]:
+            raise DatasetError(
+                f"data.slices must name features of {printed(repr(self._builder.name))} that are a whole number, text "
+                f"or a class label: {_listed(having) or 'it has none'}. Received: {printed(repr(wrong[0]))}"
+                f"{did_you_mean(wrong[0], having)}; name others, or leave data.slices out."
+            )
+        return names
 
     def _shape(self) -> tuple[int, int, int]:
         feature = self._features[self._image]
@@ -143,17 +160,17 @@ class TfdsSource:
         """How many examples a split expression has."""
         return int(self._builder.info.splits[expression].num_examples)
 
-    def examples(self, expression: str) -> Iterator[tuple[np.ndarray, int]]:
-        """Each image of a split expression, ``uint8`` of ``shape``, with its label, in TFDS' own order.
+    def examples(self, expression: str) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
+        """Each image of a split expression, ``uint8`` of ``shape``, with its label and its slices, in TFDS' own order.
 
         Raises:
             DatasetError: If a record can't be read, or an example has no label.
         """
         read, unlabelled = 0, 0
         try:
-            for image, label in self._examples(expression):
+            for image, label, slices in self._examples(expression):
                 read, unlabelled = read + 1, unlabelled + (label < 0)
-                yield image, label
+                yield image, label, slices
         except _UNREADABLE as error:
             tfds_source.refuse_damaged(self._builder, error)
         if read != self.count(expression) or unlabelled:
@@ -163,19 +180,44 @@ class TfdsSource:
                 "labelled."
             )
 
-    def _examples(self, expression: str) -> Iterator[tuple[np.ndarray, int]]:
+    def _examples(self, expression: str) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
         dataset = self._builder.as_dataset(split=expression, shuffle_files=False, read_config=_NO_CACHE)
-        pairs = dataset.map(lambda example: (example[self._image], example[self._label]))
+        needed = (self._image, self._label, *self.columns)
+        chosen = dataset.map(lambda example: tuple(example[name] for name in needed))
         if self._is_fitting:
             size = max(1, _BATCH_BYTES // int(np.prod(self.shape)))
-            for images, labels in tfds.as_numpy(pairs.batch(size)):
-                yield from zip(images, labels.tolist(), strict=True)
+            for images, labels, *values in tfds.as_numpy(chosen.batch(size)):
+                yield from zip(images, labels.tolist(), self._texts(values, len(images)), strict=True)
             return
-        for part, images in in_threads(lambda pair: decode.fit(pair[0], self.shape), tfds.as_numpy(pairs), _PART):
-            yield from zip(images, (int(label) for _, label in part), strict=True)
+        for part, images in in_threads(lambda each: decode.fit(each[0], self.shape), tfds.as_numpy(chosen), _PART):
+            _, labels, *values = zip(*part, strict=True)
+            yield from zip(images, map(int, labels), self._texts(values, len(images)), strict=True)
+
+    def _texts(self, values: list[Any], count: int) -> Iterable[tuple[str, ...]]:
+        """The slices of each example, from the values of each feature."""
+        if not self.columns:
+            return itertools.repeat((), count)
+        features = [self._features[name] for name in self.columns]
+        texts = [[_text(feature, value) for value in of] for feature, of in zip(features, values, strict=True)]
+        return zip(*texts, strict=True)
 
     def require_complete(self) -> None:
         """Do nothing: ``examples`` has counted the examples."""
+
+
+def _is_value(feature: Any) -> bool:
+    return (
+        isinstance(feature, tfds.features.Tensor)
+        and feature.shape == ()
+        and np.dtype(feature.np_dtype).kind in "iubO"  # whole numbers, truth values, and text
+    )
+
+
+def _text(feature: Any, value: Any) -> str:
+    """The value of a feature as the name of a slice; nothing for a class label that is not known."""
+    if isinstance(feature, tfds.features.ClassLabel):
+        return str(feature.names[value]) if value >= 0 else ""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _listed(names: Iterable[str]) -> str:

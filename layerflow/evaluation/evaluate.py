@@ -9,9 +9,11 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from layerflow import checksums, store
 from layerflow.data.arrays import images_and_labels
+from layerflow.data.slices import Slices, slices_of
 from layerflow.models.networks import load_model
 from layerflow.models.predict import cross_entropy, make_predictor, softmax, uses_xla
-from layerflow.records import ClassScore, DatasetRef, Evaluation, TrainedRef
+from layerflow.records import DatasetRef, Evaluation, TrainedRef
+from layerflow.scores import ClassScore, SliceScore
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +26,11 @@ def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
 
     The confusion matrix of very many classes is ``confusion.npy``, and not in the record.
 
-    The interval of the accuracy is Wilson's, at 95 %; a class that no example has, or that was never predicted,
+    The interval of an accuracy is Wilson's, at 95 %; a class that no example has, or that was never predicted,
     scores 0.
 
-    References:
-        Wilson, Probable inference, the law of succession, and statistical inference (1927).
+    Raises:
+        DamagedError: If the slices are not those of the test examples.
     """
     network = load_model(trained.model, store.path(trained.keras))
     images, labels = images_and_labels(data, "test")
@@ -36,7 +38,7 @@ def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
     np.save(folder / "predictions.npy", softmax(logits), allow_pickle=False)
     predicted, names = logits.argmax(axis=-1), range(len(data.classes))
     correct = int((predicted == labels).sum())
-    interval = binomtest(correct, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
+    low, high = _interval(correct, len(labels))
     confusion = confusion_matrix(labels, predicted, labels=names)
     small = len(names) <= _CLASSES
     if not small:
@@ -44,8 +46,8 @@ def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
     scores = zip(*precision_recall_fscore_support(labels, predicted, labels=names, zero_division=0), strict=True)
     evaluation = Evaluation(
         accuracy=correct / len(labels),
-        accuracy_low=interval.low,
-        accuracy_high=interval.high,
+        accuracy_low=low,
+        accuracy_high=high,
         loss=cross_entropy(logits, labels),
         test_examples=len(labels),
         test_digest=data.test_digest,
@@ -55,9 +57,29 @@ def evaluate(trained: TrainedRef, data: DatasetRef, folder: Path) -> Evaluation:
         ),
         confusion=tuple(map(tuple, confusion.tolist())) if small else (),
         predictions_digest=checksums.sha256(folder / "predictions.npy"),
+        slices=_slice_scores(slices_of(data), predicted == labels),
     )
     log.info(
         "accuracy %.4f (%.4f to %.4f) on %d test examples",
         *(evaluation.accuracy, evaluation.accuracy_low, evaluation.accuracy_high, evaluation.test_examples),
     )
     return evaluation
+
+
+def _slice_scores(slices: Slices, right: np.ndarray) -> tuple[SliceScore, ...]:
+    counts = zip(slices.names, slices.counts(np.ones_like(right)), slices.counts(right), strict=True)
+    return tuple(
+        SliceScore(column=column, value=value, examples=examples, right=hits, accuracy_low=low, accuracy_high=high)
+        for (column, value), examples, hits in counts
+        for low, high in [_interval(hits, examples)]
+    )
+
+
+def _interval(right: int, examples: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy.
+
+    References:
+        Wilson, Probable inference, the law of succession, and statistical inference (1927).
+    """
+    interval = binomtest(right, examples).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)

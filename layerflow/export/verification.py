@@ -53,6 +53,7 @@ def verify(
         VerificationError: With the first check that failed, and what was expected and received.
     """
     tests = store.path(data.folder)
+    slices = {"test_slices": str(tests / "test_slices.npy")} if data.slices else {}
     report = inspect(
         store.path(export.saved_model),
         verifier,
@@ -60,6 +61,7 @@ def verify(
         test_images=str(tests / "test_images.npy"),
         test_labels=str(tests / "test_labels.npy"),
         predictions=str(store.path(evaluation.predictions)),
+        **slices,
     )
     checks = tuple(Check(name=name, detail=detail) for name, detail in report.pop("checks").items())
     return Verification(export_digest=export.digest, checks=checks, **report)
@@ -72,7 +74,7 @@ def inspect(saved_model: Path, verifier: "Verifier | None" = None, **request: st
         saved_model: The SavedModel's folder.
         verifier: As ``verify`` takes it.
         **request: What else the verifier may check against: ``export_digest``, ``test_images``, ``test_labels``,
-            ``predictions``; ``seed``, by which the batches are drawn again as another report's.
+            ``test_slices``, ``predictions``; ``seed``, by which the batches are drawn again as another report's.
 
     Raises:
         NotAnExportError: If the folder is no model exported by layerflow.

@@ -38,6 +38,16 @@ def disagreement(evaluation: Evaluation, verification: Verification) -> str | No
     for score, recognized in zip(classes, right, strict=True):
         if not abs(score.recall * score.examples - recognized) <= slack:
             return f"class {score.name} has recall {score.recall:.4f}, and {recognized} of {score.examples} are right"
+    return _slices_disagree(evaluation, verification)
+
+
+def _slices_disagree(evaluation: Evaluation, verification: Verification) -> str | None:
+    slices, sizes = evaluation.slices, tuple(score.examples for score in evaluation.slices)
+    if sizes != verification.slice_examples or len(sizes) != len(verification.slice_right):
+        return "the numbers of test examples of the slices differ"
+    for score, recognized in zip(slices, verification.slice_right, strict=True):
+        if abs(score.right - recognized) > verification.ties:
+            return f"of slice {score.name} {score.right} of {score.examples} are right, and {recognized} verified"
     return None
 
 
@@ -57,7 +67,11 @@ def below_floor(gate: GateConfig, evaluation: Evaluation, verification: Verifica
         return f"{verification.test_examples} test examples are below gate.min_test_examples {gate.min_test_examples}"
     if verification.test_accuracy < gate.min_accuracy:
         return f"accuracy {verification.test_accuracy:.4f} is below gate.min_accuracy {gate.min_accuracy}"
-    return _below_class_floor(gate, evaluation, verification) or _not_above_baseline(gate, evaluation, verification)
+    return (
+        _below_class_floor(gate, evaluation, verification)
+        or _below_slice_floor(gate, evaluation, verification)
+        or _not_above_baseline(gate, evaluation, verification)
+    )
 
 
 def _below_class_floor(gate: GateConfig, evaluation: Evaluation, verification: Verification) -> str | None:
@@ -73,6 +87,20 @@ def _below_class_floor(gate: GateConfig, evaluation: Evaluation, verification: V
         return None
     never = "" if predicted else ", which it never predicts,"
     return f"recall {recall:.4f} of class {name}{never} is below gate.min_class_recall {gate.min_class_recall}"
+
+
+def _below_slice_floor(gate: GateConfig, evaluation: Evaluation, verification: Verification) -> str | None:
+    if not gate.min_slice:
+        return None
+    counts = zip(evaluation.slices, verification.slice_examples, verification.slice_right, strict=True)
+    fewest = gate.min_slice_examples
+    judged = [(right / all_, score.name, right, all_) for score, all_, right in counts if all_ >= fewest]
+    if not judged:
+        return f"no slice has gate.min_slice_examples {fewest} test images, so that gate.min_slice can't be checked"
+    accuracy, name, right, all_ = min(judged)
+    if accuracy >= gate.min_slice:
+        return None
+    return f"accuracy {accuracy:.4f} of slice {name} ({right} of {all_}) is below gate.min_slice {gate.min_slice}"
 
 
 def below_new_class_floor(

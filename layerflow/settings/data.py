@@ -13,6 +13,8 @@ from layerflow.settings.fields import Group, own_module
 
 #: As many as an image that is read may have.
 _MOST_PIXELS = 100_000_000
+#: Columns of slices: each is a table on a card, and a question that a gate asks.
+MOST_SLICE_COLUMNS = 20
 #: A part of a split expression, as TFDS reads it: a split, and between brackets percents, examples, or shards of it.
 _SPLIT_PART = re.compile(
     r"(?P<split>[A-Za-z_][\w-]*)(\[(?!:\])(((-?\d+(\.\d+)?%)?:(-?\d+(\.\d+)?%)?)|((-?\d+)?:(-?\d+)?)|"
@@ -45,19 +47,19 @@ def _split_expression(expression: str) -> str:
 _Expression = Annotated[str, AfterValidator(_split_expression)]
 
 
-def _require_nameable(path: str) -> None:
+def _require_nameable(path: str, what: str = "folder") -> None:
     try:
         path.encode()
         Path(path).expanduser()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"a folder whose path is text in UTF-8, as records and the server keep it, not {printed(path)}; "
+            f"a {what} whose path is text in UTF-8, as records and the server keep it, not {printed(path)}; "
             "rename it, or set a link to it"
         ) from error
     except RuntimeError as error:
-        raise ValueError(f"a folder; {printed(path)} names a user who doesn't exist") from error
+        raise ValueError(f"a {what}; {printed(path)} names a user who doesn't exist") from error
     if "\0" in path:
-        raise ValueError("a folder whose path has no null character")
+        raise ValueError(f"a {what} whose path has no null character")
 
 
 class SplitsConfig(Group):
@@ -126,6 +128,14 @@ class DataConfig(Group):
     splits: SplitsConfig = Field(
         SplitsConfig(), description="TensorFlow Datasets: split expressions, such as `train[:80%]`."
     )
+    slices: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="What divides the test images into slices, such as the camera; each gets its own accuracy. "
+        "`folder`: a CSV file with a column `file` and others: `slices.csv`. TensorFlow Datasets: names of features: "
+        "`camera,site`.",
+    )
     mirror: Path | None = Field(
         None,
         description="Folder of raw files, one sub-folder per dataset, used instead of the network. "
@@ -174,7 +184,24 @@ class DataConfig(Group):
                 "data.image, data.label and data.splits with a dataset of TensorFlow Datasets; a folder has "
                 "train/<class>/ and test/<class>/ in their place"
             )
+        if self.slices_file:
+            _require_nameable(str(self.slices_file), "CSV file")
+        names = self.slice_features
+        if not all(names) or len(set(names)) < len(names) or len(names) > MOST_SLICE_COLUMNS:
+            raise ValueError(
+                f"data.slices with at most {MOST_SLICE_COLUMNS} names of features, each once, such as camera,site"
+            )
         return self
+
+    @property
+    def slices_file(self) -> Path | None:
+        """The CSV file that ``slices`` names, for a folder."""
+        return Path(self.slices) if self.slices and self.path else None
+
+    @property
+    def slice_features(self) -> tuple[str, ...]:
+        """The features that ``slices`` names, for a dataset of TensorFlow Datasets."""
+        return tuple(name.strip() for name in self.slices.split(",")) if self.slices and not self.path else ()
 
     @property
     def mirror_folder(self) -> Path | None:

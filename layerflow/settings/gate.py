@@ -99,6 +99,18 @@ class GateConfig(Group):
         ge=1,
         description="Fewest test images of a class for judging its recall.",
     )
+    min_slice: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Lowest accuracy that may be published, of any slice (`data.slices`) with at least "
+        "`min_slice_examples`.",
+    )
+    min_slice_examples: int = Field(
+        30,  # where 24 of 30 are right, the 95 % interval is 0.63 to 0.90: fewer images say next to nothing
+        ge=1,
+        description="Fewest test images of a slice for judging its accuracy.",
+    )
     min_test_examples: int = Field(
         100,
         ge=1,

@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from cli import yaml_file
 from layerflow import artifacts, checksums, store
 from layerflow.config import RetrainConfig
-from layerflow.data import image_folder
+from layerflow.data import image_folder, slices_csv
+from layerflow.data.image_folder_layout import ImageFile
 from layerflow.errors import LayerflowError, config_sentence
 from layerflow.export.verifier.graph import check_graph
 from layerflow.export.verifier.refusal import RefusedError
@@ -236,13 +237,28 @@ def test_any_folder_of_images_is_read_or_refused_in_one_sentence(files: dict[str
         shape = image_folder.shape_of(listing, (8, 8), 1)
         broken: list[tuple[str, str]] = []
         shapes = [
-            image.shape for split in ("train", "test") for image, _ in image_folder.read(listing, split, shape, broken)
+            image.shape for split in ("train", "test") for image, *_ in image_folder.read(listing, split, shape, broken)
         ]
         image_folder.require_few_broken(listing, broken, 0.5)
         return shapes
 
     for shape in refused(read) or ():
         assert shape == (8, 8, 1)
+
+
+_CSV = b'\xef\xbb\xbffile,camera,site\r\ntest/cat/1.png,left,Oslo\r\ntest/cat/2.png,"right, up",\r\n'
+
+
+@fuzzed(0.1)
+@given(content=damaged_bytes(_CSV) | st.binary(max_size=60) | st.text("file,\n\r\"'a/", max_size=60).map(str.encode))
+def test_any_csv_of_slices_is_read_or_refused_in_one_sentence(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "slices.csv"
+    file.write_bytes(content)
+    images = [ImageFile(f"test/cat/{number}.png", "test", "cat", "", None, "") for number in (1, 2, 3)]
+    columns, found = refused(lambda: slices_csv.sliced(images, file)) or ((), [])
+    for each in found:
+        assert len(each.slices) == len(columns) > 0
+        assert all(value.isprintable() for value in (*columns, *each.slices))
 
 
 @pytest.fixture

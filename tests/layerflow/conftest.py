@@ -4,11 +4,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from layerflow import artifacts, store
+from layerflow import artifacts, checksums, store
 from layerflow.config import RetrainConfig
+from layerflow.data.slice_files import SliceFiles
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
 from layerflow.models.build import build
@@ -79,6 +81,51 @@ def shelf(contenders: dict[str, Challenger], session_store: Path, empty_store: P
         for record in (each.data, each.evaluation, each.export):
             shutil.copytree(session_store / record.folder, empty_store / record.folder, dirs_exist_ok=True)
     return empty_store
+
+
+#: The cameras of the test images of ``sliced``, one after the other.
+CAMERAS = ("left", "middle", "right")
+
+
+@pytest.fixture
+def sliced(failed_camera: Challenger, shelf: Path, session_store: Path) -> Challenger:
+    """The challenger of ``failed_camera`` in the store of the test."""
+    for record in (failed_camera.data, failed_camera.trained, failed_camera.evaluation):
+        shutil.copytree(session_store / record.folder, shelf / record.folder)
+    return failed_camera
+
+
+@pytest.fixture(scope="session")
+def failed_camera(contenders: dict[str, Challenger], session_store: Path) -> Challenger:
+    """The good model, scored and proved on test images of three cameras, of which the middle one has failed.
+
+    Its images are black. Every twentieth image is of night ``1``; of the others no night is known.
+    """
+    good = contenders["good"]
+
+    def load(folder: Path) -> DatasetRef:
+        for file in store.path(good.data.folder).glob("*.npy"):
+            shutil.copy(file, folder)
+        images, rows = np.load(folder / "test_images.npy"), SliceFiles(("camera", "night"))
+        images[1::3] = 0
+        np.save(folder / "test_images.npy", images)
+        for number in range(len(images)):
+            rows.add((CAMERAS[number % 3], "" if number % 20 else "1"))
+        rows.write(folder)
+        files = checksums.digests(folder)
+        digest, test_digest = DatasetRef.digests_of(files, good.data.classes)
+        digests = {"digest": digest, "test_digest": test_digest, "slices_digest": DatasetRef.slices_digest_of(files)}
+        return good.data.model_copy(update={"slices": ("camera", "night"), **digests})
+
+    def prove(folder: Path) -> Verification:
+        return verification.verify(good.export, scored, data, VERIFIER)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERFLOW_STORE", str(session_store))
+        data = artifacts.make("load_data", "sliced", DatasetRef, load)
+        scored = artifacts.make("evaluate_model", "sliced", Evaluation, lambda to: evaluate(good.trained, data, to))
+        proved = artifacts.make("verify_export", "sliced", Verification, prove)
+    return good._replace(data=data, evaluation=scored, verification=proved)
 
 
 @pytest.fixture

@@ -92,7 +92,8 @@ def score_test(request: Request, model: Model, chance: np.random.Generator) -> t
     same = expected.argmax(axis=-1) == received.argmax(axis=-1)
     require(bool(same[clear].all()), "test split: a predicted class is not the evaluation's")
     detail = f"all {len(labels)} test examples answer as in the evaluation (largest difference {difference:.1e})"
-    return detail, {"max_difference": difference, "ties": int((~clear).sum()), **count(labels, received)}
+    counts = {**count(labels, received), **count_slices(request, received.argmax(axis=-1) == labels)}
+    return detail, {"max_difference": difference, "ties": int((~clear).sum()), **counts}
 
 
 def count(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
@@ -102,6 +103,18 @@ def count(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     each = {"examples": labels, "right": labels[right], "predicted": predicted}
     counts = {f"class_{what}": np.bincount(of, minlength=classes).tolist() for what, of in each.items()}
     return {"test_examples": len(labels), "test_accuracy": float(right.mean()), **counts}
+
+
+def count_slices(request: Request, right: np.ndarray) -> dict[str, Any]:
+    """Examples and right answers of each slice, by the numbers in ``test_slices``; nothing where there is no such."""
+    if "test_slices" not in request:
+        return {}
+    slices = np.load(request["test_slices"], allow_pickle=False)
+    fits = slices.ndim == 2 and len(slices) == len(right) and slices.min() >= 0 and slices.max() < slices.size
+    require(bool(fits), "the slices are not those of the test split")
+    number = int(slices.max()) + 1
+    each = {"examples": slices, "right": slices[right]}
+    return {f"slice_{what}": np.bincount(of.ravel(), minlength=number).tolist() for what, of in each.items()}
 
 
 class Rows:

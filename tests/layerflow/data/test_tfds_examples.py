@@ -10,8 +10,9 @@ import tensorflow_datasets as tfds
 from pydantic import ValidationError
 
 from layerflow.config import RetrainConfig
-from layerflow.data import load
+from layerflow.data import load, slice_files
 from layerflow.data.resize import resize
+from layerflow.data.slices import slices_of
 from layerflow.errors import DatasetError, config_sentence
 from layerflow.records import DatasetRef
 from layerflow.settings.data import DataConfig, splits_in
@@ -242,3 +243,80 @@ def test_a_folder_has_no_features_and_no_expressions(settings: dict[str, object]
     with pytest.raises(ValidationError) as caught:
         DataConfig.model_validate({"name": "folder", "path": "pets", **settings})
     assert "a folder has train/<class>/ and test/<class>/ in their place" in config_sentence(caught.value)
+
+
+class SlicedThings(tfds.core.GeneratorBasedBuilder):
+    """Images full of their number, fixed or of two sizes, with all kinds of features to be sliced by."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    size: int | None = 4
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(self.size, self.size, 1)),
+            "label": tfds.features.ClassLabel(num_classes=2),
+            "camera": tfds.features.Text(),
+            "site": tfds.features.ClassLabel(names=["Oslo", "Rome"]),
+            "night": tfds.features.Scalar(np.int64),
+            "is_wet": tfds.features.Scalar(np.bool_),
+            "brightness": tfds.features.Scalar(np.float32),
+            "box": tfds.features.Tensor(shape=(2,), dtype=np.int64),
+        }
+        supervised = ("image", "label")
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=supervised
+        )
+
+    def _split_generators(self, manager: Any) -> dict[str, Any]:
+        return {"train": self._generate_examples(0, 40), "test": self._generate_examples(100, 30)}
+
+    def _generate_examples(self, first: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number in range(first, first + count):
+            side = self.size or 4 + number % 2
+            values = {"night": number % 5, "is_wet": number % 2 > 0, "brightness": number / 7, "box": [number, 0]}
+            # No site is known of every tenth image: -1, as TFDS says it.
+            site = -1 if number % 10 == 0 else number % 2
+            image = np.full((side, side, 1), number, np.uint8)
+            yield number, {"image": image, "label": number % 2, "camera": f"c{number % 3}", "site": site, **values}
+
+
+class SlicedThingsOfTwoSizes(SlicedThings):
+    """The same, in sizes that are made fit one by one."""
+
+    size = None
+
+
+@pytest.mark.parametrize("name", ["sliced_things", "sliced_things_of_two_sizes"])
+@pytest.mark.parametrize("splits", [{}, {"test": "test", "train": "train[:20]+test[:50%]"}, {"train": "train+test"}])
+def test_each_test_image_has_the_values_of_its_features(
+    name: str, splits: dict[str, str], things: None, empty_store: Path
+) -> None:
+    folder = empty_store / "things"
+    folder.mkdir(parents=True)
+    made = loaded(folder, name, slices="camera, site,night,is_wet", splits=splits, image_size="4x4")
+    made = made.model_copy(update={"folder": "things"})
+    assert made.slices == ("camera", "site", "night", "is_wet")
+    found, images = slices_of(made), np.load(folder / "test_images.npy")[:, 0, 0, 0].tolist()
+    assert images
+    for number, row in zip(images, found.numbers, strict=True):
+        site = "" if number % 10 == 0 else ("Oslo", "Rome")[number % 2]
+        values = [f"c{number % 3}", site, str(number % 5), str(number % 2 > 0)]
+        assert [found.names[each] for each in row] == list(zip(made.slices, values, strict=True))
+    chosen = np.array(images) % 2 == 0
+    counts = dict(zip(found.names, found.counts(chosen), strict=True))
+    assert counts["night", "3"] == sum(number % 5 == 3 and number % 2 == 0 for number in images)
+
+
+@pytest.mark.parametrize("slices", ["brightness", "box", "image", "camera,cemara", "slices.csv"])
+def test_a_feature_that_is_no_slice_is_one_sentence(slices: str, things: None, tmp_path: Path) -> None:
+    reason = "that are a whole number, text or a class label: label, camera, site, night, is_wet. Received: "
+    with pytest.raises(DatasetError, match=reason) as caught:
+        load.check(DataConfig(name="sliced_things", slices=slices))
+    assert str(caught.value).isprintable()
+    assert ("did you mean camera?" in str(caught.value)) == ("cemara" in slices)
+
+
+def test_a_feature_of_too_many_values_is_refused(things: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slice_files, "MOST_VALUES", 4)
+    with pytest.raises(DatasetError, match=r"at most 4 values\. night has more"):
+        loaded(tmp_path, "sliced_things", slices="night")
