@@ -20,6 +20,7 @@ from layerflow.records import (
     TrainedRef,
     Verification,
 )
+from layerflow.scores import slice_name
 
 #: What was decided about a model; the part before the first underscore is its status.
 DecisionCode = Literal[
@@ -55,7 +56,8 @@ class Side(BaseModel):
 class SliceComparison(BaseModel):
     """Both models on the test images of one slice.
 
-    ``difference`` is by how much the challenger is better. ``p_value`` is corrected for the number of slices.
+    ``champion`` and ``challenger`` are their figures, ``difference`` is by how much the challenger is better.
+    ``p_value`` is corrected for the number of slices.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,8 +72,8 @@ class SliceComparison(BaseModel):
 
     @property
     def name(self) -> str:
-        """As people read it: ``camera b``."""
-        return f"{self.column} {self.value or 'not given'}"
+        """Column and value, such as ``camera=left``."""
+        return slice_name(self.column, self.value)
 
 
 class Comparison(BaseModel):

@@ -38,4 +38,9 @@ class SliceScore(BaseModel):
     @property
     def name(self) -> str:
         """Column and value, such as ``camera=left``."""
-        return f"{self.column}={self.value}" if self.value else f"{self.column} not given"
+        return slice_name(self.column, self.value)
+
+
+def slice_name(column: str, value: str) -> str:
+    """As people read it, such as ``camera=left``; the value is empty where none was given."""
+    return f"{column}={value}" if value else f"{column} not given"

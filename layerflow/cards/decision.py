@@ -41,6 +41,8 @@ _NEXT: dict[DecisionCode, str] = {
     "kept_rolled_back": f"New data or other settings make a new model, which may be published. {_BY_FORCE}",
     "refused_unverified": "Re-run the command to verify the export again.",
 }
+#: Slices that a card shows.
+_MOST_SLICES = 20
 #: Changes that fit into the summary.
 _FEW = 3
 
@@ -64,6 +66,7 @@ def draw(gate: GateConfig, made: Promotion, evaluation: Evaluation, data: Datase
     ]
     if found:
         parts += [f"## Version {found.champion_version} and the new model", _sides(found), _interval(gate, found)]
+        parts += _slices(found)
     if made.champion_version and made.code != "unchanged":
         rows = [(f"`{each.field}`", plain(short(each.before)), plain(short(each.after))) for each in made.changes]
         head = ("setting, data or code", f"version {made.champion_version}", "new model")
@@ -187,6 +190,28 @@ def _sides(found: Comparison) -> str:
         ("latency p99", *(f"{side.latency_p99_ms:.2f} ms" for side in (champion, challenger))),
     ]
     return table(("", f"version {found.champion_version}", "new model"), rows)
+
+
+def _slices(found: Comparison) -> list[str]:
+    """Both models in each slice that is large enough, the least certain to be equal first; nothing without slices."""
+    if not found.slices:
+        return []
+    shown = sorted(found.slices, key=lambda each: (each.p_value, each.difference))[:_MOST_SLICES]
+    rows = [
+        (
+            plain(each.name),
+            f"{each.examples:,}",
+            f"{each.champion:.4f}",
+            f"{each.challenger:.4f}",
+            f"{each.difference:+.4f}",
+            p_text(each.p_value),
+        )
+        for each in shown
+    ]
+    more = f" {len(found.slices) - len(shown):,} more are not shown." if len(found.slices) > len(shown) else ""
+    head = ("slice", "images", f"version {found.champion_version}", "new model", found.difference_word, "corrected p")
+    said = f"The {plain(found.metric)} of each slice; p is corrected for their number by Holm's method.{more}"
+    return [said, table(head, rows)]
 
 
 def _interval(gate: GateConfig, found: Comparison) -> str:

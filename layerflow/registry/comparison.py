@@ -11,6 +11,7 @@ import numpy as np
 
 from layerflow import artifacts, checksums, store
 from layerflow.data.arrays import images_and_labels
+from layerflow.data.slices import slices_of
 from layerflow.export import verification
 from layerflow.outcomes import Comparison
 from layerflow.registry import layout
@@ -89,7 +90,7 @@ def compare(
             f"only {len(tests.rows)} of the test images are ones that neither version {version} nor the new model has "
             f"learned from{known}; gate.min_test_examples is {gate.min_test_examples}"
         )
-    by_answers = gate.metric != "accuracy"
+    by_answers = gate.metric != "accuracy" or bool(challenger.data.slices)
     report = verification.score_both(
         store.path(challenger.export.saved_model),
         rival.folder,
@@ -107,7 +108,8 @@ def compare(
         return found
     labels = np.asarray(images_and_labels(challenger.data, "test")[1])[tests.rows]
     answers = Answers.of(labels, report["answers"], challenger.data.classes, rival.classes)
-    return by_metric(gate, found, answers)
+    slices = slices_of(challenger.data)
+    return by_metric(gate, found, answers, slices._replace(numbers=slices.numbers[tests.rows]))
 
 
 def learned_by(challenger: Challenger) -> KnownImages:

@@ -142,7 +142,7 @@ def _preferred(rules: GateConfig, found: Comparison | str | None, best: Comparis
     if found is None:
         return Verdict("promoted_first", f"accuracy {accuracy:.4f}, and there was no live version")
     if isinstance(found, Comparison):
-        verdict = gate.judge(rules, found)
+        verdict = gate.in_slices(gate.judge(rules, found), found)
         return gate.against_best(rules, verdict, best) if best else verdict
     if rules.not_comparable == "floors_only":
         return Verdict("promoted_not_comparable", f"the floors are met, and {found}")

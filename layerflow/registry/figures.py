@@ -1,17 +1,18 @@
-"""The figures of a comparison: by accuracy, and by what ``gate.metric`` names."""
+"""The figures of a comparison: by accuracy, by what ``gate.metric`` names, and slice by slice."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from layerflow import artifacts, store
 from layerflow.data.arrays import images_and_labels
+from layerflow.data.slices import Slices
 from layerflow.evaluation.metrics import make_metric
-from layerflow.evaluation.paired import METHOD, compare_figures
-from layerflow.evaluation.statistics import difference_interval, mcnemar
-from layerflow.outcomes import Comparison, Side
+from layerflow.evaluation.paired import METHOD, Metric, Paired, compare_figures
+from layerflow.evaluation.statistics import difference_interval, holm, mcnemar
+from layerflow.outcomes import Comparison, Side, SliceComparison
 from layerflow.records import DatasetRef, Evaluation
 from layerflow.settings.gate import GateConfig
 
@@ -96,11 +97,12 @@ def below_metric_floor(gate: GateConfig, data: DatasetRef, evaluation: Evaluatio
     return f"{metric.name} {figure:.4f} is {side} gate.worst_metric {gate.worst_metric}"
 
 
-def by_metric(gate: GateConfig, found: Comparison, answers: Answers) -> Comparison | str:
-    """The comparison by ``gate.metric``, or why it can't be made.
+def by_metric(gate: GateConfig, found: Comparison, answers: Answers, slices: Slices) -> Comparison | str:
+    """The comparison by ``gate.metric`` and slice by slice, or why it can't be made.
 
     Args:
         found: The comparison by accuracy, which it stays if that is the metric.
+        slices: Those of the compared images.
     """
     kind, _, name = gate.metric.partition(":")
     if kind in ("recall", "precision") and name in answers.classes:
@@ -111,8 +113,9 @@ def by_metric(gate: GateConfig, found: Comparison, answers: Answers) -> Comparis
                 f"gate.min_class_examples is {gate.min_class_examples}"
             )
     metric = make_metric(gate, answers.classes)
+    by_slice = tuple(_by_slice(gate, metric, answers, slices))
     if gate.metric == "accuracy":
-        return found
+        return found.model_copy(update={"slices": by_slice})
     paired = compare_figures(metric, answers.labels, answers.ours, answers.theirs)
     return found.model_copy(
         update={
@@ -124,5 +127,39 @@ def by_metric(gate: GateConfig, found: Comparison, answers: Answers) -> Comparis
             "difference": paired.difference,
             "difference_low": paired.low,
             "difference_high": paired.high,
+            "slices": by_slice,
         }
     )
+
+
+def _by_slice(gate: GateConfig, metric: Metric, answers: Answers, slices: Slices) -> Iterator[SliceComparison]:
+    """Each slice that is large enough, with the p value corrected for their number."""
+    parts = {}
+    for number, names in enumerate(slices.names):
+        chosen = (slices.numbers == number).any(axis=1)
+        if chosen.sum() >= gate.min_slice_examples:
+            parts[names] = answers.rows(chosen)
+    paired = [_paired(gate, metric, part) for part in parts.values()]
+    corrected = holm([each.p_value for each in paired])
+    for ((column, value), part), each, p_value in zip(parts.items(), paired, corrected, strict=True):
+        yield SliceComparison(
+            column=column,
+            value=value,
+            examples=len(part.labels),
+            champion=each.theirs,
+            challenger=each.ours,
+            difference=each.difference,
+            p_value=p_value,
+        )
+
+
+def _paired(gate: GateConfig, metric: Metric, answers: Answers) -> Paired:
+    """By the permutation test; by McNemar's, which is that of the accuracy, if that is the metric."""
+    if gate.metric != "accuracy":
+        return compare_figures(metric, answers.labels, answers.ours, answers.theirs)
+    ours, theirs = (each.argmax(axis=-1) == answers.labels for each in (answers.ours, answers.theirs))
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    both, neither = int((ours & theirs).sum()), int((~ours & ~theirs).sum())
+    low, high = difference_interval(both, only_ours, only_theirs, neither)
+    difference = (only_ours - only_theirs) / len(ours)
+    return Paired(ours.mean(), theirs.mean(), difference, low, high, mcnemar(only_ours, only_theirs))

@@ -163,6 +163,18 @@ def judge(gate: GateConfig, found: Comparison) -> Verdict:
     return Verdict("promoted_not_worse", f"not worse: {figures}")
 
 
+def in_slices(verdict: Verdict, found: Comparison) -> Verdict:
+    """Keep a model that is significantly worse in a slice, however good it is on the whole."""
+    worse = [each for each in found.slices if each.p_value < LEVEL and each.difference < 0]
+    if not worse or not verdict.code.startswith("promoted"):
+        return verdict
+    worst = min(worse, key=lambda each: (each.p_value, each.difference))
+    more = f", and worse in {len(worse) - 1} more" if len(worse) > 1 else ""
+    figures = f"{found.metric} {worst.challenger:.4f} against {worst.champion:.4f} on its {worst.examples:,} images"
+    reason = f"worse in the slice {worst.name}: {figures} (Holm-corrected {p_text(worst.p_value)}){more}"
+    return Verdict("kept_worse", f"{reason}; on the whole it is {verdict.reason}")
+
+
 def against_best(gate: GateConfig, verdict: Verdict, best: Comparison) -> Verdict:
     """Keep a model that is worse than the best version, though no worse than the live one: no decline adds up."""
     if verdict.code != "promoted_not_worse":
