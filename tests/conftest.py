@@ -16,6 +16,8 @@ _SCRATCH = tempfile.TemporaryDirectory(prefix="layerflow-tests-")
 os.environ["PREFECT_HOME"] = f"{_SCRATCH.name}/prefect"
 os.environ["LAYERFLOW_STORE"] = f"{_SCRATCH.name}/store"
 os.environ.pop("PREFECT_API_URL", None)
+# The same programs, compiled in half of the time. What LLVM optimizes pays over thousands of steps, as in `make run`.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 MIRROR = os.environ.pop("LAYERFLOW_MIRROR", None) or os.environ.get("LAYERFLOW_TESTS_MIRROR")
 if MIRROR:  # for the processes among which the tests are divided: they are started from this one
     os.environ["LAYERFLOW_TESTS_MIRROR"] = MIRROR

@@ -1,4 +1,4 @@
-"""What is made once for all the processes among which the tests are divided."""
+"""What tests share, and what is made once for all the processes among which they are divided."""
 
 import os
 from collections.abc import Callable
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+#: Settings of trainings that are about something else than XLA, by which compiling takes longer than they do.
+GRAPH = {"compile": "graph"}
 
 
 def once(name: str, make: Callable[[], str]) -> tuple[Path, str]:

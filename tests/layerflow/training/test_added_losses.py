@@ -29,6 +29,7 @@ sys.path.append(str(PROGRAMS))  # for good: what is saved here must be loadable 
 from penalised import Penalised  # noqa: E402
 
 from tests import forked  # noqa: E402
+from tests.shared import GRAPH  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +95,7 @@ def penalised(digits: DatasetRef) -> ModelRef:
 def train(model: ModelRef, data: DatasetRef, folder: Path, **settings: object) -> list[object]:
     """What was trained: all that must be the same bits."""
     folder.mkdir(exist_ok=True)
-    made = training.train(TrainingConfig(**settings), model, data, folder)
+    made = training.train(TrainingConfig(**GRAPH | settings), model, data, folder)
     weights = [weight.tobytes() for weight in keras.models.load_model(folder / "model.keras").get_weights()]
     return [*weights, made.steps, *(epoch.model_dump(exclude={"seconds"}) for epoch in made.history)]
 

@@ -22,6 +22,7 @@ from layerflow.training.augmentation import Augmentation, make_augmentation
 from layerflow.training.checkpoint import Checkpoint
 from layerflow.training.engine import Engine
 from layerflow.training.objective import Objective
+from tests.shared import GRAPH
 
 pytestmark = pytest.mark.slow
 
@@ -181,7 +182,7 @@ def train(
     model: ModelRef, data: DatasetRef, folder: Path, augment: AugmentConfig = AUGMENT, **settings: Any
 ) -> TrainedRef:
     folder.mkdir(exist_ok=True)
-    return training.train(TrainingConfig(**settings), model, data, folder, augment=augment)
+    return training.train(TrainingConfig(**GRAPH | settings), model, data, folder, augment=augment)
 
 
 def weights(folder: Path) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from layerflow.settings.training import CALLBACKS, TrainingConfig
 from layerflow.training import session
 from layerflow.training import train as training
 from layerflow.training.callbacks import Callbacks, figures_of
+from tests.shared import GRAPH
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "programs"))  # for good: what is named there is imported once
 
@@ -87,7 +88,7 @@ def model(digits: DatasetRef) -> ModelRef:
 
 def train(model: ModelRef, data: DatasetRef, folder: Path, **settings: Any) -> TrainedRef:
     folder.mkdir(exist_ok=True)
-    return training.train(TrainingConfig(**settings), model, data, folder)
+    return training.train(TrainingConfig(**GRAPH | settings), model, data, folder)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from layerflow.training import train as training
 from layerflow.training.engine import Engine
 from layerflow.training.epoch_windows import Windows
 from tests import forked
+from tests.shared import GRAPH
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,7 @@ def build(data: DatasetRef, **settings: object) -> ModelRef:
 def train(model: ModelRef, data: DatasetRef, folder: Path, **settings: object) -> tuple[TrainedRef, list[object]]:
     """What was trained, and all that must be the same bits."""
     folder.mkdir(exist_ok=True)
-    made = training.train(TrainingConfig(**settings), model, data, folder)
+    made = training.train(TrainingConfig(**GRAPH | settings), model, data, folder)
     weights = [weight.tobytes() for weight in keras.models.load_model(folder / "model.keras").get_weights()]
     return made, [*weights, made.steps, *(epoch.model_dump(exclude={"seconds"}) for epoch in made.history)]
 

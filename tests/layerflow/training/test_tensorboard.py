@@ -16,6 +16,7 @@ from layerflow.settings.training import TrainingConfig
 from layerflow.training import tensorboard
 from layerflow.training import train as training
 from layerflow.training.tensorboard import RunLog, folder_of
+from tests.shared import GRAPH
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ def model(digits: DatasetRef) -> ModelRef:
 
 def train(model: ModelRef, digits: DatasetRef, folder: Path, **settings: object) -> tuple[TrainedRef, Path]:
     """A training as the step does it, and where it was logged."""
-    config = TrainingConfig.model_validate({"patience": 100, "batch_size": 256, **settings})
+    config = TrainingConfig.model_validate({"patience": 100, "batch_size": 256, **GRAPH, **settings})
     logged = folder_of(config, model, digits)
     folder.mkdir(exist_ok=True)
     return training.train(config, model, digits, folder, [RunLog(logged, digits.image_shape, config.epochs)]), logged
