@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from layerflow.serving import Abstention, Calibrated, Serving
 from layerflow.weights import LoadedWeights
 
 
@@ -171,7 +172,7 @@ class ClassScore(BaseModel):
 
 
 class Evaluation(Record):
-    """Exact figures over every test example. The probabilities are kept on disk."""
+    """Exact figures over every test example. The probabilities, as they ship, are kept on disk."""
 
     accuracy: float
     accuracy_low: float
@@ -183,6 +184,9 @@ class Evaluation(Record):
     #: Of very many classes empty: then it is ``confusion.npy`` beside the probabilities.
     confusion: tuple[tuple[int, ...], ...]
     predictions_digest: str
+    serving: Serving = Serving()
+    calibrated: Calibrated | None = None
+    abstention: Abstention | None = None
 
     @property
     def tested(self) -> tuple[ClassScore, ...]:
