@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gate bench-layers bench-photos bench-scale bench-scaling lock clean
+.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -76,6 +76,9 @@ bench-accuracy: setup ## how good the networks become, over three seeds (40 minu
 bench-few: setup ## what given weights, class weights and augmentation are worth on few images (20 minutes)
 	$(PY) benchmarks/transfer.py
 	$(PY) benchmarks/imbalance.py
+
+bench-calibration: setup ## what a temperature and a threshold are worth on MNIST and Fashion-MNIST (5 minutes)
+	$(PY) benchmarks/calibration.py
 
 bench-gate: setup ## how often the gate publishes better and worse models, and a year of slow decline (simulated)
 	$(PY) benchmarks/gate.py 1000 docs

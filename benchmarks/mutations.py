@@ -42,6 +42,27 @@ MUTATIONS = (
         (_FORGED, "-k", "unchecked"),
     ),
     Mutation(
+        "what is accepted is what the threshold says",
+        "layerflow/export/verifier/model.py",
+        "same = np.array_equal(accepted[clear], wanted[clear])",
+        "same = True",
+        (_FORGED, "-k", "accepts_by_anything or forged_threshold"),
+    ),
+    Mutation(
+        "another temperature or threshold is another model",
+        "layerflow/registry/model_identity.py",
+        "([other] if other else [])",
+        "[]",
+        ("tests/attacks/test_forged_versions.py", "-k", "make_another_model"),
+    ),
+    Mutation(
+        "no temperature is fitted to a few mistakes",
+        "layerflow/evaluation/temperature.py",
+        "if mistakes < _FEWEST_MISTAKES:",
+        "if False:",
+        ("tests/layerflow/evaluation/test_confidence.py", "-k", "fewer_than_ten"),
+    ),
+    Mutation(
         "a version has the digests of the ledger",
         "layerflow/registry/versions.py",
         "if checksums.sha256(folder / DIGESTS) != entry.sums:",

@@ -190,8 +190,8 @@ def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
     )
     if trained is None:
         return False
-    steps = (tasks.evaluate_model, tasks.export_model)
-    return all(cached(step, trained, data, devices) for step in steps)
+    evaluation = cached(tasks.evaluate_model, config.export, trained, data, devices)
+    return bool(evaluation and cached(tasks.export_model, trained, evaluation.serving, data, devices))
 
 
 def _run(config: RetrainConfig, refresh: bool) -> RetrainRun:

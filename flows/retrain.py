@@ -36,12 +36,13 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     devices = config.devices_for_model
     data = load_data(config.data, devices)
     config.gate.require_classes(data.classes)
+    config.export.abstain.require_enough(data.counts["validation"])
     checked = validate_data(config.checks, data, data_in_service(config.registry_name, data))
     weights = first_weights(config, data)
     model = build_model(config.model, data, config.training.seed, devices, weights)
     trained = train_model(config.training, config.augment, config.finetune, model, data, devices)
-    evaluation = evaluate_model(trained, data, devices)
-    export = export_model(trained, data, devices)
+    evaluation = evaluate_model(config.export, trained, data, devices)
+    export = export_model(trained, evaluation.serving, data, devices)
     verification = verify_export(export, evaluation, data)
     decision = promote_model(config, data, checked, model, trained, evaluation, export, verification, return_state=True)
     return Retrained(

@@ -43,6 +43,8 @@ def sweep(
     logs.install()
     planned = plan(config, space, ray)
     data = load_data(config.data, config.devices_for_model)
+    config.gate.require_classes(data.classes)
+    config.export.abstain.require_enough(data.counts["validation"])
     validate_data(config.checks, data, data_in_service(config.registry_name, data))
     study = run_trials(config, planned, data, trials, parallel, ray)
     result = choose_winner(config, planned, study)

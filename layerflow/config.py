@@ -17,6 +17,7 @@ from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.export import ExportConfig
 from layerflow.settings.fields import Group
 from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.gate import MOST_PUBLISHED, PUBLISHED, GateConfig, RegistryConfig
@@ -39,6 +40,7 @@ class RetrainConfig(Group):
     training: TrainingConfig = TrainingConfig()
     augment: AugmentConfig = AugmentConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    export: ExportConfig = ExportConfig()
     gate: GateConfig = GateConfig()
     registry: RegistryConfig = RegistryConfig()
     checks: ChecksConfig = ChecksConfig()

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from layerflow.scores import ClassScore, SliceScore
+from layerflow.serving import Abstention, Calibrated, Serving
 from layerflow.weights import LoadedWeights
 
 
@@ -170,7 +171,7 @@ class TrainedRef(Record):
 
 
 class Evaluation(Record):
-    """Exact figures over every test example. The probabilities are kept on disk."""
+    """Exact figures over every test example. The probabilities, as they ship, are kept on disk."""
 
     accuracy: float
     accuracy_low: float
@@ -184,6 +185,9 @@ class Evaluation(Record):
     predictions_digest: str
     #: In the order of ``test_slices.json``.
     slices: tuple[SliceScore, ...] = ()
+    serving: Serving = Serving()
+    calibrated: Calibrated | None = None
+    abstention: Abstention | None = None
 
     @property
     def tested(self) -> tuple[ClassScore, ...]:

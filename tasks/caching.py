@@ -32,6 +32,7 @@ from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.export import ExportConfig
 from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
@@ -47,6 +48,7 @@ _GROUPS: dict[type, str] = {
     TrainingConfig: "training",
     AugmentConfig: "augment",
     FinetuneConfig: "finetune",
+    ExportConfig: "export",
     DevicesConfig: "devices",
 }
 #: Changes that a log line names.

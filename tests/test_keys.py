@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
+from layerflow.serving import Serving
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
+from layerflow.settings.export import AbstainConfig, ExportConfig
 from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
@@ -28,8 +30,8 @@ INPUTS = {
         "model": MODEL,
         "data": DATA,
     },
-    evaluate_model: {"trained": TRAINED, "data": DATA},
-    export_model: {"trained": TRAINED, "data": DATA},
+    evaluate_model: {"config": ExportConfig(), "trained": TRAINED, "data": DATA},
+    export_model: {"trained": TRAINED, "serving": Serving(), "data": DATA},
 }
 
 
@@ -67,3 +69,14 @@ def test_an_edit_of_ones_own_loss_is_another_training(tmp_path: Path, monkeypatc
         return key_of(train_model.cache_policy.work, {**INPUTS[train_model], "config": config, "devices": None})
 
     assert key("def squared(one_hot, logits): ...") != key("def squared(one_hot, logits): return one_hot")
+
+
+def test_calibration_and_threshold_are_in_the_keys_of_what_they_change() -> None:
+    def key(step: object, **inputs: object) -> str:
+        return key_of(step.cache_policy.work, {**INPUTS[step], **inputs, "devices": DevicesConfig()})
+
+    scored = {key(evaluate_model, config=ExportConfig(calibrate=each)) for each in ("none", "temperature")}
+    scored |= {key(evaluate_model, config=ExportConfig(abstain=AbstainConfig(error=each))) for each in (0.01, 0.02)}
+    servings = Serving(), Serving(temperature=1.5), Serving(threshold=0.5), Serving(threshold=0.25)
+    shipped = {key(export_model, serving=each) for each in servings}
+    assert (len(scored), len(shipped)) == (4, 4)

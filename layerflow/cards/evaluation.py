@@ -69,6 +69,8 @@ def write_card(evaluation: Evaluation, trained: TrainedRef, data: DatasetRef, fo
         "Test images in 15 bins by the probability of the predicted class. A bar shows the share of correct "
         "predictions, the dot the expected share. Their mean distance is the expected calibration error (Guo et al., "
         "On Calibration of Modern Neural Networks, 2017).",
+        _calibrated(evaluation),
+        _abstention(evaluation),
         "## Most confident mistakes",
         _mistakes(probabilities, images, labels, data.classes),
     ]
@@ -229,6 +231,40 @@ def _reliability(found: Calibration) -> str:
     axis.set_ylabel("share of correct predictions", color=INK, fontsize=8)
     axis.legend(fontsize=8, labelcolor=INK, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return picture(figure, f"Reliability diagram: accuracy by confidence, expected calibration error {found.error:.4f}")
+
+
+def _calibrated(evaluation: Evaluation) -> str:
+    """What the temperature changed, where one was fitted."""
+    found, temperature = evaluation.calibrated, evaluation.serving.temperature
+    if found is None:
+        return ""
+    rows = [
+        ("expected calibration error", f"{found.ece_before:.4f}", f"{found.ece_after:.4f}"),
+        ("log loss", f"{found.loss_before:.4f}", f"{found.loss_after:.4f}"),
+    ]
+    said = (
+        f"The logits are divided by the temperature {temperature:g}, which {found.images:,} validation images gave. "
+        "The predicted classes are the same."
+        + (" It stays 1 if fewer than ten of them are answered wrong." if temperature == 1 else "")
+    )
+    return f"{said}\n\n{table(('on the test images', 'before', 'after'), rows)}"
+
+
+def _abstention(evaluation: Evaluation) -> str:
+    """What the threshold accepts, where one was chosen."""
+    found, threshold = evaluation.abstention, evaluation.serving.threshold
+    if found is None or threshold is None:
+        return ""
+    rows = [
+        ("accepted", f"{found.coverage:.2%}"),
+        ("wrong, of the accepted", f"{found.error:.2%}"),
+        ("accepted and wrong, of all", f"{found.wrong:.2%}"),
+    ]
+    said = (
+        f"An answer is accepted if its probability is at least {threshold}, by {found.images:,} validation images. "
+        f"An image drawn like them is accepted and wrong with a probability of at most {found.asked:g}."
+    )
+    return f"## Abstention\n\n{said}\n\n{table(('of the test images', 'share'), rows)}"
 
 
 def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from layerflow import store
 from layerflow.cards.markdown import plain, short, table, write
@@ -33,11 +34,17 @@ def write_card(verification: Verification, export: ExportRef, folder: Path) -> N
     write(folder, parts)
 
 
-def _signature(contract: dict[str, list[int]]) -> str:
+def _signature(contract: dict[str, Any]) -> str:
     shape, classes = ", ".join(map(str, contract["image_shape"])), len(contract["classes"])
     rows = [
         ("input", "`images`", "uint8", f"(batch, {shape})"),
         ("output", "`probabilities`", "float32", f"(batch, {classes})"),
         ("output", "`class_id`", "int64", "(batch,)"),
     ]
-    return table(("", "name", "type", "shape"), rows)
+    notes = []
+    if "temperature" in contract:
+        notes.append(f"The logits are divided by {contract['temperature']:g} before the softmax.")
+    if "threshold" in contract:
+        rows.append(("output", "`accepted`", "bool", "(batch,)"))
+        notes.append(f"`accepted` is true if the largest probability is at least {contract['threshold']}.")
+    return "\n\n".join([table(("", "name", "type", "shape"), rows), *notes])

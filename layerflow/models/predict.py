@@ -74,26 +74,27 @@ def say_graph(error: tf.errors.OpError) -> None:
     log.warning("XLA can't compile this network (%s); it runs as a TensorFlow graph", reason)
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of the last axis, ``float32``."""
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities of the last axis, ``float32``; the logits are divided by the temperature."""
+    logits = logits / np.float32(temperature)
     exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return (exponents / exponents.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+def cross_entropy(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
     """Mean negative log-likelihood of ``labels``, in nats, summed in ``float64`` and divided once."""
-    return total_cross_entropy(logits, labels) / len(labels)
+    return total_cross_entropy(logits, labels, temperature) / len(labels)
 
 
-def total_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Summed negative log-likelihood of ``labels``, in nats, in ``float64``."""
+def total_cross_entropy(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
+    """Summed negative log-likelihood of ``labels``, in nats, in ``float64``, of logits divided by the temperature."""
     # In parts, for float64 takes several times the memory of the logits.
     parts = [slice(start, start + _BATCH) for start in range(0, len(labels), _BATCH)]
-    return float(np.concatenate([_losses(logits[part], labels[part]) for part in parts]).sum())
+    return float(np.concatenate([_losses(logits[part], labels[part], temperature) for part in parts]).sum())
 
 
-def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    wide = logits.astype(np.float64)
+def _losses(logits: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
+    wide = logits.astype(np.float64) / temperature
     shifted = wide - wide.max(axis=-1, keepdims=True)
     log_sums = np.log(np.exp(shifted).sum(axis=-1))
     return log_sums - shifted[np.arange(len(labels)), labels]

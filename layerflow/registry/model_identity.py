@@ -4,14 +4,19 @@ import hashlib
 import json
 from typing import Any
 
+from layerflow.serving import Serving
+
 
 def model_identity(receipt: dict[str, Any]) -> str:
     """SHA-256 of the network, its weights and its classes, by which the ledger knows a model.
 
-    Not of the files, nor of the code that exported it: a model that is made again, by a later layerflow too, is the
-    same, so that a rolled-back one stays rolled back.
+    Temperature and threshold belong to it where they are not the defaults, since they change what is answered. Not the
+    files, nor the code that exported it: a model that is made again, by a later layerflow too, is the same, so that a
+    rolled-back one stays rolled back.
     """
-    return _digest([receipt["trained"]["digest"], *receipt["data"]["classes"]])
+    served = Serving.model_validate(receipt["evaluation"].get("serving", {}))
+    other = served.model_dump(mode="json", exclude_defaults=True)
+    return _digest([receipt["trained"]["digest"], *receipt["data"]["classes"], *([other] if other else [])])
 
 
 def former_identity(receipt: dict[str, Any]) -> str:
@@ -19,5 +24,5 @@ def former_identity(receipt: dict[str, Any]) -> str:
     return _digest([receipt["trained"]["digest"], receipt["export"].get("code", ""), *receipt["data"]["classes"]])
 
 
-def _digest(made: list[str]) -> str:
+def _digest(made: list[Any]) -> str:
     return hashlib.sha256(json.dumps(made).encode()).hexdigest()

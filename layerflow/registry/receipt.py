@@ -22,6 +22,7 @@ from layerflow.errors import mask
 from layerflow.json_file import read_json
 from layerflow.records import Change, DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from layerflow.registry.layout import BESIDE, RECEIPT
+from layerflow.serving import Serving
 
 _Text = Annotated[str, Field(min_length=1)]
 _Figure = Annotated[float, Field(allow_inf_nan=False)]
@@ -45,6 +46,7 @@ class _Evaluation(_Part):
     accuracy_low: _Share | None = None
     accuracy_high: _Share | None = None
     test_examples: int | None = None
+    serving: Serving = Serving()
 
 
 class _Data(_Part):
@@ -116,6 +118,7 @@ def damage(folder: Path) -> str | None:
         receipt = Receipt.model_validate(read_json(folder / RECEIPT))
         contract = read_json(folder / EXTRA / "contract.json")
         classes, shape = contract["classes"], contract["image_shape"]
+        served = {name: contract[name] for name in Serving.model_fields if name in contract}
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder).as_posix()} is missing"
     except ValidationError:
@@ -133,6 +136,8 @@ def damage(folder: Path) -> str | None:
         return "the classes in contract.json are not those in the receipt"
     if receipt.data.image_shape is not None and shape != receipt.data.image_shape:
         return "the image shape in contract.json is not that in the receipt"
+    if served != receipt.evaluation.serving.model_dump(exclude_defaults=True):
+        return "the temperature or the threshold in contract.json is not that in the receipt"
     return None
 
 
@@ -167,6 +172,7 @@ def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = Fa
     if figures:
         for flat, receipt in ((old, before), (new, after)):
             flat |= {f"{part}.{figure}": receipt.get(part, {}).get(figure) for part, figure in _FIGURES}
+            flat |= _flat(Receipt.model_validate(receipt).evaluation.serving.model_dump(), "evaluation.serving.")
     fields = [*old, *(field for field in new if field not in old)]
     return tuple(
         Change(field=field, before=mask(old.get(field)), after=mask(new.get(field)))

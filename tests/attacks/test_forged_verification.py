@@ -34,8 +34,13 @@ def honest(module: tf.Module, probabilities: tf.Tensor) -> tf.Tensor:
     return probabilities
 
 
-def ship(folder: Path, misdeed: Misdeed = honest, **more: Callable[..., Any]) -> Path:
-    """Write a small linear classifier with all that layerflow exports beside it; ``more``: further signatures."""
+def ship(folder: Path, misdeed: Misdeed = honest, accepts: Misdeed | None = None, **more: Callable[..., Any]) -> Path:
+    """Write a small linear classifier with all that layerflow exports beside it.
+
+    Args:
+        accepts: What gives its third answer, ``accepted``.
+        **more: Further signatures.
+    """
     module = tf.Module()
     module.weights = tf.Variable(np.random.default_rng(1).normal(size=(16, 3)), dtype=tf.float32)
     module.calls = tf.Variable(0)
@@ -44,7 +49,8 @@ def ship(folder: Path, misdeed: Misdeed = honest, **more: Callable[..., Any]) ->
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = tf.reshape(tf.cast(images, tf.float32) / 255.0, (-1, 16)) @ module.weights
         probabilities = misdeed(module, tf.nn.softmax(logits))
-        return {"probabilities": probabilities, "class_id": tf.argmax(probabilities, axis=-1)}
+        answers = {"probabilities": probabilities, "class_id": tf.argmax(probabilities, axis=-1)}
+        return answers | ({"accepted": accepts(module, probabilities)} if accepts else {})
 
     signatures = {"serving_default": serve, **more}
     tf.saved_model.save(module, str(folder), signatures=signatures)
@@ -395,3 +401,108 @@ def test_test_examples_that_cannot_be_read_are_not_the_champions_fault(tmp_path:
     request = asked(saved_model=str(sound), champion=str(sound), **tests)
     with pytest.raises(FileNotFoundError):
         answer.compare_with_champion(request)
+
+
+#: A threshold between the confidences of the images: some are accepted.
+THRESHOLD = 0.7
+
+
+def by_threshold(module: tf.Module, probabilities: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_max(probabilities, axis=-1) >= THRESHOLD
+
+
+def everything(module: tf.Module, probabilities: tf.Tensor) -> tf.Tensor:
+    return tf.ones_like(probabilities[:, 0], tf.bool)
+
+
+def nearly_by_threshold(module: tf.Module, probabilities: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_max(probabilities, axis=-1) >= THRESHOLD - 0.05
+
+
+def for_the_third_class(module: tf.Module, probabilities: tf.Tensor) -> tf.Tensor:
+    return by_threshold(module, probabilities) | (tf.argmax(probabilities, axis=-1) == 2)
+
+
+def in_a_column(module: tf.Module, probabilities: tf.Tensor) -> tf.Tensor:
+    return tf.cond(tf.shape(probabilities)[0] > 0, lambda: by_threshold(module, probabilities)[:, None], lambda: True)
+
+
+def abstaining(folder: Path, accepts: Misdeed | None, threshold: object = THRESHOLD) -> Path:
+    """A model with ``accepted``, a contract with the threshold, and golden examples that agree with it."""
+    model = ship(folder, accepts=accepts)
+    contract = {"image_shape": SHAPE, "classes": CLASSES, "threshold": threshold}
+    (model / EXTRA / "contract.json").write_text(json.dumps(contract))
+    with np.load(model / EXTRA / "golden.npz") as archive:
+        golden = dict(archive)
+    accepted = golden["probabilities"].max(axis=-1) >= np.float32(THRESHOLD)
+    assert 0 < accepted.sum() < len(accepted)
+    np.savez(model / EXTRA / "golden.npz", **golden, accepted=accepted)
+    checksums.write_digests(model)
+    return model
+
+
+def answers_of(model: Path) -> np.ndarray:
+    with np.load(model / EXTRA / "golden.npz") as archive:
+        return np.asarray(archive["probabilities"])
+
+
+def test_what_is_accepted_by_the_threshold_of_the_contract_is_verified(tmp_path: Path, tests: dict[str, str]) -> None:
+    model = abstaining(tmp_path / "model", by_threshold)
+    np.save(tmp_path / "predictions.npy", answers_of(model), allow_pickle=False)
+    found = answer.verify(asked(saved_model=str(model), predictions=str(tmp_path / "predictions.npy"), **tests))
+    assert "to accepted bool from a probability of 0.7 on" in found["checks"]["contract"]
+    accepted = int((answers_of(model).max(axis=-1) >= 0.7).sum())
+    assert found["checks"]["test_split"].endswith(f", {accepted} of them are accepted")
+
+
+@pytest.mark.parametrize("accepts", [everything, nearly_by_threshold, for_the_third_class, in_a_column])
+def test_a_model_that_accepts_by_anything_but_the_threshold_is_refused(tmp_path: Path, accepts: Misdeed) -> None:
+    model = abstaining(tmp_path / "model", accepts)
+    with pytest.raises(RefusedError, match=r"accepted is not what its probabilities and the threshold 0\.7 give"):
+        answer.verify(asked(saved_model=str(model)))
+
+
+def test_a_forged_threshold_in_the_contract_is_refused(tmp_path: Path) -> None:
+    model = abstaining(tmp_path / "model", by_threshold, threshold=0.65)
+    with pytest.raises(RefusedError, match=r"accepted is not what its probabilities and the threshold 0\.65 give"):
+        answer.verify(asked(saved_model=str(model)))
+
+
+def test_what_serving_would_accept_is_verified_too(tmp_path: Path) -> None:
+    model = abstaining(tmp_path / "model", by_threshold)
+    saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
+    graph, signature = saved.meta_graphs[0].graph_def, saved.meta_graphs[0].signature_def["serving_default"]
+    graph.node.add(name="refused", op="LogicalNot").input.append(signature.outputs["accepted"].name)
+    signature.outputs["accepted"].name = "refused:0"
+    (model / "saved_model.pb").write_bytes(saved.SerializeToString())
+    loaded = Model(model)
+    loaded.check_contract({"image_shape": SHAPE, "classes": CLASSES, "threshold": THRESHOLD})
+    loaded.answer(IMAGES, served=False)
+    with pytest.raises(RefusedError, match="accepted is not what"):
+        loaded.answer(IMAGES, served=True)
+
+
+def test_accepted_without_a_threshold_and_a_threshold_without_accepted_are_refused(tmp_path: Path) -> None:
+    contract = {"image_shape": SHAPE, "classes": CLASSES}
+    with pytest.raises(RefusedError, match=r"outputs must be .'class_id', 'probabilities'., received .'accepted'"):
+        Model(abstaining(tmp_path / "more", by_threshold)).check_contract(contract)
+    with pytest.raises(RefusedError, match=r"outputs must be .'accepted', 'class_id', 'probabilities'., received"):
+        Model(ship(tmp_path / "less")).check_contract(contract | {"threshold": THRESHOLD})
+
+
+@pytest.mark.parametrize("threshold", ["0.7", True, [0.7], float("nan"), float("inf")])
+def test_a_threshold_that_is_no_number_is_refused(tmp_path: Path, threshold: object) -> None:
+    model = abstaining(tmp_path / "model", by_threshold, threshold)
+    with pytest.raises(RefusedError, match="the contract's threshold must be a number, received"):
+        answer.verify(asked(saved_model=str(model)))
+
+
+def test_a_model_that_abstains_and_one_that_does_not_are_compared(tmp_path: Path, tests: dict[str, str]) -> None:
+    with_, without = abstaining(tmp_path / "with", by_threshold), ship(tmp_path / "without")
+    for ours, theirs in ((with_, without), (without, with_), (with_, with_)):
+        found = answer.compare_with_champion(asked(saved_model=str(ours), champion=str(theirs), **tests))
+        assert found["only_challenger"] == found["only_champion"] == 0
+        assert found["both_right"] + found["both_wrong"] == len(IMAGES)
+    forged = abstaining(tmp_path / "forged", everything)
+    request = asked(saved_model=str(with_), champion=str(forged), **tests)
+    assert "accepted is not what" in answer.compare_with_champion(request)["not_comparable"]

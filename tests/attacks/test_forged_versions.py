@@ -3,6 +3,7 @@
 The exports are small made-up files: the registry compares digests and never opens a network.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from layerflow.checksums import EXTRA
 from layerflow.errors import DamagedError, RegistryError, VerificationError
 from layerflow.export import verification
 from layerflow.registry import layout, publishing, versions
+from layerflow.registry import receipt as receipts
 from layerflow.registry.ledger import read_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.rollback import roll_back, target_of
@@ -96,7 +98,16 @@ def swap_the_classes_in_the_receipt(folder: Path) -> None:
     write_receipt(folder, receipt)
 
 
-FORGERIES = [leave_the_receipt, forge_the_receipt, swap_the_classes_in_the_receipt]
+def raise_the_temperature_in_the_receipt(folder: Path) -> None:
+    receipt = receipt_in(folder)
+    receipt["evaluation"]["serving"] = {"temperature": 2.0}
+    write_receipt(folder, receipt)
+
+
+FORGERIES = [
+    *(leave_the_receipt, forge_the_receipt, swap_the_classes_in_the_receipt),
+    raise_the_temperature_in_the_receipt,
+]
 
 
 @pytest.mark.parametrize("forge", FORGERIES)
@@ -272,6 +283,13 @@ HARMS = [
     ("evaluation.accuracy", "0.99"),
     ("evaluation.accuracy", float("nan")),
     ("evaluation.accuracy", 7),
+    ("evaluation.serving", None),
+    ("evaluation.serving", {"temperature": "1.5"}),
+    ("evaluation.serving", {"temperature": 0}),
+    ("evaluation.serving", {"temperature": float("inf")}),
+    ("evaluation.serving", {"threshold": True}),
+    ("evaluation.serving", {"threshold": float("nan")}),
+    ("evaluation.serving", {"softmax": 1.0}),
     ("data.classes", "cat"),
     ("data.name", "\ud800"),
     ("export.files", ["saved_model.pb"]),
@@ -299,6 +317,33 @@ def test_a_receipt_with_a_key_that_is_missing_or_of_another_type_is_none(path: s
     wrong(path, value)(receipt)
     (folder / layout.RECEIPT).write_text(json.dumps(receipt))
     assert versions.receipt_of(NAME, 1) is None
+
+
+@pytest.mark.parametrize("serving", [{"temperature": 1.5}, {"threshold": 0.5}, {"temperature": 1.5, "threshold": 0.5}])
+def test_temperature_and_threshold_make_another_model_and_the_defaults_make_none(serving: dict[str, float]) -> None:
+    receipt = receipt_in(publish("one"))
+    as_ever = hashlib.sha256(json.dumps(["one", "cat", "dog"]).encode()).hexdigest()
+    assert model_identity(receipt) == as_ever
+    receipt["evaluation"]["serving"] = {"temperature": 1.0, "threshold": None}
+    assert model_identity(receipt) == as_ever
+    receipt["evaluation"]["serving"] |= serving
+    assert model_identity(receipt) != as_ever
+
+
+@pytest.mark.parametrize("name", ["temperature", "threshold"])
+def test_a_contract_that_tells_of_another_temperature_or_threshold_than_the_receipt_is_damage(name: str) -> None:
+    source, _ = export("one")
+    contract = json.loads((source / EXTRA / "contract.json").read_text())
+    (source / EXTRA / "contract.json").write_text(json.dumps(contract | {name: 0.5}))
+    files = checksums.write_digests(source)
+    receipt = receipt_for("one", 1, files)
+    receipt["evaluation"]["serving"] = {name: 0.5}
+    with store.locked(f"models-{NAME}"):
+        folder = publishing.publish(NAME, publishing.next_version(NAME), source, receipt)
+    assert versions.damage(NAME, 1) is None
+    receipt["evaluation"]["serving"] = {name: 0.25}
+    write_receipt(folder, receipt)
+    assert receipts.damage(folder) == "the temperature or the threshold in contract.json is not that in the receipt"
 
 
 def test_a_receipt_of_absurd_size_is_not_read() -> None:

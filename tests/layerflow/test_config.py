@@ -362,3 +362,23 @@ def test_the_run_form_has_groups_with_titles_and_says_that_all_of_it_is_optional
     for group in groups:
         for name, field in group["properties"].items():
             assert field["title"] == name.replace("_", " ").capitalize()
+
+
+@pytest.mark.parametrize("error", [0, 1, -0.1, 1.5, "often", float("nan")])
+def test_the_error_of_an_abstaining_model_is_between_0_and_1(error: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RetrainConfig.model_validate({"export": {"abstain": {"error": error}}})
+    assert "export.abstain.error" in config_sentence(caught.value)
+
+
+def test_calibration_and_abstention_are_flags_and_yaml(tmp_path: Path) -> None:
+    from cli.commands import app
+    from cli.given import over_file
+
+    flags = "--export.calibrate temperature --export.abstain.error 0.01"
+    _, bound, _ = app.parse_args(["retrain", *shlex.split(flags)], exit_on_error=False)
+    given = bound.arguments["settings"]
+    assert given.as_flags == flags
+    (tmp_path / "settings.yaml").write_text("export: {calibrate: temperature, abstain: {error: 0.05}}")
+    assert over_file(tmp_path / "settings.yaml", RetrainConfig()).export.abstain.error == 0.05
+    assert over_file(tmp_path / "settings.yaml", given) == given

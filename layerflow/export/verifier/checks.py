@@ -66,6 +66,8 @@ def check_golden(model: Model, golden: dict[str, np.ndarray], what: str = "golde
     difference = max(
         require_close(golden["probabilities"], model.answer(golden["images"], served), what) for served in (False, True)
     )
+    if model.threshold is not None:
+        model.check_accepted(golden["probabilities"].max(axis=-1), golden["accepted"])
     return f"{len(golden['images'])} {what} answer the same (largest difference {difference:.1e})"
 
 
@@ -92,6 +94,9 @@ def score_test(request: Request, model: Model, chance: np.random.Generator) -> t
     same = expected.argmax(axis=-1) == received.argmax(axis=-1)
     require(bool(same[clear].all()), "test split: a predicted class is not the evaluation's")
     detail = f"all {len(labels)} test examples answer as in the evaluation (largest difference {difference:.1e})"
+    if model.threshold is not None:
+        accepted = int((received.max(axis=-1) >= np.float32(model.threshold)).sum())
+        detail += f", {accepted} of them are accepted"
     counts = {**count(labels, received), **count_slices(request, received.argmax(axis=-1) == labels)}
     return detail, {"max_difference": difference, "ties": int((~clear).sum()), **counts}
 

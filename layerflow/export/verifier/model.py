@@ -1,5 +1,6 @@
 """A model that is loaded, and asked in the two ways in which it can be served."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from .refusal import RefusedError, first_line, require
 
 #: Room for what float32 rounding does when other kernels multiply in another order (seen: 1e-6).
 TOLERANCE = 1e-4
+#: Room for it where both sides are of one call: two kernels of one graph may round a softmax differently. A threshold
+#: may be 0.9999, so more would leave nothing to check.
+AT_THRESHOLD = 1e-6
 #: Largest batch that is tried; also the batch in which the test split is scored. Of large images it is fewer: those in
 #: this many bytes, for a network's own arrays are a hundred times as large.
 LARGE, LARGE_BYTES = 1000, 8 * 2**20
@@ -43,10 +47,13 @@ class Model:
     def check_contract(self, contract: dict[str, Any]) -> str:
         """Both descriptions of the signature must be the contract's."""
         shape, classes = (None, *contract["image_shape"]), len(contract["classes"])
+        self.threshold = threshold_in(contract)
         given = {
             "probabilities": tf.TensorSpec((None, classes), tf.float32),
             "class_id": tf.TensorSpec((None,), tf.int64),
         }
+        if self.threshold is not None:
+            given["accepted"] = tf.TensorSpec((None,), tf.bool)
         for kind, expected, received, nodes in (
             (
                 "input",
@@ -68,28 +75,42 @@ class Model:
                 for name, spec in expected.items():
                     same = found[name].dtype == spec.dtype and found[name].shape.is_compatible_with(spec.shape)
                     require(same, f"{kind} {name} must be {spec.dtype.name} {spec.shape}, received {found[name]}")
-        names = [self.described.outputs[name].name for name in ("probabilities", "class_id")]
+        self.names = sorted(given)
+        names = [self.described.outputs[name].name for name in self.names]
         self.run = self.session.make_callable(names, [self.described.inputs["images"].name])
-        return f"images uint8 {shape} to probabilities float32 and class_id int64 of {classes} classes"
+        accepted = "" if self.threshold is None else f", and to accepted bool from a probability of {self.threshold} on"
+        return f"images uint8 {shape} to probabilities float32 and class_id int64 of {classes} classes{accepted}"
 
     def answer(self, images: np.ndarray, served: bool) -> np.ndarray:
         """Probabilities ``(images, classes)``, with what must hold for any answer; ``served``: as Serving would."""
         try:
             if served:
-                probabilities, class_id = self.run(images)
+                answers = dict(zip(self.names, self.run(images), strict=True))
             else:
-                result = self.signature(images=tf.constant(images))
-                probabilities, class_id = result["probabilities"].numpy(), result["class_id"].numpy()
+                found = self.signature(images=tf.constant(images))
+                answers = {name: found[name].numpy() for name in self.names}
         except Exception as error:
             raise RefusedError(f"a batch of {len(images)} fails: {first_line(error)}") from error
-        require(len(probabilities) == len(images) == len(class_id), "answers and images differ in number")
+        probabilities, class_id = answers["probabilities"], answers["class_id"]
+        same = all(len(answer) == len(images) for answer in answers.values())
+        require(same, "answers and images differ in number")
         require(bool(np.isfinite(probabilities).all()), "a probability is not a finite number")
         require(bool(np.abs(probabilities.sum(axis=-1) - 1).max() < TOLERANCE), "probabilities do not sum to 1")
         chosen = np.take_along_axis(probabilities, class_id.clip(0, probabilities.shape[1] - 1)[:, None], axis=-1)[:, 0]
         # Two classes may be as probable as each other in float32, and not have been as logits.
         most = bool((chosen >= probabilities.max(axis=-1) - TOLERANCE).all())
         require(most, "class_id is not the most probable class")
+        if self.threshold is not None:
+            self.check_accepted(probabilities.max(axis=-1), answers["accepted"])
         return np.asarray(probabilities)
+
+    def check_accepted(self, confidence: np.ndarray, accepted: np.ndarray) -> None:
+        """What is accepted must be what the contract's threshold says of the answer's own probabilities."""
+        assert self.threshold is not None
+        clear = np.abs(confidence.astype(np.float64) - self.threshold) > AT_THRESHOLD
+        wanted = confidence >= np.float32(self.threshold)
+        same = np.array_equal(accepted[clear], wanted[clear])
+        require(same, f"accepted is not what its probabilities and the threshold {self.threshold} give")
 
     def answer_all(self, images: np.ndarray, chance: np.random.Generator) -> np.ndarray:
         """The answers to a whole split, in batches of random sizes, at random places, in a random order."""
@@ -105,6 +126,16 @@ class Model:
             answers[rows] = part
         assert answers is not None
         return answers
+
+
+def threshold_in(contract: dict[str, Any]) -> float | None:
+    """The contract's threshold, a number; nothing where it has none."""
+    threshold = contract.get("threshold")
+    if threshold is None:
+        return None
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    require(is_number and math.isfinite(threshold), f"the contract's threshold must be a number, received {threshold}")
+    return float(threshold)
 
 
 def large(images: np.ndarray) -> int:
