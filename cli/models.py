@@ -16,7 +16,7 @@ from layerflow.cards.markdown import short
 from layerflow.errors import DamagedError, RegistryError
 from layerflow.outcomes import Comparison
 from layerflow.records import Change, Evaluation
-from layerflow.registry import layout, versions
+from layerflow.registry import candidates, layout, versions
 from layerflow.registry.ledger import known_ledger
 from layerflow.registry.receipt import Receipt, changes
 
@@ -24,6 +24,7 @@ from layerflow.registry.receipt import Receipt, changes
 def list_versions(name: str | None, as_json: bool) -> None:
     """Every published version, newest first within its name."""
     rows = [_row(each, version) for each in _chosen(name) for version in versions.numbers(each)]
+    rows += [row for each in ([name] if name else layout.folders()) if (row := _waiting_row(each))]
     for each in [name] if name else layout.folders():
         for complaint in versions.complaints(each):
             print(f"warning: {complaint}", file=sys.stderr)
@@ -38,7 +39,7 @@ def list_versions(name: str | None, as_json: bool) -> None:
             accuracy = f"{row['accuracy']:.4f}" if known else "receipt can't be read"
             cells = (
                 row["name"],
-                str(row["version"]),
+                str(row["version"] or f"candidate {row['candidate']}"),
                 short(local_time(row["created"])) if known else "?",
                 short(row["dataset"] or "?"),
                 accuracy,
@@ -195,11 +196,40 @@ def _row(name: str, version: int) -> dict[str, Any]:
     }
 
 
+def _waiting_row(name: str) -> dict[str, Any] | None:
+    """The candidate of a model that waits for an answer, in the form of a version's row."""
+    asked = candidates.waiting(name)
+    if asked is None:
+        return None
+    folder = candidates.folder_of(name, asked.number)
+    try:
+        receipt = candidates.read_receipt(folder / layout.RECEIPT)
+        scores = Evaluation.model_validate(receipt["evaluation"])
+    except (DamagedError, ValueError, KeyError):
+        receipt, scores = {}, None
+    until = local_time(asked.until.isoformat())
+    over = candidates.now() >= asked.until
+    return {
+        "name": name,
+        "version": None,
+        "candidate": asked.number,
+        "role": f"not approved until {until}" if over else f"waits for approval until {until}",
+        "created": receipt["created"] if scores else None,
+        "dataset": receipt.get("data", {}).get("name") if scores else None,
+        "accuracy": scores.accuracy if scores else None,
+        **_beside(receipt),
+        "code": "waiting_for_approval",
+        "digest": None,
+        "model": asked.model,
+        "folder": str(folder),
+    }
+
+
 def _scores(receipt: dict[str, Any] | None) -> Evaluation | None:
     """The evaluation of a receipt, where it is whole and has a class with a test example."""
     try:
         scores = Evaluation.model_validate(receipt and receipt["evaluation"])
-    except ValueError:
+    except (ValueError, KeyError):
         return None
     return scores if scores.tested else None
 

@@ -1,10 +1,8 @@
 """A real server with its deployments: made once however often, run by a worker or from here, seen in a browser."""
 
-import contextlib
 import json
 import os
 import re
-import signal
 import stat
 import sys
 import threading
@@ -19,7 +17,7 @@ from selenium import webdriver
 
 from tests import forked
 from tests.command import layerflow
-from tests.servers import chromium, opened, signed_in
+from tests.servers import chromium, opened, running, signed_in
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -28,18 +26,6 @@ DEPLOYMENTS = ["retrain-digits", "retrain-mnist", "rollback", "sweep-digits"]
 
 def ask(server: dict[str, str], path: str, content: object = None) -> Any:
     return opened(server, path, content or {})
-
-
-@contextlib.contextmanager
-def running(server: dict[str, str], command: list[str], output: Path, folder: Path = ROOT) -> Iterator[None]:
-    """A process that goes on until it is ended, as `serve` and a worker do."""
-    with output.open("w") as log:
-        process = forked.Popen(command, cwd=folder, env=server, stdout=log, stderr=log)
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
 
 
 def run_nightly(server: dict[str, str]) -> forked.CompletedProcess[str]:
