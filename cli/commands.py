@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, Group, Parameter, validators
 from pydantic import BaseModel
 
-from cli import models_commands
+from cli import aliases, models_commands
 from cli.given import over_file, space_of
 from cli.models_commands import OPTIONS, Json
 from cli.terminal import Output
@@ -171,6 +171,7 @@ app.command(models_commands.models)
 app.command(models_commands.report)
 app.command(models_commands.rollback)
 app.command(models_commands.approve)
+app.command(aliases.alias)
 
 
 @app.command

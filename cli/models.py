@@ -17,6 +17,7 @@ from layerflow.errors import DamagedError, RegistryError
 from layerflow.outcomes import Comparison
 from layerflow.records import Change, Evaluation
 from layerflow.registry import candidates, layout, versions
+from layerflow.registry.aliases import FOLLOWS, aliases_of
 from layerflow.registry.ledger import known_ledger
 from layerflow.registry.receipt import Receipt, changes
 
@@ -46,7 +47,7 @@ def list_versions(name: str | None, as_json: bool) -> None:
                 row["worst_class"]
                 and f"{row['baseline']:.4f}, {row['balanced_accuracy']:.4f}, {row['worst_class']['recall']:.4f} "
                 f"({row['worst_class']['name']})",
-                row["role"],
+                ", ".join(filter(None, [row["role"], *(each for each in row["aliases"] if each not in FOLLOWS)])),
             )
             table.add_row(*cells)
         console().print(table)
@@ -189,6 +190,7 @@ def _row(name: str, version: int) -> dict[str, Any]:
         "dataset": receipt.data.name if receipt else None,
         "accuracy": receipt.evaluation.accuracy if receipt else None,
         **_beside(found),
+        "aliases": [alias for alias, number in aliases_of(name).items() if number == version],
         "code": receipt.decision.code if receipt else None,
         "digest": receipt.export.digest if receipt else None,
         "model": model,
@@ -213,7 +215,8 @@ def _waiting_row(name: str) -> dict[str, Any] | None:
         "name": name,
         "version": None,
         "candidate": asked.number,
-        "role": f"not approved until {until}" if over else f"waits for approval until {until}",
+        "role": f"{'was not approved' if over else 'waits for approval'} until {until}",
+        "aliases": ["candidate"],
         "created": receipt["created"] if scores else None,
         "dataset": receipt.get("data", {}).get("name") if scores else None,
         "accuracy": scores.accuracy if scores else None,

@@ -68,9 +68,9 @@ class Ledger(BaseModel):
     ``best`` is the version that none published since has surpassed, ``looks`` the number of comparisons on the present
     test images, or mostly these. ``asked`` is the number of the last candidate, ``waiting`` the one that waits for a
     person's answer, ``closed`` are those of which it is not recorded yet what became of them, and ``rejected`` has the
-    answers about rejected models, by their identity. ``published`` is none in the ledger of a layerflow that did not
-    keep digests yet; the next publication adds them. ``scheme`` 1 is of a layerflow whose identities of models had the
-    code of the export in them.
+    answers about rejected models, by their identity. ``aliases`` are names that users gave to versions. ``published``
+    is none in the ledger of a layerflow that did not keep digests yet; the next publication adds them. ``scheme`` 1 is
+    of a layerflow whose identities of models had the code of the export in them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +84,7 @@ class Ledger(BaseModel):
     waiting: Waiting | None = None
     closed: tuple[Closed, ...] = ()
     rejected: dict[str, str] = {}
+    aliases: dict[str, int] = {}
     scheme: int = Field(2, ge=1, le=2)
 
 

@@ -118,9 +118,10 @@ def release(
 
 
 def prune(name: str, keep: int) -> None:
-    """Remove all but the newest ``keep`` versions, never the live or the best one, nor what a rollback restores."""
+    """Remove all but the newest ``keep`` versions, the best one, what a rollback restores, and those with an alias."""
     published = numbers(name)
-    needed = {*published[: max(keep, 1)], predecessor(name), best_of(name)}
+    aliased = read_ledger(name).aliases.values()
+    needed = {*published[: max(keep, 1)], predecessor(name), best_of(name), *aliased}
     for version in published:
         if version not in needed:
             removing = home(name) / f"{_REMOVING}{version}"
