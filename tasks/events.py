@@ -12,6 +12,8 @@ _ESSENTIALS = {
     *("code", "reason", "version", "champion_version", "accuracy", "test_examples", "receipt"),
     *("candidate", "until", "approval"),
 }
+#: What it says of the comparison with the live version: the difference in accuracy and its 95 % interval.
+_DIFFERENCE = {"difference", "difference_low", "difference_high"}
 
 
 def emit_model_event(what: str, name: str, details: dict[str, Any]) -> None:
@@ -23,7 +25,9 @@ def emit_model_event(what: str, name: str, details: dict[str, Any]) -> None:
 def emit_decision(made: Promotion) -> None:
     """Emit what was decided about a model."""
     if made.status != "unchanged":
-        emit_model_event(made.status, made.name, made.model_dump(mode="json", include=_ESSENTIALS))
+        details = made.model_dump(mode="json", include=_ESSENTIALS)
+        found = made.comparison and made.comparison.model_dump(include=_DIFFERENCE)
+        emit_model_event(made.status, made.name, details | {"comparison": found})
 
 
 def decided(made: Promotion, data: Any = None) -> State[Any]:
