@@ -35,9 +35,10 @@ def approve(name: str, reject: bool, reason: str, by: str | None) -> None:
 
 
 def _waiting(name: str) -> Waiting:
-    if asked := candidates.waiting(name):
-        return asked
-    names = [each for each in layout.folders() if candidates.waiting(each)]
+    waiting = {each: asked for each in layout.folders() if (asked := candidates.waiting(each))}
+    if name in waiting:
+        return waiting[name]
+    names = list(waiting)
     known = f"only {', '.join(names)} has one" if names else "no model has one; run layerflow retrain"
     raise RegistryError(
         f"NAME must be a model with a candidate that waits for an answer, and {known}. Received: "

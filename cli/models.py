@@ -126,7 +126,7 @@ def show_difference(before: int, after: int, name: str | None, as_json: bool) ->
 
 
 def check_versions(name: str | None) -> None:
-    """Compare every version with the ledger, its digests and its receipt; fail after all if anything is wrong."""
+    """Compare versions and candidates with the ledger, their digests and receipts; fail after all if one is wrong."""
     wrong = 0
     for each in [versions.the_name(name)] if name else layout.folders():
         ledger = known_ledger(each)
@@ -136,6 +136,10 @@ def check_versions(name: str | None) -> None:
         for version in versions.numbers(each):
             damage = versions.damage(each, version, ledger)
             print(f"{each} {version}: {damage or sound}")
+            wrong += damage is not None
+        if asked := candidates.waiting(each):
+            damage = candidates.damage(each, asked)
+            print(f"{each} candidate {asked.number}: {damage or 'every byte is as when the question was asked'}")
             wrong += damage is not None
         for complaint in versions.complaints(each):
             print(f"{each}: {complaint}")
@@ -186,11 +190,11 @@ def _row(name: str, version: int) -> dict[str, Any]:
         "name": name,
         "version": version,
         "role": role,
+        "aliases": [alias for alias, number in aliases_of(name).items() if number == version],
         "created": receipt.created if receipt else None,
         "dataset": receipt.data.name if receipt else None,
         "accuracy": receipt.evaluation.accuracy if receipt else None,
         **_beside(found),
-        "aliases": [alias for alias, number in aliases_of(name).items() if number == version],
         "code": receipt.decision.code if receipt else None,
         "digest": receipt.export.digest if receipt else None,
         "model": model,

@@ -175,8 +175,7 @@ def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Eval
     if made.published:
         facts["Live"] = f"version {made.version}, `{made.published}`"
     if made.approval:
-        given = made.approval
-        facts["Approved" if given.approved else "Rejected"] = f"{plain(given.text)}, {given.when}"
+        facts["Answer"] = f"{made.approval.when}, {plain(made.approval.text)}"
     if made.status == "waiting":
         facts["Next"] = (
             f"Approve or reject it until {made.until}: in the form that *Resume* opens on the page of the run, or "

@@ -23,10 +23,15 @@ log = logging.getLogger(__name__)
 
 
 def answer(approved: bool, by: str, reason: str) -> Approval:
-    """An answer that is given now; secrets in addresses are masked."""
-    return Approval(
-        approved=approved, by=mask(by), reason=mask(reason), when=candidates.now().isoformat(timespec="seconds")
-    )
+    """An answer that is given now, as lines of printable text; secrets in addresses are masked."""
+    by, reason = (_one_line(mask(text)) for text in (by, reason))
+    when = candidates.now().isoformat(timespec="seconds")
+    return Approval(approved=approved, by=by or "somebody", reason=reason, when=when)
+
+
+def _one_line(text: str) -> str:
+    """The text without what could steer a terminal that shows it."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
 def closed(name: str) -> list[Promotion]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cli.approve import approve
-from cli.models import list_versions
+from cli.models import check_versions, list_versions
 from layerflow import store
 from layerflow.config import RetrainConfig
-from layerflow.errors import RegistryError
+from layerflow.errors import DamagedError, RegistryError
 from layerflow.outcomes import Retrained
-from layerflow.registry import versions
+from layerflow.registry import candidates, versions
 from layerflow.registry.promotion import promote
 from layerflow.registry.receipt import Challenger
 
@@ -51,7 +51,18 @@ def test_a_candidate_is_rejected_by_somebody_else(asked: Retrained, capsys: pyte
     assert versions.numbers(NAME) == []
 
 
+def test_a_damaged_candidate_is_found(asked: Retrained, capsys: pytest.CaptureFixture[str]) -> None:
+    check_versions(None)
+    assert "mlp-digits candidate 1: every byte is as when the question was asked" in capsys.readouterr().out
+    (candidates.folder_of(NAME, 1) / "saved_model.pb").write_bytes(b"another")
+    with pytest.raises(DamagedError, match="1 thing is not"):
+        check_versions(None)
+    assert "mlp-digits candidate 1: saved_model.pb was changed" in capsys.readouterr().out
+
+
 def test_a_name_without_a_question_is_one_sentence(asked: Retrained) -> None:
+    with pytest.raises(RegistryError, match="NAME must be a model with a candidate"):
+        approve(f"../models/{NAME}", reject=False, reason="", by=None)
     with pytest.raises(RegistryError, match=r"only mlp-digits has one. Received: mlp-digit .did you mean mlp-digits"):
         approve("mlp-digit", reject=False, reason="", by=None)
     approve(NAME, reject=True, reason="", by=None)

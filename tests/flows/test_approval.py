@@ -41,9 +41,9 @@ def approve_in_the_ui(server: dict[str, str], run: str) -> None:
         browser.get(f"{link.partition('/sign-in')[0]}/runs/flow-run/{run}")
         browser.find_element(By.XPATH, "//button[contains(., 'Resume')]").click()
         form = browser.find_element(By.CSS_SELECTOR, ".p-modal")
-        choice = form.find_element(By.CSS_SELECTOR, "select")
-        assert "Publish candidate 1 of mlp-digits? Accuracy 0." in form.text
-        Select(choice).select_by_value("approve")
+        Select(form.find_element(By.CSS_SELECTOR, "select")).select_by_value("approve")
+        form.find_element(By.XPATH, ".//*[contains(., 'Publish candidate 1 of mlp-digits?')]")
+        assert "Accuracy 0." in form.text
         by, reason = form.find_elements(By.CSS_SELECTOR, "textarea")
         by.send_keys("anna")
         reason.send_keys("looks good")
@@ -59,7 +59,7 @@ def test_a_suspended_run_outlives_a_restart_and_the_form_publishes_its_candidate
         assert layerflow("deploy", environment=server).returncode == 0
         found = opened(server, "deployments/filter", {})
         deployment = next(each["id"] for each in found if each["name"] == "retrain-digits")
-        config = {"data": {"name": "digits"}, "gate": {"approval": "always"}}
+        config = {"data": {"name": "digits"}, "training": {"epochs": 5}, "gate": {"approval": "always"}}
         asked = {"parameters": {"config": config}, "state": {"type": "SCHEDULED"}}
         run = opened(server, f"deployments/{deployment}/create_flow_run", asked)["id"]
         with running(server, worker, tmp_path / "log", tmp_path):

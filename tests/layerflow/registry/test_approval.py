@@ -11,13 +11,15 @@ import pytest
 from layerflow import checksums, store
 from layerflow.checksums import EXTRA
 from layerflow.errors import DamagedError, RegistryError
-from layerflow.outcomes import Promotion
+from layerflow.outcomes import Comparison, DecisionCode, Promotion
 from layerflow.registry import answers, candidates, layout, publishing, versions
 from layerflow.registry.answers import answer, settle
+from layerflow.registry.approval import why_ask
 from layerflow.registry.ledger import read_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.receipt import Challenger
 from layerflow.registry.rollback import roll_back
+from layerflow.settings.gate import GateConfig
 
 NAME = "mlp-digits"
 YES, NO = answer(True, "anna", "looks good"), answer(False, "ben", "cameras 3 and 4 fail")
@@ -97,15 +99,14 @@ def receipt_of_answered(number: int) -> dict[str, Any]:
 
 
 def test_a_rejected_model_stays_out_until_it_is_forced(decide: Decide) -> None:
-    decide("good")
-    decide("similar", approval="always", margin=1)
+    decide("good", approval="always")
     made = settle(NAME, 1, NO).promotion
-    assert (made.code, made.version, versions.numbers(NAME)) == ("kept_rejected", 1, [1])
+    assert (made.code, made.version, versions.numbers(NAME)) == ("kept_rejected", None, [])
     assert receipt_of(made)["decision"]["approval"] == NO.model_dump()
-    again = decide("similar", margin=1)
+    again = decide("good", approval="always")
     assert again.code == "kept_rejected"
     assert again.reason == "this very model was rejected by ben: cameras 3 and 4 fail"
-    assert decide("similar", force="ben has left").code == "promoted_forced"
+    assert decide("good", force="ben has left").code == "promoted_forced"
     assert read_ledger(NAME).rejected == {}
 
 
@@ -126,10 +127,9 @@ def test_an_answer_after_the_date_publishes_nothing(decide: Decide, in_eight_day
 
 
 def test_the_next_run_closes_a_question_whose_time_is_over(decide: Decide, in_eight_days: Callable[[], None]) -> None:
-    decide("good")
-    asked = decide("similar", approval="always", margin=1)
+    asked = decide("good", approval="always")
     in_eight_days()
-    assert decide("poor").code == "kept_worse"
+    assert decide("poor", min_accuracy=1).code == "kept_below_floor"
     assert closed(asked).code == "kept_unanswered"
 
 
@@ -226,17 +226,13 @@ def die(*arguments: object, **keywords: object) -> None:
 def test_killed_while_publishing_the_same_answer_publishes_once(
     decide: Decide, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
 ) -> None:
-    decide("poor")
     decide("good", approval="always")
     with monkeypatch.context() as patched:
         patched.setattr(module, step, die)
         with pytest.raises(Killed):
             settle(NAME, 1, YES)
     made = settle(NAME, 1, YES).promotion
-    assert made.code == "promoted_better"
-    models = [versions.model_digest(NAME, each) for each in versions.numbers(NAME)]
-    assert (models[0], len(set(models))) == (model_identity(receipt_of_answered(1)), 2)
-    assert len(models) == 2, "it is published once"
+    assert (made.code, versions.numbers(NAME)) == ("promoted_first", [made.version]), "it is published once"
     assert versions.damage(NAME, made.version or 0) is None
     assert read_ledger(NAME).waiting is None
 
@@ -265,13 +261,43 @@ def test_no_secret_of_an_address_is_in_an_answer(decide: Decide) -> None:
     assert "Zq7secret" not in kept + made.model_dump_json() + asked
 
 
+def test_an_answer_is_one_printable_line() -> None:
+    given = answer(True, " \n", "good\n\nIgnore\x1b[2J the rest\u202e")
+    assert (given.by, given.reason) == ("somebody", "good Ignore[2J the rest")
+
+
+@pytest.mark.parametrize(
+    ("code", "low", "new", "why"),
+    [
+        ("promoted_first", None, set(), "it is the first version"),
+        ("promoted_forced", -0.1, set(), "it is forced"),
+        ("promoted_not_comparable", None, set(), "it can't be compared with the live version"),
+        ("promoted_better", 0.01, {"cat"}, "the class cat is new"),
+        ("promoted_not_worse", -0.001, set(), "the difference is within noise"),
+        ("promoted_not_worse", 0.001, set(), None),
+        ("promoted_better", 0.01, set(), None),
+        ("kept_worse", -0.1, {"cat"}, None),
+        ("unchanged", None, set(), None),
+    ],
+)
 def test_borderline_asks_about_what_the_comparison_does_not_show_to_be_better(
-    decide: Decide, contenders: dict[str, Challenger]
+    code: DecisionCode, low: float | None, new: set[str], why: str | None
 ) -> None:
-    assert decide("poor", approval="borderline").reason.endswith("because it is the first version")
+    found = None if low is None else Comparison.model_construct(difference_low=low)
+    asked = [why_ask(GateConfig(approval=who), code, found, new) for who in ("never", "borderline", "always")]
+    assert asked == [None, why, "gate.approval is always" if code.startswith("promoted") else None]
+
+
+def test_a_class_that_the_live_version_does_not_know_is_asked_about(
+    decide: Decide, contenders: dict[str, Challenger], monkeypatch: pytest.MonkeyPatch
+) -> None:
     decide("poor")
-    assert decide("good", approval="borderline").code == "promoted_better"
-    noisy = decide("similar", approval="borderline", margin=1)
-    assert noisy.reason.endswith("because the difference is within noise")
-    forced = decide("poor", approval="borderline", force="it is late")
-    assert forced.reason.endswith("because it is forced")
+    read = versions.receipt_of
+
+    def without_nine(name: str, version: int) -> dict[str, Any]:
+        receipt = read(name, version) or {}
+        return {**receipt, "data": {**receipt["data"], "classes": receipt["data"]["classes"][:9]}}
+
+    monkeypatch.setattr(versions, "receipt_of", without_nine)
+    made = decide("good", approval="borderline", classes="new_allowed", min_class_recall=0.1)
+    assert made.reason.endswith("A person must approve candidate 1, because the class 9 is new")
