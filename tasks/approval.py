@@ -11,13 +11,17 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.input.actions import read_flow_run_input
+from prefect.input.run_input import keyset_from_base_key
 from prefect.states import State
 from pydantic import Field
 
 from layerflow.cards.markdown import plain
 from layerflow.config import RetrainConfig
+from layerflow.errors import LayerflowError
 from layerflow.outcomes import Promotion, Retrained
 from layerflow.registry import candidates
+from layerflow.registry.ledger import Waiting
 from tasks.cards import key_of, show_card
 from tasks.events import decided, emit_decision
 from tasks.policy import as_task
@@ -70,8 +74,8 @@ def ask_a_person(name: str, number: int) -> Retrained:
     return settle_candidate(name, number, given.decision == "approve", given.by, given.reason)
 
 
-def _settle_candidate(name: str, number: int, approved: bool, by: str, reason: str) -> State[Retrained]:
-    """Publish a candidate or keep the live version, as a person says."""
+def _settle(name: str, number: int, approved: bool, by: str, reason: str) -> Retrained:
+    """Publish a candidate or keep the live version, as a person says, and tell what became of it."""
     from layerflow.registry import answers
 
     def show(config: RetrainConfig, card: str) -> None:
@@ -79,6 +83,12 @@ def _settle_candidate(name: str, number: int, approved: bool, by: str, reason: s
 
     made = answers.settle(name, number, answers.answer(approved, by, reason), show)
     emit_decision(made.promotion)
+    return made
+
+
+def _settle_candidate(name: str, number: int, approved: bool, by: str, reason: str) -> State[Retrained]:
+    """Publish a candidate or keep the live version, as a person says."""
+    made = _settle(name, number, approved, by, reason)
     return decided(made.promotion, made)
 
 
@@ -88,10 +98,38 @@ settle_candidate = cast(  # Prefect unwraps a state that a task returns; its typ
 )
 
 
+def _carry_out_left_answer(name: str) -> None:
+    """Carry out the answer that a run was given and could not carry out itself.
+
+    Prefect cancels a resumed run while another one of its deployment is going, and its process may be killed.
+    """
+    asked = candidates.waiting(name)
+    given = _left_answer(asked) if asked else None
+    if asked and given:
+        try:
+            _settle(name, asked.number, given.decision == "approve", given.by, given.reason)
+        except LayerflowError as error:  # of a damaged candidate, which must not keep this run from its own decision
+            log.warning("the answer of %s about candidate %d can't be carried out: %s", given.by, asked.number, error)
+
+
+def _left_answer(asked: Waiting) -> Answer | None:
+    """What the form was given, of a run that is over without having carried it out."""
+    try:
+        run_id, key = UUID(asked.asked_by), keyset_from_base_key(f"suspended-candidate-{asked.number}")["response"]
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(run_id).state
+        left = state and state.is_final() and read_flow_run_input(key, flow_run_id=run_id)
+        return Answer.model_validate(left) if left else None
+    except Exception as error:  # whatever it is: the candidate still waits, and `layerflow approve` answers
+        log.debug("whether the run %s was answered is not known: %s", asked.asked_by, error)
+        return None
+
+
 def end_closed_questions(name: str) -> None:
-    """Tell what became of the questions that were closed without an answer, and end the runs that asked them."""
+    """Carry out an answer that was left, tell what became of closed questions, and end the runs that asked them."""
     from layerflow.registry import answers
 
+    _carry_out_left_answer(name)
     for made in answers.closed(name):
         emit_decision(made)
         end_suspended(made)

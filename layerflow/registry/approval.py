@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from layerflow import store
 from layerflow.config import RetrainConfig
+from layerflow.errors import DamagedError
 from layerflow.outcomes import Comparison, DecisionCode, Promotion, Retrained
 from layerflow.registry import candidates, layout
 from layerflow.registry.gate import Verdict
@@ -110,7 +111,10 @@ def asked_about(rules: GateConfig, name: str, model: str, live: int | None) -> P
         return None
     if candidates.now() >= asked.until or candidates.damage(name, asked):
         return None
-    made = candidates.read_run(candidates.folder_of(name, asked.number) / layout.RUN)[1].promotion
+    try:
+        made = candidates.read_run(candidates.folder_of(name, asked.number) / layout.RUN)[1].promotion
+    except DamagedError:  # of another layerflow: it is asked about anew
+        return None
     reason = f"this very model is candidate {asked.number}, which waits for an answer until {made.until}"
     return made.model_copy(update={"reason": reason})
 

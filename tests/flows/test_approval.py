@@ -1,6 +1,7 @@
 """A run that waits for a person: suspended, and continued by the form in the Prefect UI, on a real server."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,17 @@ from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.states import Running, Suspended
+from prefect.states import Cancelled, Running, Suspended
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from flows.retrain import retrain
 from layerflow.config import RetrainConfig
 from layerflow.outcomes import Promotion, Retrained
 from layerflow.registry import candidates, versions
-from tasks.approval import end_suspended
+from layerflow.registry.promotion import promote
+from layerflow.registry.receipt import Challenger
+from tasks.approval import end_closed_questions, end_suspended
 from tests.command import layerflow
 from tests.servers import PREFECT, chromium, free_port, opened, running, signed_in, ui_started
 
@@ -34,7 +37,8 @@ def ended(server: dict[str, str], run: str, *but: str) -> dict[str, Any]:
 
 
 def approve_in_the_ui(server: dict[str, str], run: str) -> None:
-    with chromium("host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1") as browser:
+    flags = ("host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "window-size=1400,1100")  # a form needs room
+    with chromium(*flags) as browser:
         browser.implicitly_wait(60)
         link = signed_in(server)
         browser.get(link)
@@ -42,8 +46,8 @@ def approve_in_the_ui(server: dict[str, str], run: str) -> None:
         browser.find_element(By.XPATH, "//button[contains(., 'Resume')]").click()
         form = browser.find_element(By.CSS_SELECTOR, ".p-modal")
         Select(form.find_element(By.CSS_SELECTOR, "select")).select_by_value("approve")
-        form.find_element(By.XPATH, ".//*[contains(., 'Publish candidate 1 of mlp-digits?')]")
-        assert "Accuracy 0." in form.text
+        shown = WebDriverWait(browser, 60).until(lambda _: "Publish candidate" in form.text and form.text)
+        assert "Publish candidate 1 of mlp-digits? Accuracy 0." in shown
         by, reason = form.find_elements(By.CSS_SELECTOR, "textarea")
         by.send_keys("anna")
         reason.send_keys("looks good")
@@ -76,6 +80,14 @@ def test_a_suspended_run_outlives_a_restart_and_the_form_publishes_its_candidate
     assert {each["run_count"] for each in tasks} == {1}
 
 
+@pytest.fixture
+def shelf(first_run: Retrained, session_store: Path, empty_store: Path) -> Challenger:
+    """The first run's model, and a store of the test's own with what is needed to publish it."""
+    for record in (first_run.data, first_run.export):
+        shutil.copytree(session_store / record.folder, empty_store / record.folder)
+    return Challenger(*(getattr(first_run, part) for part in Challenger._fields))
+
+
 def test_a_run_without_a_deployment_ends_and_its_candidate_waits(
     first_run: Retrained, server: None, session_store: Path
 ) -> None:
@@ -85,6 +97,7 @@ def test_a_run_without_a_deployment_ends_and_its_candidate_waits(
     made = state.result().promotion
     assert (made.code, versions.numbers("waits")) == ("waiting_for_approval", [])
     assert candidates.waiting("waits").asked_by == str(state.state_details.flow_run_id)  # type: ignore[union-attr]
+    shutil.rmtree(session_store / "models" / "waits")
 
 
 def obsolete(first_run: Retrained, asked_by: str) -> Promotion:
@@ -105,6 +118,25 @@ def test_a_suspended_run_whose_question_is_obsolete_ends_and_says_so(first_run: 
         client.set_flow_run_state(run.id, Running(), force=True)
         end_suspended(obsolete(first_run, str(run.id)))
         assert client.read_flow_run(run.id).state.name == "Running", "a run that was resumed ends by itself"  # type: ignore[union-attr]
+
+
+def test_the_answer_to_a_run_that_could_not_carry_it_out_is_carried_out_by_the_next_decision(
+    shelf: Challenger, server: None
+) -> None:
+    config = RetrainConfig.model_validate({"gate": {"approval": "always"}})
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(client.create_flow(retrain), "of-the-test")
+        run = client.create_flow_run_from_deployment(deployment)
+        promote(config, shelf, "run", flow_run_id=str(run.id))
+        client.set_flow_run_state(run.id, Cancelled(), force=True)
+        end_closed_questions(NAME)
+        assert versions.numbers(NAME) == [], "it was not answered"
+        given = {"decision": "approve", "by": "anna", "reason": "looks good"}
+        client.create_flow_run_input(run.id, "suspended-candidate-1-response", json.dumps(given))
+    end_closed_questions(NAME)
+    receipt = versions.receipt_of(NAME, 1)
+    assert receipt
+    assert receipt["decision"]["approval"].items() >= {"approved": True, "by": "anna", "reason": "looks good"}.items()
 
 
 @pytest.mark.parametrize("asked_by", ["", str(uuid4()), "no ID"])

@@ -15,7 +15,7 @@ from layerflow.outcomes import Comparison, DecisionCode, Promotion
 from layerflow.registry import answers, candidates, layout, publishing, versions
 from layerflow.registry.answers import answer, settle
 from layerflow.registry.approval import why_ask
-from layerflow.registry.ledger import read_ledger
+from layerflow.registry.ledger import read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.receipt import Challenger
 from layerflow.registry.rollback import roll_back
@@ -199,6 +199,20 @@ def test_a_damaged_candidate_is_asked_about_anew(decide: Decide) -> None:
     damage_the_model(candidates.folder_of(NAME, 1))
     assert decide("good", approval="always").candidate == 2
     assert settle(NAME, 2, YES).promotion.version == 1
+
+
+def test_a_candidate_of_another_layerflow_is_asked_about_anew(decide: Decide) -> None:
+    decide("good", approval="always")
+    run = candidates.folder_of(NAME, 1) / layout.RUN
+    content = json.loads(run.read_text())
+    content["config"]["gate"]["of_yesterday"] = 1
+    run.write_text(json.dumps(content))
+    checksums.write_digests(run.parents[1])
+    ledger = read_ledger(NAME)
+    sums = checksums.sha256(run.parents[1] / checksums.DIGESTS)
+    assert ledger.waiting
+    write_ledger(NAME, ledger.model_copy(update={"waiting": ledger.waiting.model_copy(update={"sums": sums})}))
+    assert decide("good", approval="always").candidate == 2
 
 
 def test_a_candidate_without_its_records_is_discarded(decide: Decide, caplog: pytest.LogCaptureFixture) -> None:
