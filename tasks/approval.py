@@ -9,6 +9,7 @@ from prefect import Task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.input.actions import read_flow_run_input
@@ -23,7 +24,7 @@ from layerflow.outcomes import Promotion, Retrained
 from layerflow.registry import candidates
 from layerflow.registry.ledger import Waiting
 from tasks.cards import key_of, show_card
-from tasks.events import decided, emit_decision
+from tasks.events import decided, emit_decision, emit_suspended
 from tasks.policy import as_task
 
 log = logging.getLogger("layerflow")
@@ -70,7 +71,11 @@ def ask_a_person(name: str, number: int) -> Retrained:
         told = f"**{told}** {reason}. All figures are on {card}."
         seconds = max(1, int((asked.until - candidates.now()).total_seconds()))
     form = Answer.with_initial_data(description=told)
-    given = suspend_flow_run(wait_for_input=form, timeout=seconds, key=f"candidate-{number}")
+    try:
+        given = suspend_flow_run(wait_for_input=form, timeout=seconds, key=f"candidate-{number}")
+    except Pause:
+        emit_suspended()
+        raise
     return settle_candidate(name, number, given.decision == "approve", given.by, given.reason)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from prefect.events import emit_event
+from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from layerflow.outcomes import Promotion
@@ -20,6 +21,16 @@ def emit_model_event(what: str, name: str, details: dict[str, Any]) -> None:
     """Emit the event ``layerflow.model.<what>`` about the model ``name``, on which users hang automations."""
     resource = {"prefect.resource.id": f"layerflow.model.{name}", "prefect.resource.name": name}
     emit_event(event=f"layerflow.model.{what}", resource=resource, payload=details)
+
+
+def emit_suspended() -> None:
+    """Emit that this flow run is suspended, so that nobody waits for its heartbeats.
+
+    Prefect's own event follows that of the run's start, and a server that was restarted since holds it back for a
+    quarter of an hour; the automation that looks for heartbeats waits for ten minutes.
+    """
+    resource = {"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": flow_run.name or ""}
+    emit_event(event="layerflow.run.suspended", resource=resource)
 
 
 def emit_decision(made: Promotion) -> None:

@@ -73,6 +73,10 @@ def test_a_suspended_run_outlives_a_restart_and_the_form_publishes_its_candidate
         approve_in_the_ui(server, run)
         assert ended(server, run)["state_name"] == "Completed", (tmp_path / "log").read_text()
         tasks = opened(server, "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        chosen = {"filter": {"event": {"name": ["layerflow.run.suspended"]}}}
+        (suspended,) = opened(server, "events/filter", chosen)["events"]
+        assert suspended["resource"]["prefect.resource.id"] == f"prefect.flow-run.{run}"
+        assert "retrain" in [each.get("prefect.resource.name") for each in suspended["related"]]
     receipt = json.loads((tmp_path / "store" / "models" / NAME / "1" / "assets.extra" / "receipt.json").read_text())
     given = receipt["decision"]["approval"]
     assert (given["approved"], given["by"], given["reason"]) == (True, "anna", "looks good")

@@ -52,6 +52,7 @@ def test_the_webhook_is_told_in_json_whatever_a_run_is_called() -> None:
 def test_a_run_that_ended_or_waits_to_be_started_again_is_not_taken_for_dead() -> None:
     dead, *_ = yaml.safe_load((ROOT / "automations.yaml").read_text())
     told = {each.removeprefix("prefect.flow-run.") for each in dead["trigger"]["expect"]}
+    assert "layerflow.run.suspended" in told
     assert told >= {state.__name__ for state in (Completed, Failed, Cancelled, Crashed, AwaitingRetry, Suspended)}
 
 
