@@ -112,7 +112,7 @@ def test_a_worker_publishes_and_the_webhook_is_told(
 def test_a_notification_needs_a_block_that_is_there(deployed: dict[str, str]) -> None:
     for named in ("custom-webhook/nobody", "webhook/layerflow", "team"):
         done = layerflow("deploy", "--notify", named, environment=deployed)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.returncode == 2
         assert "--notify must name a notification block of the server, such as slack-webhook/my-block" in done.stderr
         assert f"Received: {named}; create it" in done.stderr
 
