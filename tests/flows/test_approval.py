@@ -39,13 +39,16 @@ def ended(server: dict[str, str], run: str, *but: str) -> dict[str, Any]:
 def approve_in_the_ui(server: dict[str, str], run: str) -> None:
     flags = ("host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "window-size=1400,1100")  # a form needs room
     with chromium(*flags) as browser:
-        browser.implicitly_wait(60)
+        browser.implicitly_wait(30)
         link = signed_in(server)
         browser.get(link)
-        browser.get(f"{link.partition('/sign-in')[0]}/runs/flow-run/{run}")
-        browser.find_element(By.XPATH, "//button[contains(., 'Resume')]").click()
+        for _ in range(3):  # on a busy machine the page may give up on one of its requests
+            browser.get(f"{link.partition('/sign-in')[0]}/runs/flow-run/{run}")
+            browser.find_element(By.XPATH, "//button[contains(., 'Resume')]").click()
+            if choices := browser.find_elements(By.CSS_SELECTOR, ".p-modal select"):
+                break
+        Select(choices[0]).select_by_value("approve")
         form = browser.find_element(By.CSS_SELECTOR, ".p-modal")
-        Select(form.find_element(By.CSS_SELECTOR, "select")).select_by_value("approve")
         shown = WebDriverWait(browser, 60).until(lambda _: "Publish candidate" in form.text and form.text)
         assert "Publish candidate 1 of mlp-digits? Accuracy 0." in shown
         by, reason = form.find_elements(By.CSS_SELECTOR, "textarea")
