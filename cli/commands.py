@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, Group, Parameter, validators
 from pydantic import BaseModel
 
-from cli import models_commands
+from cli import aliases, models_commands
 from cli.given import over_file, space_of
 from cli.models_commands import OPTIONS, Json
 from cli.terminal import Output
@@ -170,6 +170,8 @@ def verify(folder: Path, /) -> None:
 app.command(models_commands.models)
 app.command(models_commands.report)
 app.command(models_commands.rollback)
+app.command(models_commands.approve)
+app.command(aliases.alias)
 
 
 @app.command
@@ -192,19 +194,22 @@ def doctor(
 
 
 @app.command
-def deploy(*, webhook: str | None = None, file: Path | None = None) -> None:
+def deploy(*, webhook: str | None = None, notify: str | None = None, file: Path | None = None) -> None:
     """Create or update the work pool, the deployments, and the automations on the Prefect server.
 
     Parameters
     ----------
     webhook
-        Address to notify when a model is promoted or rolled back, or a run fails.
+        Address to notify when a model is promoted, rolled back or waits for approval, or a run fails.
+    notify
+        Prefect notification block that sends when a model is promoted, rolled back or waits for approval, such as
+        slack-webhook/my-block.
     file
         Deployments for other work pools, such as pools/docker.yaml; default: prefect.yaml and its process pool.
     """
     from cli.deploy import deploy
 
-    deploy(webhook, file)
+    deploy(webhook, file, notify)
 
 
 @app.command

@@ -12,20 +12,21 @@ from typing import Any
 import yaml
 
 from cli.prefect_server import configured_url, ensure_answering
-from layerflow.errors import ConfigError, ServerError
+from layerflow.errors import ConfigError, ServerError, printed
 
 _ROOT = Path(__file__).resolve().parent.parent
 _POOL = "layerflow"
 _PREFECT = str(Path(sys.executable).with_name("prefect"))
 
 
-def deploy(webhook: str | None, file: Path | None = None) -> None:
+def deploy(webhook: str | None, file: Path | None = None, notify: str | None = None) -> None:
     """Create the work pool, the deployments of prefect.yaml and the automations of automations.yaml, or update them.
 
     Those of another ``file`` are made in the pools that it names, which must be there: they differ from house to house.
 
     Raises:
         ServerError: If no server is configured or it does not answer, or Prefect refuses a deployment.
+        ConfigError: If an argument does not name what it must.
     """
     if webhook and not webhook.startswith(("http://", "https://")):
         # Not even masked: of many services, the path is the secret.
@@ -35,15 +36,16 @@ def deploy(webhook: str | None, file: Path | None = None) -> None:
     if file and not file.is_file():
         raise ConfigError(f"--file must name an existing deployments file, such as pools/docker.yaml. Received: {file}")
     _require_server()
+    notification = _find_notification(notify) if notify else None
     if file is None and _prefect("work-pool", "inspect", _POOL, quiet=True):
         _prefect("work-pool", "create", _POOL, "--type", "process")
     if status := _prefect("deploy", "--all", *(["--prefect-file", str(file.absolute())] if file else [])):
         raise ServerError(f"`prefect deploy --all` must succeed. It ended with status {status}; it says why above.")
-    block = _save_webhook(webhook) if webhook else None
+    blocks = {"webhook": _save_webhook(webhook) if webhook else None, "notification": notification}
     for content in yaml.safe_load((_ROOT / "automations.yaml").read_text()):
         for action in content["actions"]:
-            if action.get("block_document_id") == "webhook":
-                action["block_document_id"] = block
+            if (block := action.get("block_document_id")) in blocks:
+                action["block_document_id"] = blocks[block]
         if all(action.get("block_document_id", True) for action in content["actions"]):
             print(f"automation {_write_automation(content)}: {content['name']}")
 
@@ -127,6 +129,23 @@ def _save_webhook(url: str) -> str:
     from prefect.blocks.webhook import Webhook
 
     return str(Webhook(method="POST", url=url).save(_POOL, overwrite=True))
+
+
+def _find_notification(named: str) -> str:
+    """The ID of a notification block that is on the server, named as Prefect does: ``slack-webhook/my-block``."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    kind, _, name = named.partition("/")
+    found: Any = None
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+        found = client.read_block_document_by_name(name, kind, include_secrets=False)
+    if found is None or "notify" not in found.block_schema.capabilities:
+        raise ConfigError(
+            "--notify must name a notification block of the server, such as slack-webhook/my-block. Received: "
+            f"{printed(named)}; create it in the UI under Blocks, or see `prefect block ls`."
+        )
+    return str(found.id)
 
 
 def _write_automation(content: dict[str, Any]) -> str:

@@ -16,7 +16,8 @@ from layerflow.cards.markdown import short
 from layerflow.errors import DamagedError, RegistryError
 from layerflow.outcomes import Comparison
 from layerflow.records import Change, Evaluation
-from layerflow.registry import layout, versions
+from layerflow.registry import candidates, layout, versions
+from layerflow.registry.aliases import FOLLOWS, aliases_of
 from layerflow.registry.ledger import known_ledger
 from layerflow.registry.receipt import Receipt, changes
 
@@ -24,6 +25,7 @@ from layerflow.registry.receipt import Receipt, changes
 def list_versions(name: str | None, as_json: bool) -> None:
     """Every published version, newest first within its name."""
     rows = [_row(each, version) for each in _chosen(name) for version in versions.numbers(each)]
+    rows += [row for each in ([name] if name else layout.folders()) if (row := _waiting_row(each))]
     for each in [name] if name else layout.folders():
         for complaint in versions.complaints(each):
             print(f"warning: {complaint}", file=sys.stderr)
@@ -38,14 +40,14 @@ def list_versions(name: str | None, as_json: bool) -> None:
             accuracy = f"{row['accuracy']:.4f}" if known else "receipt can't be read"
             cells = (
                 row["name"],
-                str(row["version"]),
+                str(row["version"] or f"candidate {row['candidate']}"),
                 short(local_time(row["created"])) if known else "?",
                 short(row["dataset"] or "?"),
                 accuracy,
                 row["worst_class"]
                 and f"{row['baseline']:.4f}, {row['balanced_accuracy']:.4f}, {row['worst_class']['recall']:.4f} "
                 f"({row['worst_class']['name']})",
-                row["role"],
+                ", ".join(filter(None, [row["role"], *(each for each in row["aliases"] if each not in FOLLOWS)])),
             )
             table.add_row(*cells)
         console().print(table)
@@ -124,7 +126,7 @@ def show_difference(before: int, after: int, name: str | None, as_json: bool) ->
 
 
 def check_versions(name: str | None) -> None:
-    """Compare every version with the ledger, its digests and its receipt; fail after all if anything is wrong."""
+    """Compare versions and candidates with the ledger, their digests and receipts; fail after all if one is wrong."""
     wrong = 0
     for each in [versions.the_name(name)] if name else layout.folders():
         ledger = known_ledger(each)
@@ -134,6 +136,10 @@ def check_versions(name: str | None) -> None:
         for version in versions.numbers(each):
             damage = versions.damage(each, version, ledger)
             print(f"{each} {version}: {damage or sound}")
+            wrong += damage is not None
+        if asked := candidates.waiting(each):
+            damage = candidates.damage(each, asked)
+            print(f"{each} candidate {asked.number}: {damage or 'every byte is as when the question was asked'}")
             wrong += damage is not None
         for complaint in versions.complaints(each):
             print(f"{each}: {complaint}")
@@ -184,6 +190,7 @@ def _row(name: str, version: int) -> dict[str, Any]:
         "name": name,
         "version": version,
         "role": role,
+        "aliases": [alias for alias, number in aliases_of(name).items() if number == version],
         "created": receipt.created if receipt else None,
         "dataset": receipt.data.name if receipt else None,
         "accuracy": receipt.evaluation.accuracy if receipt else None,
@@ -195,11 +202,41 @@ def _row(name: str, version: int) -> dict[str, Any]:
     }
 
 
+def _waiting_row(name: str) -> dict[str, Any] | None:
+    """The candidate of a model that waits for an answer, in the form of a version's row."""
+    asked = candidates.waiting(name)
+    if asked is None:
+        return None
+    folder = candidates.folder_of(name, asked.number)
+    try:
+        receipt = candidates.read_receipt(folder / layout.RECEIPT)
+        scores = Evaluation.model_validate(receipt["evaluation"])
+    except (DamagedError, ValueError, KeyError):
+        receipt, scores = {}, None
+    until = local_time(asked.until.isoformat())
+    over = candidates.now() >= asked.until
+    return {
+        "name": name,
+        "version": None,
+        "candidate": asked.number,
+        "role": f"{'was not approved' if over else 'waits for approval'} until {until}",
+        "aliases": ["candidate"],
+        "created": receipt["created"] if scores else None,
+        "dataset": receipt.get("data", {}).get("name") if scores else None,
+        "accuracy": scores.accuracy if scores else None,
+        **_beside(receipt),
+        "code": "waiting_for_approval",
+        "digest": None,
+        "model": asked.model,
+        "folder": str(folder),
+    }
+
+
 def _scores(receipt: dict[str, Any] | None) -> Evaluation | None:
     """The evaluation of a receipt, where it is whole and has a class with a test example."""
     try:
         scores = Evaluation.model_validate(receipt and receipt["evaluation"])
-    except ValueError:
+    except (ValueError, KeyError):
         return None
     return scores if scores.tested else None
 

@@ -1,6 +1,7 @@
 """The flags of the commands on published models; ``cli.models`` does what they ask."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
@@ -14,6 +15,16 @@ models = App(
 )
 Json = Annotated[bool, Parameter(name="--json")]
 Version = Annotated[int, Parameter(show_default=False)]
+
+
+def _short(most: int) -> Callable[[Any, str | None], None]:
+    """What refuses a text of more than that many characters."""
+
+    def check(kind: Any, text: str | None) -> None:
+        if text and len(text) > most:
+            raise ValueError(f"must have at most {most:,} characters, and has {len(text):,}")
+
+    return check
 
 
 @models.default
@@ -122,3 +133,29 @@ def rollback(*, to: int | None = None, name: str | None = None, as_json: Json = 
     from cli.models import roll_back
 
     roll_back(name, to, as_json)
+
+
+def approve(
+    name: str,
+    /,
+    *,
+    reject: bool = False,
+    reason: Annotated[str, Parameter(validator=_short(1000))] = "",
+    by: Annotated[str | None, Parameter(validator=_short(100))] = None,
+) -> None:
+    """Approve the candidate that waits, and publish it. With --reject, keep the live version.
+
+    Parameters
+    ----------
+    name
+        The model, such as mlp-digits.
+    reject
+        Reject the candidate.
+    reason
+        Why; recorded in the receipt.
+    by
+        Who answers; default: the name of the system user.
+    """
+    from cli.approve import approve
+
+    approve(name, reject, reason, by)

@@ -30,6 +30,7 @@ def retrained_as_json(run: RetrainRun) -> dict[str, Any]:
         "best": promotion.best.model_dump() if promotion.best else None,
         "changes": [change.model_dump() for change in promotion.changes],
         "version": promotion.version,
+        "candidate": promotion.candidate,
         "accuracy": promotion.accuracy,
         "baseline": result.evaluation.baseline,
         "balanced_accuracy": result.evaluation.balanced_accuracy,
@@ -71,6 +72,9 @@ def show_retrained(run: RetrainRun) -> None:
         f"loads in {verification.load_seconds:.2f} s",
     )
     facts.add_row(promotion.status, promotion.reason)
+    if promotion.status == "waiting":
+        answers = f"layerflow approve {promotion.name}, with --reject to keep the live version; until {promotion.until}"
+        facts.add_row("answer", answers)
     if promotion.published:
         facts.add_row("live", f"version {promotion.version}: {store.path(promotion.published)}")
     facts.add_row("receipt", str(store.path(promotion.receipt)))

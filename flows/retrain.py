@@ -15,6 +15,7 @@ from tasks import (
     validate_data,
     verify_export,
 )
+from tasks.approval import ask_a_person, asked_before, to_ask
 from tasks.caching import remove_leftovers, result_storage
 from tasks.first_weights import first_weights
 from tasks.live_version import data_in_service
@@ -33,6 +34,8 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     """Retrain one image classifier. Steps whose inputs and code are unchanged are `Cached`."""
     logs.install()
     remove_leftovers(config.registry_name)
+    if candidate := asked_before():  # resumed: about the same candidate, whatever the data are by now
+        return ask_a_person(config.registry_name, candidate)
     devices = config.devices_for_model
     data = load_data(config.data, devices)
     config.gate.require_classes(data.classes)
@@ -45,7 +48,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     export = export_model(trained, evaluation.serving, data, devices)
     verification = verify_export(export, evaluation, data)
     decision = promote_model(config, data, checked, model, trained, evaluation, export, verification, return_state=True)
-    return Retrained(
+    made = Retrained(
         data=data,
         checked=checked,
         model=model,
@@ -55,6 +58,8 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
         verification=verification,
         promotion=decision.result(),  # type: ignore[attr-defined]  # Prefect's types forget return_state
     )
+    candidate = to_ask(made.promotion)
+    return ask_a_person(config.registry_name, candidate) if candidate else made
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ DecisionCode = Literal[
     "kept_too_slow",  # above gate.max_latency_ratio
     "kept_not_comparable",  # the champion can't be scored on these test examples
     "kept_rolled_back",  # this very model was live and was rolled back
+    "waiting_for_approval",  # gate.approval: it waits as a candidate until a person answers
+    "kept_rejected",  # a person rejected it
+    "kept_unanswered",  # nobody answered within gate.approval_days
+    "kept_obsolete",  # a newer run asked about another model, or published one
+    "kept_overtaken",  # approved, but the live version had changed since the question
     "unchanged",  # this very model is in service
     "refused_unverified",  # the verification is of another export, or disagrees with the evaluation
 ]
@@ -140,8 +145,29 @@ class Comparison(BaseModel):
         return f"{self.examples:,} images" + (f" ({', '.join(others)})" if others else "")
 
 
+class Approval(BaseModel):
+    """A person's answer about a candidate; ``when`` is in UTC, in the form of ISO 8601."""
+
+    model_config = ConfigDict(frozen=True)
+
+    approved: bool
+    by: str
+    reason: str
+    when: str
+
+    @property
+    def text(self) -> str:
+        """Who answered what, and why."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"{'approved' if self.approved else 'rejected'} by {self.by}{why}"
+
+
 class Promotion(Record):
-    """The decision, and where the model is. ``version`` is the one in service after it, if any."""
+    """The decision, and where the model is. ``version`` is the one in service after it, if any.
+
+    Of a model about which a person is asked, ``candidate`` is its number, ``asked_by`` the ID of the flow run that
+    asks, ``until`` when the question expires (UTC, ISO 8601), and ``approval`` the answer.
+    """
 
     code: DecisionCode
     reason: str
@@ -156,10 +182,14 @@ class Promotion(Record):
     changes: tuple[Change, ...]
     receipt: str
     report: str
+    candidate: int | None = None
+    asked_by: str = ""
+    until: str = ""
+    approval: Approval | None = None
 
     @property
     def status(self) -> str:
-        """``promoted``, ``kept``, ``unchanged`` or ``refused``."""
+        """``promoted``, ``kept``, ``unchanged``, ``waiting`` or ``refused``."""
         return self.code.partition("_")[0]
 
 

@@ -27,7 +27,7 @@ from layerflow.data import image_folder, source_key
 from layerflow.errors import LayerflowError, heals, printed
 from layerflow.models.network_code import network_code
 from layerflow.records import ModelRef, Record, TrainedRef
-from layerflow.registry import publishing
+from layerflow.registry import candidates, publishing
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
@@ -61,9 +61,10 @@ def result_storage() -> Path:
 
 
 def remove_leftovers(name: str) -> None:
-    """Remove what dead runs left in the store and among the versions of the model ``name``."""
+    """Remove what dead runs left in the store and among the versions and candidates of the model ``name``."""
     store.remove_leftovers()
     publishing.remove_leftovers(name)
+    candidates.remove_leftovers(name)
 
 
 def step(

@@ -41,11 +41,15 @@ def show_card(
     config = config or _config()
     if with_rerun_command and config:
         card += f"\nTo reproduce: {as_code(f'layerflow retrain {config.as_flags}')}\n"
-    key = re.sub("[^a-z0-9]+", "-", key.lower()).strip("-")
     try:
-        create_markdown_artifact(key=key, markdown=card, description=description)
+        create_markdown_artifact(key=key_of(key), markdown=card, description=description)
     except Exception as error:  # whatever it is: a decision that was carried out must not be retried for its picture
         log.warning("the card %s can't be shown: %s", key, error)
+
+
+def key_of(text: str) -> str:
+    """A text as the key of an artifact."""
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _config() -> RetrainConfig | None:

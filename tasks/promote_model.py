@@ -4,13 +4,14 @@ from typing import cast
 
 from prefect import Task
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import State
 
 from layerflow.config import RetrainConfig
 from layerflow.outcomes import Promotion
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
+from tasks.approval import end_closed_questions
 from tasks.cards import show_card
-from tasks.events import emit_model_event
+from tasks.events import decided, emit_decision
 from tasks.policy import as_task
 from tasks.verify_export import verifier
 
@@ -37,13 +38,11 @@ def _promote_model(
     def show(card: str) -> None:
         show_card(f"decision-{config.registry_name}", card, "Start here: published or not, why, and what is next")
 
-    promotion = promote(config, challenger, flow_run.name or "", show, verifier)
-    if promotion.status != "unchanged":
-        essentials = ("code", "reason", "version", "champion_version", "accuracy", "test_examples", "receipt")
-        emit_model_event(promotion.status, promotion.name, promotion.model_dump(mode="json", include=set(essentials)))
-    kept = promotion.code.removeprefix("kept_").replace("_", " ")
-    state_name = f"Kept: {kept}" if promotion.status == "kept" else promotion.status.capitalize()
-    return Completed(name=state_name, message=f"{promotion.code}: {promotion.reason}", data=promotion)
+    end_closed_questions(config.registry_name)
+    promotion = promote(config, challenger, flow_run.name or "", show, verifier, flow_run.id or "")
+    end_closed_questions(config.registry_name)
+    emit_decision(promotion)
+    return decided(promotion, promotion)
 
 
 promote_model = cast(  # Prefect unwraps a state that a task returns; its types do not say so

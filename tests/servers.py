@@ -21,13 +21,14 @@ from selenium import webdriver
 from tests import forked
 from tests.command import LAYERFLOW
 
+ROOT = Path(__file__).resolve().parent.parent
 PREFECT = Path(sys.executable).with_name("prefect")
 
 
 @contextmanager
-def ui_started(home: Path) -> Iterator[dict[str, str]]:
+def ui_started(home: Path, port: int | None = None) -> Iterator[dict[str, str]]:
     """`layerflow ui`, and an environment that reaches it by its profile alone."""
-    port = free_port()
+    port = port or free_port()
     environment = {**os.environ, "PREFECT_HOME": str(home), "LAYERFLOW_STORE": str(home / "store")}
     environment.pop("PREFECT_API_URL", None)
     with answering([LAYERFLOW, "ui", "--port", str(port)], port, home, environment):
@@ -112,3 +113,15 @@ def chromium(*flags: str) -> Iterator[webdriver.Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
     with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
         yield chrome
+
+
+@contextmanager
+def running(server: dict[str, str], command: list[str], output: Path, folder: Path = ROOT) -> Iterator[None]:
+    """A process that goes on until it is ended, as `serve` and a worker do."""
+    with output.open("w") as log:
+        process = forked.Popen(command, cwd=folder, env=server, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)

@@ -1,7 +1,7 @@
 """A decision as people look at it: a summary of one screen, then the new model against the live version."""
 
 from layerflow.cards.drawing import COLOURS, INK, new_figure, picture
-from layerflow.cards.markdown import plain, short, table
+from layerflow.cards.markdown import as_code, plain, short, table
 from layerflow.evaluation.statistics import MOST_LOOKS, p_text, supported_looks
 from layerflow.outcomes import Comparison, DecisionCode, Promotion
 from layerflow.records import DatasetRef, Evaluation
@@ -19,6 +19,11 @@ _WORDS: dict[DecisionCode, str] = {
     "kept_too_slow": "Not published: too slow.",
     "kept_not_comparable": "Not published: it can't be compared with the live version.",
     "kept_rolled_back": "Not published: this exact model was rolled back.",
+    "waiting_for_approval": "Not published yet: a person must approve it.",
+    "kept_rejected": "Not published: a person rejected it.",
+    "kept_unanswered": "Not published: nobody approved it in time.",
+    "kept_obsolete": "Not published: a newer run made the question obsolete.",
+    "kept_overtaken": "Not published: the live version changed before it was approved.",
     "unchanged": "Nothing to do: this exact model is live.",
     "refused_unverified": "Refused: it was not verified.",
 }
@@ -39,6 +44,10 @@ _NEXT: dict[DecisionCode, str] = {
     "kept_too_slow": "Use a smaller network, or raise `gate.max_latency_ratio`. `gate.force` does not lift it.",
     "kept_not_comparable": f"{_FLOORS_ONLY}. {_COMPARABLE}",
     "kept_rolled_back": f"New data or other settings make a new model, which may be published. {_BY_FORCE}",
+    "kept_rejected": f"New data or other settings make a new model, which may be published. {_BY_FORCE}",
+    "kept_unanswered": "Re-run the command to ask again.",
+    "kept_obsolete": "Look at the newer run.",
+    "kept_overtaken": "Re-run the command to compare the model with the version that is live now.",
     "refused_unverified": "Re-run the command to verify the export again.",
 }
 #: Slices that a card shows.
@@ -81,6 +90,8 @@ def _heading(made: Promotion) -> str:
         return f"✓ {plain(made.name)}: version {made.version} is live"
     if made.status == "unchanged":
         return f"✓ {plain(made.name)}: unchanged, version {made.version} stays live"
+    if made.status == "waiting":
+        return f"? {plain(made.name)}: candidate {made.candidate} waits for approval"
     stays = f"version {made.champion_version} stays live" if made.champion_version else "no version is live"
     return f"✗ {plain(made.name)}: {'refused' if made.status == 'refused' else 'not published'}, {stays}"
 
@@ -169,7 +180,14 @@ def _facts(gate: GateConfig, made: Promotion, data: DatasetRef, evaluation: Eval
         facts[f"Changed since version {made.champion_version}"] = f"{few}{more}" or "nothing, according to the receipts"
     if made.published:
         facts["Live"] = f"version {made.version}, `{made.published}`"
-    if made.code == "kept_not_comparable" and gate.max_latency_ratio is not None:
+    if made.approval:
+        facts["Answer"] = f"{made.approval.when}, {plain(made.approval.text)}"
+    if made.status == "waiting":
+        facts["Next"] = (
+            f"Approve or reject it until {made.until}: in the form that *Resume* opens on the page of the run, or "
+            f"with {as_code(f'layerflow approve {made.name}')}. Without an answer, nothing changes."
+        )
+    elif made.code == "kept_not_comparable" and gate.max_latency_ratio is not None:
         facts["Next"] = f"{_FLOORS_ONLY} and without `gate.max_latency_ratio`. {_COMPARABLE}"
     elif made.code in _NEXT:
         facts["Next"] = _NEXT[made.code]

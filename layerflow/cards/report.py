@@ -17,6 +17,7 @@ _STYLE = """
 body { margin: 0 auto; max-width: 56rem; padding: 0 1rem 2rem; background: var(--page); color: var(--text);
        font: 15px/1.5 system-ui, sans-serif; --mark: var(--quiet) }
 body.promoted, body.unchanged { --mark: var(--good) } body.kept, body.refused { --mark: var(--bad) }
+body.waiting { --mark: var(--link) }
 nav { position: sticky; top: 0; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: .75rem 0;
       background: var(--page); border-bottom: 1px solid var(--line) }
 nav a { color: var(--link); text-decoration: none; text-transform: capitalize }

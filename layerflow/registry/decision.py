@@ -13,12 +13,11 @@ from layerflow.registry.comparison import Rival, compare
 from layerflow.registry.figures import below_metric_floor
 from layerflow.registry.gate import Verdict
 from layerflow.registry.known_images import KnownImages
-from layerflow.registry.ledger import read_ledger
+from layerflow.registry.ledger import Ledger, read_ledger
 from layerflow.registry.receipt import Challenger
 from layerflow.settings.gate import GateConfig
 
 log = logging.getLogger(__name__)
-_TAKEN_BACK = Verdict("kept_rolled_back", "this very model was live and was rolled back")
 
 
 class Decision(NamedTuple):
@@ -79,9 +78,9 @@ def decide(
         return Decision(Verdict("unchanged", f"version {live.version} is this very model"))
     if floor := _below_floor(rules, challenger, live):
         return Decision(Verdict("kept_below_floor", floor))
-    rolled_back = model in read_ledger(config.registry_name).rolled_back
-    if rolled_back and not rules.force:  # nothing that a comparison finds would change it
-        return Decision(_TAKEN_BACK)
+    unwanted = _unwanted(read_ledger(config.registry_name), model)
+    if unwanted and not rules.force:  # nothing that a comparison finds would change it
+        return Decision(unwanted)
     found = compare(rules, challenger, live, learned, verifier) if live else None
     comparison = found if isinstance(found, Comparison) else None
     if comparison and (slow := gate.too_slow(rules, comparison)):
@@ -91,10 +90,19 @@ def decide(
         return Decision(Verdict("kept_not_comparable", unknown))
     best = _with_the_best(config, challenger, comparison, learned, verifier)
     accuracy = challenger.verification.test_accuracy
-    verdict = _TAKEN_BACK if rolled_back else _preferred(rules, found, best, accuracy)
+    verdict = unwanted or _preferred(rules, found, best, accuracy)
     if rules.force and verdict.code.startswith("kept"):
         verdict = Verdict("promoted_forced", f"forced ({rules.force}), against {verdict.code}: {verdict.reason}")
     return Decision(verdict, comparison, best)
+
+
+def _unwanted(ledger: Ledger, model: str) -> Verdict | None:
+    """Why people do not want this very model, or nothing."""
+    if model in ledger.rolled_back:
+        return Verdict("kept_rolled_back", "this very model was live and was rolled back")
+    if answer := ledger.rejected.get(model):
+        return Verdict("kept_rejected", f"this very model was {answer}")
+    return None
 
 
 def _unproved(challenger: Challenger) -> str | None:

@@ -32,3 +32,5 @@ REPORT = f"{EXTRA}/report.html"
 IMAGES = f"{EXTRA}/images.npz"
 #: What a version has beside the files of the export.
 BESIDE = (RECEIPT, REPORT, IMAGES)
+#: What a candidate has besides: the settings and the records of the run that asks about it.
+RUN = f"{EXTRA}/run.json"

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from layerflow import json_file, store
 from layerflow.errors import DamagedError
+from layerflow.outcomes import Approval, DecisionCode
 from layerflow.registry.layout import HIGHEST, RECEIPT, home, is_version
 from layerflow.registry.model_identity import former_identity, model_identity
 
@@ -25,13 +26,51 @@ class Published(BaseModel):
     model: str | None = None
 
 
+class Waiting(BaseModel):
+    """A candidate about which a person is asked.
+
+    ``sums`` is the SHA-256 of its list of digests, ``model`` its identity, ``live`` the live version when it was asked
+    about. ``code`` and ``reason`` are the gate's, and ``is_best`` says whether later models are measured against it,
+    once it is published. ``asked_by`` is the ID of the flow run that asks, and ``until`` when the question expires.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(ge=1)
+    sums: str
+    model: str
+    live: int | None
+    code: DecisionCode
+    reason: str
+    is_best: bool
+    asked_by: str
+    until: AwareDatetime
+
+
+class Closed(BaseModel):
+    """A question that was closed, and how: its candidate's folder is there until that is recorded.
+
+    ``version`` is the live one since then.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: Waiting
+    code: DecisionCode
+    reason: str
+    version: int | None
+    approval: Approval | None = None
+
+
 class Ledger(BaseModel):
     """What the versions that are there can't tell: numbers that were given, rolled-back models, published digests.
 
-    ``best`` is the version that none published since has surpassed, ``looks`` the number of comparisons
-    on the present test images, or mostly these. ``published`` is none in the ledger of a layerflow
-    that did not keep digests yet; the next publication adds them. ``scheme`` 1 is of a layerflow whose identities of
-    models had the code of the export in them.
+    ``best`` is the version that none published since has surpassed, ``looks`` the number of comparisons on the present
+    test images, or mostly these. ``asked`` is the number of the last candidate, ``waiting`` the one that waits for a
+    person's answer, ``closed`` are those of which it is not recorded yet what became of them, and ``rejected`` has the
+    answers about rejected models, by their identity. ``aliases`` are names that users gave to versions. ``published``
+    is none in the ledger of a layerflow that did not keep digests yet; the next publication adds them. ``scheme`` 1 is
+    of a layerflow whose identities of models had the code of the export in them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +80,11 @@ class Ledger(BaseModel):
     published: dict[int, Published] | None = None
     best: int | None = None
     looks: int = 0
+    asked: int = Field(0, ge=0)
+    waiting: Waiting | None = None
+    closed: tuple[Closed, ...] = ()
+    rejected: dict[str, str] = {}
+    aliases: dict[str, int] = {}
     scheme: int = Field(2, ge=1, le=2)
 
 

@@ -4,16 +4,16 @@ A version is never rewritten, and its number is never given again. Whoever chang
 ``models-<name>``.
 """
 
-import json
 import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 from layerflow import checksums, store
-from layerflow.checksums import DIGESTS, write_digests
-from layerflow.errors import DamagedError, RegistryError
-from layerflow.registry.layout import BESIDE, HIGHEST, IMAGES, RECEIPT, REPORT, home, is_version
+from layerflow.checksums import DIGESTS
+from layerflow.errors import RegistryError
+from layerflow.registry.assembling import put_together
+from layerflow.registry.layout import HIGHEST, IMAGES, REPORT, home, is_version
 from layerflow.registry.ledger import Ledger, Published, read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.versions import best_of, model_digest, numbers, predecessor
@@ -82,18 +82,9 @@ def publish(
     ledger = ledger.model_copy(update={"highest": version, "published": _with_digests(name, ledger)})
     write_ledger(name, ledger)
     try:
-        shutil.copytree(source, staging)
-        for beside in BESIDE:
-            (staging / beside).unlink(missing_ok=True)
-        if write_digests(staging) != receipt["export"]["files"]:
-            raise DamagedError(f"The copy of {source} is not what was exported; it was not published.")
-        (staging / RECEIPT).write_text(json.dumps(receipt, indent=2))
-        if report is not None:
-            (staging / REPORT).write_text(report, encoding="utf-8")
-        if images is not None:
-            (staging / IMAGES).write_bytes(images)
-        entry = Published(sums=write_digests(staging)[DIGESTS], model=model_identity(receipt))
-        store.sync(staging)
+        page = None if report is None else report.encode()
+        sums = put_together(staging, source, receipt, {REPORT: page, IMAGES: images})
+        entry = Published(sums=sums, model=model_identity(receipt))
         # Before the version appears: a version without its digest in the ledger is not one.
         published = {**(ledger.published or {}), version: entry}
         write_ledger(name, ledger.model_copy(update={"published": published}))
@@ -104,10 +95,33 @@ def publish(
     return final
 
 
+def release(
+    name: str, keep: int, source: Path, receipt: dict[str, Any], page: str, images: bytes | None, is_best: bool
+) -> None:
+    """``publish`` the version that the receipt names, remember whether it is the best, and prune.
+
+    Whoever held the model back, by a rollback or a rejection, has changed their mind.
+    """
+    version, model = receipt["version"], model_identity(receipt)
+    ledger = read_ledger(name)
+    if model in ledger.rolled_back or model in ledger.rejected:
+        kept = tuple(digest for digest in ledger.rolled_back if digest != model)
+        rejected = {digest: answer for digest, answer in ledger.rejected.items() if digest != model}
+        write_ledger(name, ledger.model_copy(update={"rolled_back": kept, "rejected": rejected}))
+    publish(name, version, source, receipt, page, images)
+    if is_best:
+        write_ledger(name, read_ledger(name).model_copy(update={"best": version}))
+    try:
+        prune(name, keep)
+    except OSError as error:  # it is in service: a second try would find it `unchanged`, and tell nobody
+        log.warning("old versions of %s could not be removed; the next promotion tries again: %s", name, error)
+
+
 def prune(name: str, keep: int) -> None:
-    """Remove all but the newest ``keep`` versions, never the live or the best one, nor what a rollback restores."""
+    """Remove all but the newest ``keep`` versions, the best one, what a rollback restores, and those with an alias."""
     published = numbers(name)
-    needed = {*published[: max(keep, 1)], predecessor(name), best_of(name)}
+    aliased = read_ledger(name).aliases.values()
+    needed = {*published[: max(keep, 1)], predecessor(name), best_of(name), *aliased}
     for version in published:
         if version not in needed:
             removing = home(name) / f"{_REMOVING}{version}"

@@ -135,6 +135,17 @@ class GateConfig(Group):
         max_length=1000,
         description="A reason to publish despite the comparison; recorded in the receipt. The floors still apply.",
     )
+    approval: Literal["never", "always", "borderline"] = Field(
+        "never",
+        description="Whether a person must approve a model that the gate would publish: `borderline` asks about a "
+        "first version, and one within noise, by force, with a new class, or that can't be compared.",
+    )
+    approval_days: float = Field(
+        7,  # a question on a Friday can be answered after the weekend, and after a few days off
+        gt=0,
+        le=365,
+        description="Days to wait for the answer; without one, the live version stays.",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 import yaml
 from jinja2.sandbox import SandboxedEnvironment
-from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed
+from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Suspended
 
 from cli import leases
 from cli.deploy import _schedule
@@ -43,7 +43,7 @@ def test_every_deployment_has_a_valid_config_a_schedule_and_one_run_at_a_time() 
 
 
 def test_the_webhook_is_told_in_json_whatever_a_run_is_called() -> None:
-    *_, told = yaml.safe_load((ROOT / "automations.yaml").read_text())
+    _, told, _ = yaml.safe_load((ROOT / "automations.yaml").read_text())
     event = {"event": "e", "resource": {"name": 'my "night"'}, "payload": {"reason": "it's\nworse"}}
     rendered = SandboxedEnvironment().from_string(told["actions"][0]["payload"]).render(event=event)
     assert json.loads(rendered) == {"event": "e", "what": 'my "night"', "details": event["payload"]}
@@ -52,7 +52,44 @@ def test_the_webhook_is_told_in_json_whatever_a_run_is_called() -> None:
 def test_a_run_that_ended_or_waits_to_be_started_again_is_not_taken_for_dead() -> None:
     dead, *_ = yaml.safe_load((ROOT / "automations.yaml").read_text())
     told = {each.removeprefix("prefect.flow-run.") for each in dead["trigger"]["expect"]}
-    assert told >= {state.__name__ for state in (Completed, Failed, Cancelled, Crashed, AwaitingRetry)}
+    assert "layerflow.run.suspended" in told
+    assert told >= {state.__name__ for state in (Completed, Failed, Cancelled, Crashed, AwaitingRetry, Suspended)}
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (
+            {
+                **{"code": "promoted_better", "reason": "better", "accuracy": 0.9761, "test_examples": 10000},
+                **{"comparison": {"difference": 0.0038, "difference_low": 0.0009, "difference_high": 0.0066}},
+                **{"candidate": None, "until": ""},
+            },
+            [
+                "promoted_better: better",
+                "Accuracy 0.9761 on 10000 test images",
+                "Difference from the live version +0.0038 (95 % interval +0.0009 to +0.0066)",
+            ],
+        ),
+        (
+            {"code": "waiting_for_approval", "reason": "first", "comparison": None, "candidate": 3, "until": "Friday"},
+            [
+                "waiting_for_approval: first",
+                "Approve or reject candidate 3 until Friday: Resume the run, or layerflow approve a",
+            ],
+        ),
+        ({"version": 3, "restored": 1}, ["Version 3 is live, with the model of version 1"]),
+    ],
+)
+def test_a_notification_says_the_decision_and_its_figures(payload: dict[str, object], expected: list[str]) -> None:
+    *_, sent = yaml.safe_load((ROOT / "automations.yaml").read_text())
+    event = {"event": "layerflow.model.rolled_back", "resource": {"name": "a"}, "payload": payload}
+    environment = SandboxedEnvironment()
+    environment.filters["ui_url"] = lambda run: f"http://server/{run}"
+    for run, link in ((None, []), ("run", ["http://server/run"])):
+        rendered = environment.from_string(sent["actions"][0]["body"]).render(event=event, flow_run=run)
+        assert rendered.splitlines() == [*expected, *link]
+    assert environment.from_string(sent["actions"][0]["subject"]).render(event=event) == "a: rolled back"
 
 
 @pytest.mark.parametrize(

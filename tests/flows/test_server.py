@@ -1,10 +1,8 @@
 """A real server with its deployments: made once however often, run by a worker or from here, seen in a browser."""
 
-import contextlib
 import json
 import os
 import re
-import signal
 import stat
 import sys
 import threading
@@ -19,7 +17,7 @@ from selenium import webdriver
 
 from tests import forked
 from tests.command import layerflow
-from tests.servers import chromium, opened, signed_in
+from tests.servers import chromium, opened, running, signed_in
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -28,18 +26,6 @@ DEPLOYMENTS = ["retrain-digits", "retrain-mnist", "rollback", "sweep-digits"]
 
 def ask(server: dict[str, str], path: str, content: object = None) -> Any:
     return opened(server, path, content or {})
-
-
-@contextlib.contextmanager
-def running(server: dict[str, str], command: list[str], output: Path, folder: Path = ROOT) -> Iterator[None]:
-    """A process that goes on until it is ended, as `serve` and a worker do."""
-    with output.open("w") as log:
-        process = forked.Popen(command, cwd=folder, env=server, stdout=log, stderr=log)
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
 
 
 def run_nightly(server: dict[str, str]) -> forked.CompletedProcess[str]:
@@ -69,10 +55,17 @@ def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 @pytest.fixture(scope="module")
 def deployed(lasting_server: dict[str, str], receiver: tuple[str, list[dict[str, Any]]]) -> dict[str, str]:
     """The server, on which `layerflow deploy` was called twice."""
+    (kind,) = ask(lasting_server, "block_types/filter", {"block_types": {"slug": {"any_": ["custom-webhook"]}}})
+    of_it = {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}}
+    schemas = ask(lasting_server, "block_schemas/filter", of_it)
+    told = {"url": receiver[0], "name": "team", "json_data": {"event": "{{subject}}", "body": "{{body}}"}}
+    block = {"name": "team", "block_type_id": kind["id"], "block_schema_id": schemas[0]["id"], "data": told}
+    ask(lasting_server, "block_documents/", block)
     for _ in range(2):
-        done = layerflow("deploy", "--webhook", receiver[0], environment=lasting_server)
+        arguments = ("--webhook", receiver[0], "--notify", "custom-webhook/team")
+        done = layerflow("deploy", *arguments, environment=lasting_server)
         assert done.returncode == 0, done.stderr + done.stdout
-    assert done.stdout.count("automation updated") == 2
+    assert done.stdout.count("automation updated") == 3
     return lasting_server
 
 
@@ -91,6 +84,7 @@ def test_deploying_twice_doubles_nothing(deployed: dict[str, str]) -> None:
     assert sorted(each["name"] for each in ask(deployed, "deployments/filter")) == DEPLOYMENTS
     assert sorted(each["name"] for each in ask(deployed, "automations/filter")) == [
         "layerflow - a run whose process is gone",
+        "layerflow - send a notification",
         "layerflow - tell the webhook",
     ]
 
@@ -103,11 +97,24 @@ def test_a_worker_publishes_and_the_webhook_is_told(
     assert {"layerflow", "nightly"} <= set(nightly_run["tags"])
     _, received = receiver
     deadline = time.monotonic() + 60
-    while not received and time.monotonic() < deadline:
+    while len(received) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     told = next(each for each in received if each["event"] == "layerflow.model.promoted")
     assert told["what"] == "mlp-digits"
     assert (told["details"]["code"], told["details"]["version"]) == ("promoted_first", 1)
+    sent = next(each["body"] for each in received if each["event"] == "mlp-digits: promoted")
+    reason, accuracy, link = sent.splitlines()
+    assert reason.startswith("promoted_first: accuracy 0.9")
+    assert re.fullmatch(r"Accuracy 0\.9\d{3} on 360 test images", accuracy)
+    assert link.endswith(f"/runs/flow-run/{nightly_run['id']}")
+
+
+def test_a_notification_needs_a_block_that_is_there(deployed: dict[str, str]) -> None:
+    for named in ("custom-webhook/nobody", "webhook/layerflow", "team"):
+        done = layerflow("deploy", "--notify", named, environment=deployed)
+        assert done.returncode == 2
+        assert "--notify must name a notification block of the server, such as slack-webhook/my-block" in done.stderr
+        assert f"Received: {named}; create it" in done.stderr
 
 
 def test_which_run_holds_the_one_place_outlives_a_restart_of_the_server(

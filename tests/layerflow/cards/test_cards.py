@@ -352,7 +352,7 @@ def test_every_decision_has_its_words_and_what_is_not_published_says_what_to_do_
 ) -> None:
     made = first_run.promotion.model_copy(update={"code": code})
     card = decision_card.draw(GateConfig(), made, first_run.evaluation, first_run.data)
-    assert ("**Next:**" in card) == code.startswith(("kept", "refused"))
+    assert ("**Next:**" in card) == code.startswith(("kept", "refused", "waiting"))
 
 
 @pytest.mark.parametrize(("ratio", "lifted"), [(None, False), (1.5, True)])

@@ -13,7 +13,7 @@ from layerflow.checksums import EXTRA
 from layerflow.config import RetrainConfig
 from layerflow.errors import DamagedError, VerificationError
 from layerflow.outcomes import Promotion
-from layerflow.registry import layout, promotion, publishing, versions
+from layerflow.registry import layout, publishing, versions
 from layerflow.registry import ledger as ledger_module
 from layerflow.registry.promotion import promote
 from layerflow.registry.receipt import Challenger, changes
@@ -203,7 +203,7 @@ def test_a_ledger_that_can_not_be_written_leaves_nothing_published(
     roll_back(NAME)
     write = ledger_module.write_ledger
     monkeypatch.setattr(
-        promotion, "write_ledger", lambda name, ledger: write(name, ledger) if ledger.rolled_back else stumble()
+        publishing, "write_ledger", lambda name, ledger: write(name, ledger) if ledger.rolled_back else stumble()
     )
     with pytest.raises(OSError, match="stumbled"):
         decide("similar", force="it was not its fault")

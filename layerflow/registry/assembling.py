@@ -1,0 +1,33 @@
+"""Putting a model together with what is kept beside it, for a version or a candidate."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from layerflow import store
+from layerflow.checksums import DIGESTS, write_digests
+from layerflow.errors import DamagedError
+from layerflow.registry.layout import BESIDE, RECEIPT, RUN
+
+
+def put_together(staging: Path, source: Path, receipt: dict[str, Any], beside: dict[str, bytes | None]) -> str:
+    """Copy the model in ``source`` to ``staging``, with its receipt and what is ``beside`` it, and flush it to disk.
+
+    Returns:
+        The SHA-256 of its list of digests.
+
+    Raises:
+        DamagedError: If the copy is not, byte for byte, what was exported.
+    """
+    shutil.copytree(source, staging)
+    for each in (*BESIDE, RUN):
+        (staging / each).unlink(missing_ok=True)
+    if write_digests(staging) != receipt["export"]["files"]:
+        raise DamagedError(f"The copy of {source} is not what was exported; it was not published.")
+    for file, content in {RECEIPT: json.dumps(receipt, indent=2).encode(), **beside}.items():
+        if content is not None:
+            (staging / file).write_bytes(content)
+    sums = write_digests(staging)[DIGESTS]
+    store.sync(staging)
+    return sums
