@@ -13,8 +13,8 @@ _ESSENTIALS = {
     *("code", "reason", "version", "champion_version", "accuracy", "test_examples", "receipt"),
     *("candidate", "until", "approval"),
 }
-#: What it says of the comparison with the live version: the difference in accuracy and its 95 % interval.
-_DIFFERENCE = {"difference", "difference_low", "difference_high"}
+#: What it says of the comparison with the live version: by how much the model is better, in what, and the interval.
+_DIFFERENCE = {"metric", "difference", "difference_low", "difference_high"}
 
 
 def emit_model_event(what: str, name: str, details: dict[str, Any]) -> None:
