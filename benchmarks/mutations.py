@@ -142,8 +142,8 @@ MUTATIONS = (
     Mutation(
         "the best version is never pruned",
         "layerflow/registry/publishing.py",
-        "predecessor(name), best_of(name)}",
-        "predecessor(name)}",
+        "predecessor(name), best_of(name), *aliased}",
+        "predecessor(name), *aliased}",
         ("tests/layerflow/registry/test_decline.py", "-k", "pruned"),
     ),
     Mutation(
@@ -187,6 +187,34 @@ MUTATIONS = (
         "return tf.add_n(losses) if losses else None",
         "return None",
         ("tests/layerflow/training/test_added_losses.py", "-k", "figures"),
+    ),
+    Mutation(
+        "a model that is worse in a slice is kept",
+        "layerflow/registry/gate.py",
+        "worse = [each for each in found.slices if each.p_value < LEVEL and each.difference < 0]",
+        "worse = []",
+        ("tests/layerflow/registry/test_figures.py", "-k", "slice"),
+    ),
+    Mutation(
+        "the p values of slices are corrected for their number",
+        "layerflow/registry/figures.py",
+        "corrected = holm([each.p_value for each in paired])",
+        "corrected = [each.p_value for each in paired]",
+        ("tests/layerflow/registry/test_figures.py", "-k", "corrected"),
+    ),
+    Mutation(
+        "the worst figure that may be published is a floor",
+        "layerflow/registry/decision.py",
+        "below_metric_floor(",
+        "(lambda *arguments: None)(",
+        ("tests/layerflow/registry/test_figures.py", "-k", "worst"),
+    ),
+    Mutation(
+        "a candidate that has changed is not published",
+        "layerflow/registry/answers.py",
+        "if damage := candidates.damage(name, asked):",
+        'if damage := "":',
+        ("tests/layerflow/registry/test_approval.py",),
     ),
 )
 

@@ -62,13 +62,16 @@ def test_a_run_that_ended_or_waits_to_be_started_again_is_not_taken_for_dead() -
         (
             {
                 **{"code": "promoted_better", "reason": "better", "accuracy": 0.9761, "test_examples": 10000},
-                **{"comparison": {"difference": 0.0038, "difference_low": 0.0009, "difference_high": 0.0066}},
+                "comparison": {
+                    **{"metric": "macro F1", "difference": 0.0038},
+                    **{"difference_low": 0.0009, "difference_high": 0.0066},
+                },
                 **{"candidate": None, "until": ""},
             },
             [
                 "promoted_better: better",
                 "Accuracy 0.9761 on 10000 test images",
-                "Difference from the live version +0.0038 (95 % interval +0.0009 to +0.0066)",
+                "Better than the live version by +0.0038 in macro F1 (95 % interval +0.0009 to +0.0066)",
             ],
         ),
         (
