@@ -214,7 +214,7 @@ MUTATIONS = (
         "layerflow/registry/answers.py",
         "if damage := candidates.damage(name, asked):",
         'if damage := "":',
-        ("tests/layerflow/registry/test_approval.py",),
+        ("tests/layerflow/registry/test_candidates.py",),
     ),
 )
 
