@@ -31,8 +31,8 @@ def test_retrain_prints_one_json_object_that_says_what_was_done(trained: tuple[P
     """In a process of its own, whose exit status and streams are what is claimed."""
     _, answer = trained
     assert list(answer) == [
-        *("status", "code", "reason", "comparison", "best", "changes", "version", "accuracy"),
-        *("baseline", "balanced_accuracy", "worst_class", "lowest_slice", "test_examples"),
+        *("status", "code", "reason", "comparison", "best", "changes", "version", "candidate"),
+        *("accuracy", "baseline", "balanced_accuracy", "worst_class", "lowest_slice", "test_examples"),
         *("export", "keras", "receipt", "report", "flow_run", "steps"),
     ]
     assert (answer["status"], answer["version"], answer["test_examples"]) == ("promoted", 1, 360)
@@ -256,7 +256,7 @@ def test_help_begins_with_the_ten_most_used_flags_and_ends_with_examples(
     groups = re.findall(r"╭─ ([\w ]+?) ─", text)
     assert status == 0
     assert groups[:5] == ["Most used", "Options", "Data", "Model", "Training"]
-    assert groups[5:] == ["Augment", "Finetune", "Gate", "Registry", "Checks", "Devices"]
+    assert groups[5:] == ["Augment", "Finetune", "Export", "Gate", "Registry", "Checks", "Devices"]
     most_used = text[: text.index("╭─ Options")]
     assert len(re.findall(r"^│ --", most_used, re.MULTILINE)) == 10
     assert "layerflow retrain --data.name folder --data.path" in text.partition("Examples")[2]

@@ -19,6 +19,7 @@ from layerflow.models.build import build, make_model
 from layerflow.models.network_digest import digest_of
 from layerflow.models.precision import in_precision
 from layerflow.records import DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef
+from layerflow.serving import Serving
 from layerflow.settings.data import DataConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
@@ -84,7 +85,7 @@ def test_made_again_it_is_the_same_network(tmp_path: Path) -> None:
 
 def test_its_export_is_accepted(tmp_path: Path, digits: DatasetRef) -> None:
     data = digits.model_copy(update={"image_shape": (32, 32, 3)})
-    _write_saved_model(small(), data, tmp_path / "saved_model")
+    _write_saved_model(small(), data, Serving(), tmp_path / "saved_model")
     assert "compute, load or save" in check_graph(tmp_path / "saved_model")
 
 
