@@ -1,5 +1,6 @@
 """A run that waits for a person: suspended, and continued by the form in the Prefect UI, on a real server."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -10,6 +11,7 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelled, Running, Suspended
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
@@ -36,21 +38,29 @@ def ended(server: dict[str, str], run: str, *but: str) -> dict[str, Any]:
     return found
 
 
+def asked_in(browser: Any, page: str) -> Any:
+    """The form of a suspended run's page, whole: on a busy machine the page may give up on one of its requests."""
+    for _ in range(5):
+        browser.get(page)
+        browser.find_element(By.XPATH, "//button[contains(., 'Resume')]").click()
+        form = browser.find_element(By.CSS_SELECTOR, ".p-modal")
+        choices = form.find_elements(By.CSS_SELECTOR, "select")
+        with contextlib.suppress(TimeoutException):
+            WebDriverWait(browser, 30).until(lambda _, form=form: "Publish candidate" in form.text)
+            if choices:
+                return form
+    pytest.fail("the page shows no whole form")
+
+
 def approve_in_the_ui(server: dict[str, str], run: str) -> None:
     flags = ("host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "window-size=1400,1100")  # a form needs room
     with chromium(*flags) as browser:
         browser.implicitly_wait(30)
         link = signed_in(server)
         browser.get(link)
-        for _ in range(3):  # on a busy machine the page may give up on one of its requests
-            browser.get(f"{link.partition('/sign-in')[0]}/runs/flow-run/{run}")
-            browser.find_element(By.XPATH, "//button[contains(., 'Resume')]").click()
-            if choices := browser.find_elements(By.CSS_SELECTOR, ".p-modal select"):
-                break
-        Select(choices[0]).select_by_value("approve")
-        form = browser.find_element(By.CSS_SELECTOR, ".p-modal")
-        shown = WebDriverWait(browser, 60).until(lambda _: "Publish candidate" in form.text and form.text)
-        assert "Publish candidate 1 of mlp-digits? Accuracy 0." in shown
+        form = asked_in(browser, f"{link.partition('/sign-in')[0]}/runs/flow-run/{run}")
+        assert "Publish candidate 1 of mlp-digits? Accuracy 0." in form.text
+        Select(form.find_element(By.CSS_SELECTOR, "select")).select_by_value("approve")
         by, reason = form.find_elements(By.CSS_SELECTOR, "textarea")
         by.send_keys("anna")
         reason.send_keys("looks good")
