@@ -19,7 +19,7 @@ def approve(name: str, reject: bool, reason: str, by: str | None) -> None:
 
     A run that is suspended is resumed, and carries the answer out. Otherwise, it is carried out here.
     """
-    asked, by = _waiting(name), by or getpass.getuser()
+    asked, by = _waiting(name), by or _user()
     url = configured_url()
     if url:
         ensure_answering(url)
@@ -32,6 +32,13 @@ def approve(name: str, reject: bool, reason: str, by: str | None) -> None:
     live = f": {store.path(made.published)}" if made.published else ""
     version = f"version {made.version} is live{live}" if made.version else "no version is live"
     print(f"{made.code}: {made.reason}\n{version}")
+
+
+def _user() -> str:
+    """The name of the system user; nothing if the system has none for it, as in a container."""
+    with contextlib.suppress(KeyError, OSError, ImportError):  # by Python's version and by the system
+        return getpass.getuser()
+    return ""
 
 
 def _waiting(name: str) -> Waiting:

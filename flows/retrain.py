@@ -18,6 +18,7 @@ from tasks import (
 from tasks.approval import ask_a_person, asked_before, to_ask
 from tasks.caching import remove_leftovers, result_storage
 from tasks.first_weights import first_weights
+from tasks.gate_metric import require_metric
 from tasks.live_version import data_in_service
 from tasks.policy import forget_failure
 
@@ -38,7 +39,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
         return ask_a_person(config.registry_name, candidate)
     devices = config.devices_for_model
     data = load_data(config.data, devices)
-    config.gate.require_classes(data.classes)
+    require_metric(config.gate, data)
     config.export.abstain.require_enough(data.counts["validation"])
     checked = validate_data(config.checks, data, data_in_service(config.registry_name, data))
     weights = first_weights(config, data)

@@ -11,6 +11,7 @@ from layerflow.sweeps.outcomes import SweepOutcome
 from layerflow.sweeps.space import plan
 from tasks import choose_winner, load_data, logs, validate_data
 from tasks.caching import result_storage
+from tasks.gate_metric import require_metric
 from tasks.live_version import data_in_service
 from tasks.policy import forget_failure
 from tasks.trials.schedule import run_trials
@@ -43,7 +44,7 @@ def sweep(
     logs.install()
     planned = plan(config, space, ray)
     data = load_data(config.data, config.devices_for_model)
-    config.gate.require_classes(data.classes)
+    require_metric(config.gate, data)
     config.export.abstain.require_enough(data.counts["validation"])
     validate_data(config.checks, data, data_in_service(config.registry_name, data))
     study = run_trials(config, planned, data, trials, parallel, ray)

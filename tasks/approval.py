@@ -97,7 +97,7 @@ def _settle_candidate(name: str, number: int, approved: bool, by: str, reason: s
     return decided(made.promotion, made)
 
 
-settle_candidate = cast(  # Prefect unwraps a state that a task returns; its types do not say so
+settle_candidate = cast(  # Prefect unwraps a state that a task returns; its types don't show it
     "Task[..., Retrained]",
     as_task(_settle_candidate, name="settle_candidate", run_name="settle-candidate-{number}-of-{name}"),
 )

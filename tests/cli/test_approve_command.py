@@ -30,6 +30,19 @@ def asked(first_run: Retrained, session_store: Path, empty_store: Path) -> Retra
     return first_run.model_copy(update={"promotion": promote(config, challenger, "run")})
 
 
+def test_a_system_without_a_name_for_its_user_can_answer_too(
+    asked: Retrained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that runs under a number."""
+
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(getpass, "getuser", unknown)
+    approve(NAME, reject=True, reason="no", by=None)
+    assert "rejected by somebody: no" in capsys.readouterr().out
+
+
 def test_a_candidate_is_listed_and_approved(asked: Retrained, capsys: pytest.CaptureFixture[str]) -> None:
     list_versions(None, as_json=True)
     (row,) = json.loads(capsys.readouterr().out)

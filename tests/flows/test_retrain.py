@@ -21,6 +21,7 @@ from layerflow import checksums, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
 from layerflow.outcomes import Retrained
+from layerflow.settings.gate import GateConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training import learning
 from tasks import caching, cards
@@ -40,7 +41,7 @@ STEPS = [
 ]
 
 
-def task_runs(flow_run_id: Any) -> dict[str, Any]:
+def task_runs(flow_run_id: Any, expected: int = len(STEPS)) -> dict[str, Any]:
     """The task runs of a flow run by the task's name, once the server has recorded their last states."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -49,7 +50,7 @@ def task_runs(flow_run_id: Any) -> dict[str, Any]:
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
             found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
-            if len(found) == len(STEPS) and all(run.state and run.state.is_final() for run in found):
+            if len(found) == expected and all(run.state and run.state.is_final() for run in found):
                 break
             time.sleep(0.1)
     names = {getattr(tasks, step).task_key: step for step in STEPS}
@@ -163,6 +164,13 @@ def test_another_seed_trains_anew_and_loads_nothing_anew(first_run: Retrained) -
     assert runs["train_model"].state_name == "Completed"
     assert state.result().promotion.status == "kept"
     assert state.result().promotion.version == first_run.promotion.version
+
+
+def test_a_figure_of_a_class_that_the_data_lack_ends_the_run_before_the_training(first_run: Retrained) -> None:
+    state = retrain(RetrainConfig(gate=GateConfig(metric="recall:cow")), return_state=True)
+    assert state.is_failed()
+    assert "gate.metric must name classes of the data" in (state.message or "")
+    assert task_runs(state.state_details.flow_run_id, expected=1).keys() == {"load_data"}
 
 
 @pytest.fixture

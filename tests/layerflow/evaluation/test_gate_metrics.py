@@ -13,7 +13,9 @@ from layerflow.errors import ConfigError
 from layerflow.evaluation.metrics import cost_matrix, make_metric
 from layerflow.evaluation.paired import compare_figures
 from layerflow.evaluation.statistics import holm, mcnemar
+from layerflow.records import DatasetRef
 from layerflow.settings.gate import GateConfig
+from tasks.gate_metric import require_metric
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")
 COSTS = {"ant": {"bee": 20.0, "ant": 0.5}, "fox": {"cat": 0.0}}
@@ -179,6 +181,17 @@ def test_a_function_of_your_own_is_a_metric(monkeypatch: pytest.MonkeyPatch) -> 
             make_metric(GateConfig(metric=name), CLASSES)(labels, probabilities)
     with pytest.raises(ConfigError, match="is a class"):
         make_metric(GateConfig(metric="gate_metrics:Mine"), CLASSES)
+
+
+@pytest.mark.parametrize("metric", ["recall:cow", "gate_metrics:missing", "nowhere_at_all:metric"])
+def test_a_figure_that_can_not_be_computed_is_refused_before_the_training(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "programs")
+    data = DatasetRef.model_construct(classes=CLASSES)
+    with pytest.raises(ConfigError, match="must"):
+        require_metric(GateConfig(metric=metric), data)
+    require_metric(GateConfig(metric="gate_metrics:share_of_sure_mistakes_error"), data)
 
 
 @pytest.mark.parametrize("name", ["recall:cow", "precision:"])
