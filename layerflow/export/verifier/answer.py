@@ -100,16 +100,11 @@ def compare_with_champion(request: Request) -> dict[str, Any]:
     names = np.array(contract["classes"])
     they_right, we_right = np.array(other["classes"])[their_predicted] == names[labels], predicted == labels
     latencies = measure_latency(np.asarray(images[:1]), champion, challenger)
-    sides = {}
-    for side, right, latency in zip(("champion", "challenger"), (they_right, we_right), latencies, strict=True):
-        recalls = {name: float(right[labels == name].mean()) for name in np.unique(labels).tolist()}
-        worst = min(recalls, key=lambda name: recalls[name])
-        sides[side] = {
-            "accuracy": float(right.mean()),
-            "lowest_recall": recalls[worst],
-            "lowest_class": contract["classes"][worst],
-            **latency,
-        }
+    rights = {"champion": they_right, "challenger": we_right}
+    sides = {
+        side: {**as_side(labels, right, contract["classes"]), **latency}
+        for (side, right), latency in zip(rights.items(), latencies, strict=True)
+    }
     answers = {"champion": theirs, "challenger": ours} if request.get("answers") else {}
     return {
         **sides,
@@ -119,6 +114,13 @@ def compare_with_champion(request: Request) -> dict[str, Any]:
         "only_champion": int((they_right & ~we_right).sum()),
         "both_wrong": int((~we_right & ~they_right).sum()),
     }
+
+
+def as_side(labels: np.ndarray, right: np.ndarray, classes: list[str]) -> dict[str, Any]:
+    """A model's accuracy, and its lowest recall with the name of that class."""
+    recalls = {name: float(right[labels == name].mean()) for name in np.unique(labels).tolist()}
+    worst = min(recalls, key=lambda name: recalls[name])
+    return {"accuracy": float(right.mean()), "lowest_recall": recalls[worst], "lowest_class": classes[worst]}
 
 
 def as_text(probabilities: np.ndarray) -> dict[str, Any]:
