@@ -5,8 +5,8 @@ This process starts the workers and waits for what they tell; ``ray_worker`` is 
 
 import logging
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.ray_cluster import Place, check_nodes, cluster_for, reason_of
-from layerflow.training.ray_worker import Job, work
+from layerflow.training.ray_worker import Job, Worker
 
 log = logging.getLogger(__name__)
 #: How often lost workers are started again, each time at the last checkpoint: a machine that is taken away now and
@@ -52,14 +52,10 @@ def train_on_ray(
     require_ray(config)
     place = Place(store.root(), os.getcwd(), model.name, own_code=config.own_code)
     job = Job(train_here, config, augment, finetune, model, data, machine, fingerprint, folder, place)
-    scratch = store.root() / "checkpoints" / fingerprint / "ray"  # removed with the checkpoint where a run is killed
-    try:
-        with cluster_for(config.workers):
-            resources = _resources(job)
-            check_nodes(job.place, folder)
-            return _follow(job, resources, scratch, callbacks)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with cluster_for(config.workers):
+        resources = _resources(job)
+        check_nodes(job.place, folder)
+        return _follow(job, resources, callbacks)
 
 
 def _resources(job: Job) -> dict[str, float]:
@@ -86,27 +82,68 @@ def _resources(job: Job) -> dict[str, float]:
     return each
 
 
-def _follow(job: Job, resources: dict[str, float], scratch: Path, callbacks: Sequence[Any]) -> TrainedRef:
-    """Start the workers, hand on what they tell, and return the chief's record; Ray writes into ``scratch``."""
+def _follow(job: Job, resources: dict[str, float], callbacks: Sequence[Any]) -> TrainedRef:
+    """Start the workers, hand on what they tell, and return the chief's record; start them again when one is lost."""
     import keras
     import ray
-    from ray.util.queue import Empty, Queue
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     told = keras.callbacks.CallbackList(list(callbacks), model=keras.Sequential(), epochs=job.config.epochs)
-    news = Queue(actor_options={"num_cpus": 0})
-    # Not in a thread: Ray's `fit` blocks until all workers are gone, and leaving Ray before crashes the process.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    start = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(fit)
-    running = start.remote(job, resources, scratch, news)
     told.on_train_begin()
+    reason = ""
+    for _ in range(_RESTARTS + 1):
+        try:
+            with _workers(job, resources) as (running, news):
+                return _listen(running, news, told)
+        except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
+            reason = reason_of(error)
+            log.warning("a worker was lost: %s", reason)
+    raise WorkersLostError(
+        f"The workers must come to the end of a training. They were lost {_RESTARTS + 1} times, the last time so: "
+        f"{reason}; the next run resumes at the last checkpoint."
+    )
+
+
+@contextmanager
+def _workers(job: Job, resources: dict[str, float]) -> Iterator[tuple[list[Any], Any]]:
+    """What the workers do, a reference each, and the queue that they tell in; at the end all of them are gone."""
+    import ray
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    together = ray.util.placement_group([resources] * job.config.workers, strategy="PACK")
+    share = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
+    start = ray.remote(**share, scheduling_strategy=PlacementGroupSchedulingStrategy(together))(Worker).remote
+    workers, news, running = [start() for _ in range(job.config.workers)], Queue(actor_options={"num_cpus": 0}), []
+    try:
+        addresses = ray.get([worker.address.remote() for worker in workers])
+        running = [worker.work.remote(job, news, addresses, rank) for rank, worker in enumerate(workers)]
+        yield running, news
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+        if running:
+            ray.wait(running, num_returns=len(running))  # the next ones must find none of these
+        news.shutdown(force=True)
+        ray.util.remove_placement_group(together)
+
+
+def _listen(running: list[Any], news: Any, told: Any) -> TrainedRef:
+    """Hand on what the workers tell, until the chief has made the model.
+
+    Raises:
+        RayError: If one of them is lost, or its error is one that a new start may heal.
+    """
+    import ray
+    from ray.util.queue import Empty
+
     while True:
-        over = bool(ray.wait([running], timeout=0)[0])
+        over, _ = ray.wait(running, num_returns=len(running), timeout=0)
         try:
             kind, content = news.get(timeout=_LOOK_SECONDS)
         except Empty:
-            if over:
-                raise _lost(running) from None
+            ray.get(over)  # which raises what one of them ended with
+            if over == running:
+                raise RuntimeError("All workers ended, and the chief has told of no model.") from None
             continue
         if kind == "made":
             told.on_train_end()
@@ -117,29 +154,3 @@ def _follow(job: Job, resources: dict[str, float], scratch: Path, callbacks: Seq
             logging.getLogger(content[0]).log(*content[1:])
         else:
             getattr(told, kind)(*content)
-
-
-def _lost(running: Any) -> WorkersLostError:
-    """What to say when training is over and no worker has said why."""
-    import ray
-
-    try:
-        ray.get(running)
-        reason = "they ended without an error message"
-    except ray.exceptions.RayError as error:
-        reason = reason_of(error)
-    return WorkersLostError(
-        f"The workers must come to the end of a training. They were lost {_RESTARTS + 1} times, the last time so: "
-        f"{reason}; the next run resumes at the last checkpoint."
-    )
-
-
-def fit(job: Job, resources: dict[str, float], scratch: Path, news: Any) -> None:
-    """Start the workers, and start them again where they die; in a process of Ray's."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.tensorflow import TensorflowTrainer
-
-    scaling = ScalingConfig(num_workers=job.config.workers, use_gpu="GPU" in resources, resources_per_worker=resources)
-    running = RunConfig(storage_path=str(scratch), failure_config=FailureConfig(max_failures=_RESTARTS))
-    settings = {"job": job, "news": news}
-    TensorflowTrainer(work, train_loop_config=settings, scaling_config=scaling, run_config=running).fit()

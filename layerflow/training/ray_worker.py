@@ -5,6 +5,7 @@ TensorFlow joins it with the others, and sums the gradients of each step over al
 
 import logging
 import platform
+import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -45,47 +46,65 @@ class _Told(logging.Handler):
         self.news.put(("logged", (record.name, record.levelno, "%s", record.getMessage())))
 
 
-def work(settings: dict[str, Any]) -> None:
-    """What each worker does; Ray calls it.
+class Worker:
+    """A process of the training: an actor of Ray's."""
 
-    An error that would come again is told, and ends the training. Anything else is raised: Ray starts the workers anew.
-    """
-    job, news = settings["job"], settings["news"]
-    job.place.enter()
-    try:
-        _train(job, news)
-    except FileNotFoundError as error:  # no stumble: every node was seen to read the store before
-        sentence = (
-            f"Every node must find the files of the training, and {platform.node()} finds no {error.filename}; see "
-            "that it is in the store."
-        )
-        news.put(("failed", ClusterError(sentence)))
-    except (LayerflowError, OSError) as error:
-        if heals(error):
-            raise
-        news.put(("failed", error))
-    except Exception as error:
-        if _is_loss_of_others(error):
-            raise
-        # In words: what a library raises may not survive the way.
-        news.put(("failed", RuntimeError(f"A worker failed with this:\n{traceback.format_exc()}")))
+    def address(self) -> str:
+        """Host and port that TensorFlow can listen on here."""
+        import ray
+
+        with socket.create_server(("", 0)) as free:
+            return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def work(self, job: Job, news: Any, addresses: list[str], rank: int) -> None:
+        """Train with the others, and tell of it in the queue ``news``.
+
+        An error that would come again is told, and ends the training. Anything else is raised: the workers are started
+        again.
+
+        Args:
+            addresses: Of all workers.
+            rank: The place of this one among them; that of the chief is 0.
+        """
+        job.place.enter()
+        try:
+            _train(job, news, addresses, rank)
+        except FileNotFoundError as error:  # no stumble: every node was seen to read the store before
+            sentence = (
+                f"Every node must find the files of the training, and {platform.node()} finds no {error.filename}; see "
+                "that it is in the store."
+            )
+            news.put(("failed", ClusterError(sentence)))
+        except (LayerflowError, OSError) as error:
+            if heals(error):
+                raise
+            news.put(("failed", error))
+        except Exception as error:
+            if _is_loss_of_others(error):
+                raise
+            # In words: what a library raises may not survive the way.
+            news.put(("failed", RuntimeError(f"A worker failed with this:\n{traceback.format_exc()}")))
 
 
-def _train(job: Job, news: Any) -> None:
+def _train(job: Job, news: Any, addresses: list[str], rank: int) -> None:
     import keras
-    import ray.train
     import tensorflow as tf
 
     from layerflow import devices, memory
 
     devices.set_up(job.machine.model_copy(update={"threads": job.machine.threads or 1}))
     # The workers of one machine share what is free there.
-    neighbours = ray.train.get_context().get_local_world_size()
+    hosts = [address.rpartition(":")[0] for address in addresses]
+    neighbours = hosts.count(hosts[rank])
     budget = job.config.memory_budget or max(1, memory.free_bytes() // 2**21 // neighbours)
     config = job.config.model_copy(update={"memory_budget": budget})
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    together = tf.train.ClusterSpec({"worker": addresses})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        together, task_type="worker", task_id=rank, rpc_layer="grpc"
+    )
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     callbacks = []
-    if ray.train.get_context().get_world_rank() == 0:
+    if rank == 0:
         ours = logging.getLogger("layerflow")
         ours.setLevel(logging.INFO)
         ours.addHandler(_Told(news))

@@ -87,8 +87,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     environment = {
         **os.environ,
         "RAY_AUTH_MODE": "disabled",  # whether or not there is a token on this machine
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a dead worker is noticed so soon
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process less to start
     }
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([*start, *options], env=environment, **quiet) as head:
@@ -255,18 +253,18 @@ def test_a_killed_worker_is_replaced_and_the_model_has_the_same_bits(
 def test_what_would_come_again_is_told_and_for_the_rest_the_workers_are_started_again(
     error: Exception, told: type | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(job: object, news: object) -> None:
+    def fail(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr(ray_worker, "_train", fail)
     news: queue.Queue[tuple[str, Exception]] = queue.Queue()
-    settings = {"job": SimpleNamespace(place=ray_cluster.Place(store.root(), os.getcwd(), "mlp")), "news": news}
+    job = SimpleNamespace(place=ray_cluster.Place(store.root(), os.getcwd(), "mlp"))
     if told is None:
         with pytest.raises(type(error)):  # Ray hears it
-            ray_worker.work(settings)
+            ray_worker.Worker().work(job, news, [], 0)
         assert news.empty()
         return
-    ray_worker.work(settings)
+    ray_worker.Worker().work(job, news, [], 0)
     kind, answer = news.get_nowait()
     assert (kind, type(answer)) == ("failed", told)
     assert str(error) in str(answer)
@@ -276,10 +274,10 @@ def test_a_file_that_a_worker_does_not_find_is_told_in_one_sentence_and_no_worke
     digits: DatasetRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = digits.model_copy(update={"folder": "no-such-data"})
-    monkeypatch.setattr(ray_worker, "_train", lambda job, news: images_and_labels(gone, "train"))
+    monkeypatch.setattr(ray_worker, "_train", lambda *arguments: images_and_labels(gone, "train"))
     told: queue.Queue[tuple[str, Exception]] = queue.Queue()
     job = SimpleNamespace(place=ray_cluster.Place(store.root(), os.getcwd(), "mlp"))
-    ray_worker.work({"job": job, "news": told})  # what it raises, Ray would try again
+    ray_worker.Worker().work(job, told, [], 0)  # what it raises would start the workers again
     kind, error = told.get_nowait()
     assert (kind, type(error)) == ("failed", ClusterError)
     assert re.search(r"and \S+ finds no \S+/no-such-data/\S+; see that it is in the store\.$", str(error))
