@@ -1,14 +1,15 @@
 """The command `layerflow`, as it is installed, in a process of its own."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests import forked
+from tests.servers import LAYERFLOW, give_database
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERFLOW = Path(sys.executable).with_name("layerflow")
 
 
 def layerflow(
@@ -28,11 +29,35 @@ def layerflow(
     """
     if store:
         variables["LAYERFLOW_STORE"] = str(store)
+    variables = {**(os.environ if environment is None else environment), **variables}
+    if "PREFECT_API_URL" not in variables:  # it may start a server
+        give_database(Path(variables["PREFECT_HOME"]) / "prefect.db")
     return forked.run(
         [LAYERFLOW, *arguments],
         cwd=cwd,
-        env={**(os.environ if environment is None else environment), **variables},
+        env=variables,
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def several(
+    commands: list[list[str]], *, store: Path, cwd: Path = ROOT, timeout: float = 300, **variables: str
+) -> list[tuple[int, str, str]]:
+    """Status, stdout and stderr of several commands, run one after the other in one process of their own.
+
+    Args:
+        commands: As `tests/programs/commands.py` takes them.
+    """
+    done = forked.run(
+        [sys.executable, str(forked.PROGRAMS / "commands.py")],
+        input=json.dumps(commands),
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LAYERFLOW_STORE": str(store), **variables},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [tuple(answer) for answer in json.loads(done.stdout.splitlines()[-1])]

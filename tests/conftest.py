@@ -26,7 +26,7 @@ os.environ.setdefault("LAYERFLOW_TESTS_SHARED", f"{_SCRATCH.name}/shared")
 
 import pytest  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
-from prefect.testing.utilities import prefect_test_harness  # noqa: E402
+from prefect.testing import utilities  # noqa: E402
 
 from layerflow import artifacts  # noqa: E402
 from layerflow.config import RetrainConfig  # noqa: E402
@@ -35,6 +35,7 @@ from layerflow.outcomes import Retrained  # noqa: E402
 from layerflow.records import DatasetRef  # noqa: E402
 from layerflow.settings.data import DataConfig  # noqa: E402
 from tests import forked  # noqa: E402
+from tests.servers import give_database  # noqa: E402
 from tests.shared import once  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,10 +133,14 @@ def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[None]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A real Prefect server with a database of its own, for the whole session."""
-    with prefect_test_harness(server_startup_timeout=180):  # on a busy machine
-        yield
+    folder = tmp_path_factory.mktemp("server")
+    give_database(folder / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
+        with utilities.prefect_test_harness(server_startup_timeout=180):  # on a busy machine
+            yield
 
 
 @pytest.fixture

@@ -18,17 +18,37 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
+from layerflow import store
 from tests import forked
-from tests.command import LAYERFLOW
+from tests.shared import once
 
 ROOT = Path(__file__).resolve().parent.parent
-PREFECT = Path(sys.executable).with_name("prefect")
+LAYERFLOW, PREFECT = (Path(sys.executable).with_name(name) for name in ("layerflow", "prefect"))
+
+
+def give_database(file: Path) -> None:
+    """Put the database of a first start there, unless there is one: Prefect needs 15 seconds to make it."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(once("prefect-home", _start_for_the_first_time)[0] / "prefect.db", file)
+
+
+def _start_for_the_first_time() -> str:
+    with _ui_started(store.root(), free_port()):
+        return ""
 
 
 @contextmanager
 def ui_started(home: Path, port: int | None = None) -> Iterator[dict[str, str]]:
     """`layerflow ui`, and an environment that reaches it by its profile alone."""
-    port = port or free_port()
+    give_database(home / "prefect.db")
+    with _ui_started(home, port or free_port()) as environment:
+        yield environment
+
+
+@contextmanager
+def _ui_started(home: Path, port: int) -> Iterator[dict[str, str]]:
+    home.mkdir(exist_ok=True)
     environment = {**os.environ, "PREFECT_HOME": str(home), "LAYERFLOW_STORE": str(home / "store")}
     environment.pop("PREFECT_API_URL", None)
     with answering([LAYERFLOW, "ui", "--port", str(port)], port, home, environment):
@@ -38,6 +58,7 @@ def ui_started(home: Path, port: int | None = None) -> Iterator[dict[str, str]]:
 @contextmanager
 def started(home: Path, **settings: str) -> Iterator[dict[str, str]]:
     """Prefect's own server with these settings, and an environment that has none of them."""
+    give_database(home / "prefect.db")
     port = free_port()
     environment = {
         **os.environ,

@@ -24,7 +24,7 @@ from selenium import webdriver
 
 from cli.prefect_server import Server, _may_be_configured
 from tests.command import layerflow
-from tests.servers import chromium, opened, signed_in, ui_started
+from tests.servers import chromium, give_database, opened, signed_in, ui_started
 
 PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 
@@ -32,7 +32,8 @@ PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     home = tmp_path_factory.mktemp("prefect")
-    (home / "prefect.db").touch(0o644)  # as `prefect server start` leaves it
+    give_database(home / "prefect.db")
+    (home / "prefect.db").chmod(0o644)  # as `prefect server start` leaves it
     with ui_started(home) as environment:
         yield environment
 
@@ -187,6 +188,7 @@ def test_another_user_of_the_machine_is_refused_by_the_server_of_a_run(
 ) -> None:
     """Against the server that a run starts."""
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    give_database(tmp_path / "prefect.db")
     server = Server()
     try:
         server.wait()

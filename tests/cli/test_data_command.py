@@ -10,8 +10,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tests.command import layerflow
+from tests.shared import GRAPH
 
 pytestmark = pytest.mark.usefixtures("on_the_server")
+RETRAIN = ("retrain", "--json", "--training.compile", GRAPH["compile"], "--data.name", "folder", "--data.path")
 
 
 def draw(root: Path, which: slice = slice(None), every_fifth_tests: bool = False) -> None:
@@ -36,7 +38,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.process
 def test_a_folder_is_trained_and_published_then_unchanged_then_says_what_is_new(pictures: Path, tmp_path: Path) -> None:
     """In a process of its own, whose exit status and streams are what is claimed."""
-    command = ("retrain", "--json", "--data.name", "folder", "--data.path", str(pictures))
+    command = (*RETRAIN, str(pictures))
     done = layerflow(*command, store=tmp_path / "store")
     assert done.returncode == 0, done.stderr
     first = json.loads(done.stdout)
@@ -65,7 +67,7 @@ def test_a_folder_is_trained_and_published_then_unchanged_then_says_what_is_new(
 def test_a_folder_without_test_to_which_images_are_added_is_compared(tmp_path: Path) -> None:
     """In a process of its own, whose exit status and streams are what is claimed."""
     draw(tmp_path / "photos", slice(1500))
-    command = ("retrain", "--json", "--data.name", "folder", "--data.path", str(tmp_path / "photos"))
+    command = (*RETRAIN, str(tmp_path / "photos"))
     first = json.loads(layerflow(*command, store=tmp_path / "store").stdout)
     assert first["code"] == "promoted_first"
     draw(tmp_path / "photos", slice(1500, None))

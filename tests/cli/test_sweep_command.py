@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import layerflow
+from tests.command import layerflow, several
 
 
 @pytest.mark.process
@@ -44,13 +44,14 @@ BAD_INPUT = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_INPUT)
 @pytest.mark.process
-def test_bad_input_is_one_sentence_and_status_2(case: str, tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence_and_status_2(tmp_path: Path) -> None:
     """In a process of its own, whose exit status and streams are what is claimed."""
-    arguments, reason = BAD_INPUT[case]
-    done = layerflow("sweep", *arguments, store=tmp_path / "store")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert reason in done.stderr
-    assert done.stderr.count("\n") == 1
+    commands = [["layerflow", "sweep", *arguments] for arguments, _ in BAD_INPUT.values()]
+    for (_, reason), (status, out, err) in zip(
+        BAD_INPUT.values(), several(commands, store=tmp_path / "store"), strict=True
+    ):
+        assert (status, out) == (2, "")
+        assert reason in err
+        assert err.count("\n") == 1
     assert not (tmp_path / "store").exists()

@@ -20,6 +20,7 @@ from layerflow.settings.model import MODELS, ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training import engine, fingerprint, session, train
 from tests import forked
+from tests.shared import GRAPH
 
 #: A small one of each.
 SMALL: dict[str, dict[str, Any]] = {
@@ -100,10 +101,10 @@ def test_each_is_trained_evaluated_exported_and_verified_and_learns(name: str, d
         "mlp": {},
         "cnn": {"width": 8},
         "resnet": {"width": 8},
-        "vit": {"width": 32, "depth": 2, "patch_size": 2},
+        "vit": {"width": 32, "depth": 1, "patch_size": 2},
     }
     config, key = ModelConfig(name=name, **settings[name]), f"learns-{name}"
-    epochs = TrainingConfig(epochs=8, learning_rate=3e-3, patience=8)
+    epochs = TrainingConfig(epochs=5, learning_rate=3e-3)
     model = artifacts.make("build_model", key, ModelRef, lambda folder: build(config, digits, 0, folder))
     trained = artifacts.make("train_model", key, TrainedRef, lambda folder: train.train(epochs, model, digits, folder))
     scored = artifacts.make("evaluate_model", key, Evaluation, lambda folder: evaluate(trained, digits, folder))
@@ -127,7 +128,7 @@ def test_training_resumed_in_mid_epoch_ends_with_the_same_bits(
     weights = []
     for seconds, dies in ((60.0, False), (61.0, True)):  # two trainings that differ in nothing that matters
         monkeypatch.setattr(fingerprint, "_NOT_THE_TRAINING", {"epochs", "patience"})
-        settings = TrainingConfig(epochs=2, seed=5, checkpoint_seconds=seconds)
+        settings = TrainingConfig(epochs=2, seed=5, checkpoint_seconds=seconds, **GRAPH)
         original, calls = engine.Engine.run_chunk, 0
 
         def interrupted(self: engine.Engine, epoch: int, original: Any = original) -> bool:
@@ -153,7 +154,7 @@ def test_training_resumed_in_mid_epoch_ends_with_the_same_bits(
 def test_networks_train_in_mixed_precision(name: str, precision: str, digits: DatasetRef, tmp_path: Path) -> None:
     config = ModelConfig(name=name, **SMALL[name])
     model = artifacts.make("build_model", f"mixed-{name}", ModelRef, lambda folder: build(config, digits, 0, folder))
-    made = train.train(TrainingConfig(epochs=1, precision=precision), model, digits, tmp_path)
+    made = train.train(TrainingConfig(epochs=1, precision=precision, **GRAPH), model, digits, tmp_path)
     assert np.isfinite(made.history[0].loss)
     shipped = keras.models.load_model(tmp_path / "model.keras")
     assert {weight.dtype for weight in shipped.weights} <= {"float32", "int64"}
