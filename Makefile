@@ -61,6 +61,7 @@ drill: setup ## nights that go wrong, training killed 100 times, publishing 300 
 	$(PY) benchmarks/growing_folder.py 30
 	$(PY) benchmarks/drill.py 100
 	$(PY) benchmarks/drill.py 100 0 recipe
+	$(PY) benchmarks/drill.py 20 0 photographs
 	$(PY) benchmarks/publish_drill.py 300
 	LAYERFLOW_MODELS=100 $(PY) -m pytest -q tests/layerflow/training/test_differential.py tests/layerflow/models/test_families.py
 	LAYERFLOW_FUZZ=10000 $(PY) -m pytest -q tests/attacks/test_fuzzing.py
@@ -86,8 +87,9 @@ bench-gate: setup ## how often the gate publishes better and worse models, and a
 bench-layers: setup ## each layer against its counterpart in keras.layers
 	$(PY) benchmarks/layer_speed.py
 
-bench-photos: setup ## reading photographs, against Keras, and listing 100,000 files (five minutes)
+bench-photos: setup ## reading photographs, against Keras, listing 100,000 files, and epochs of a MobileNet (ten minutes)
 	$(PY) benchmarks/photos.py
+	$(PY) benchmarks/photo_epochs.py
 
 bench-scale: setup ## preparing and training from MNIST once to ten times: seconds an image, peak memory
 	$(PY) benchmarks/scale.py

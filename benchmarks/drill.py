@@ -1,8 +1,8 @@
 """Kill training at random moments and see that it ends with the bits of a training that was left alone.
 
-Usage: ``python benchmarks/drill.py [KILLS] [SEED] [plain|recipe]``. Trains on the digits, in a store of its own:
-without more, or with augmentation, mixed labels, class weights, averaged weights, a metric and a callback, in the two
-phases of fine-tuning.
+Usage: ``python benchmarks/drill.py [KILLS] [SEED] [plain|recipe|photographs]``. Trains in a store of its own: on the
+digits, without more, or with augmentation, mixed labels, class weights, averaged weights, a metric and a callback, in
+the two phases of fine-tuning; or a MobileNet on photographs of 96x96 pixels, in these two phases.
 """
 
 import hashlib
@@ -15,9 +15,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from photos import make_photographs
 
 #: Settings of the groups, by group. A network that is fine-tuned starts from a file of weights.
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     "plain": {"training": {}},
     "recipe": {
         "training": {
@@ -37,7 +40,15 @@ RECIPES = {
         },
         "finetune": {"head_epochs": 6, "unfreeze": "all"},
     },
+    "photographs": {
+        "data": {"name": "folder", "image_size": "96x96"},
+        "model": {"name": "applications:MobileNetV3Small"},
+        "training": {"epochs": 6, "batch_size": 8},
+        "finetune": {"head_epochs": 3, "unfreeze": "all"},
+    },
 }
+#: How many there are of them.
+PHOTOGRAPHS = 100
 #: Long enough that a kill finds it at work: 20 epochs of one-step calls, saved about every call.
 SCRIPT = """
 import json
@@ -62,8 +73,9 @@ from layerflow.weights import FirstWeights
 devices.set_up(DevicesConfig(threads=1))
 engine.CHUNK_SECONDS = 0.02
 session._SAVING_SHARE = 1e6
-data = artifacts.make("load_data", "drill", DatasetRef, lambda folder: load(DataConfig(), folder))
 folder, given = Path(sys.argv[1]), json.loads(sys.argv[2])
+of_data, of_model = DataConfig(**given.get("data", {})), given.get("model", {})
+data = artifacts.make("load_data", "drill", DatasetRef, lambda folder: load(of_data, folder))
 
 
 def make(made):
@@ -71,9 +83,9 @@ def make(made):
         return build(ModelConfig(), data, 0, made)
     file = made.parent / "first.weights.h5"
     keras.utils.set_random_seed(1)  # the same in each store
-    make_model(ModelConfig(), len(data.classes), data.image_shape).save_weights(file)
+    make_model(ModelConfig(**of_model), len(data.classes), data.image_shape).save_weights(file)
     weights = FirstWeights(digest="first", source="first", file=file)
-    return build(ModelConfig(weights=str(file)), data, 0, made, weights)
+    return build(ModelConfig(weights=str(file), **of_model), data, 0, made, weights)
 
 
 model = artifacts.make("build_model", "drill", ModelRef, make)
@@ -86,11 +98,11 @@ print("DIGEST", [epoch.model_dump(exclude={"seconds"}) for epoch in made.history
 """
 
 
-def run(store: Path, kill_after: float | None, recipe: str) -> tuple[bool, str, float]:
+def run(store: Path, kill_after: float | None, recipe: dict[str, Any]) -> tuple[bool, str, float]:
     """Train in a process of its own, killed after so many seconds; whether it ended, its result, its seconds."""
     folder = store / "made"
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder), json.dumps(RECIPES[recipe])],
+        [sys.executable, "-c", SCRIPT, str(folder), json.dumps(recipe)],
         env={**os.environ, "LAYERFLOW_STORE": str(store)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -118,7 +130,8 @@ def result(folder: Path, history: str) -> str:
     """Digest of the final weights and of the history."""
     import keras
 
-    import layerflow.models.mlp  # noqa: F401  (makes the saved model loadable)
+    import layerflow.models.application
+    import layerflow.models.mlp  # noqa: F401  (makes the saved models loadable)
 
     digest = hashlib.sha256(history.encode())
     for weights in keras.models.load_model(folder / "model.keras", compile=False).get_weights():
@@ -126,10 +139,14 @@ def result(folder: Path, history: str) -> str:
     return digest.hexdigest()
 
 
-def drill(kills: int, seed: int, recipe: str = "plain") -> int:
+def drill(kills: int, seed: int, name: str = "plain") -> int:
     """Kill ``kills`` times, over as many trainings as it takes; return how many of these ended with other bits."""
     chance, killed, trainings, wrong = random.Random(seed), 0, 0, 0
+    recipe: dict[str, Any] = RECIPES[name]
     with tempfile.TemporaryDirectory() as scratch:
+        if "data" in recipe:
+            make_photographs(Path(scratch) / "photographs", PHOTOGRAPHS)
+            recipe = {**recipe, "data": {**recipe["data"], "path": f"{scratch}/photographs"}}
         _, expected, seconds = run(Path(scratch) / "whole", None, recipe)
         while killed < kills:
             store = Path(scratch) / f"store-{trainings}"

@@ -30,6 +30,7 @@ NAMES = {
     "script": "tutorial's script: compile, fit",
     "tf_data": "TFDS idiom: tf.data, fit",
     "best_flags": "fit at its best flags",
+    "best_flags_graph": "fit at its best flags, without XLA",
     "torch": "PyTorch eager, resident",
     "jax": "JAX jit + scan",
     "limit": "limit: products + Adam alone",
