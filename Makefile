@@ -87,7 +87,7 @@ bench-gate: setup ## how often the gate publishes better and worse models, and a
 bench-layers: setup ## each layer against its counterpart in keras.layers
 	$(PY) benchmarks/layer_speed.py
 
-bench-photos: setup ## reading photographs, against Keras, listing 100,000 files, and epochs of a MobileNet (ten minutes)
+bench-photos: setup ## reading photographs, against Keras, listing 100,000 files, and epochs of a MobileNet (fifteen minutes)
 	$(PY) benchmarks/photos.py
 	$(PY) benchmarks/photo_epochs.py
 

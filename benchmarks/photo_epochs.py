@@ -14,7 +14,7 @@ from training import measure, show
 
 BATCH, TEST = 32, 32
 #: Images of a size: an epoch takes seconds.
-IMAGES = {96: 640, 224: 256}
+IMAGES = {96: 640, 224: 128}
 
 
 def main() -> None:
