@@ -41,7 +41,7 @@ def is_own(name: str) -> bool:
 
 
 def package_digest(name: str, setting: str = "model.name") -> str:
-    """SHA-256 of the sources of the package that ``name`` lies in: when one changes, the network is another.
+    """SHA-256 of the sources of the package of ``name``: if one changes, the network is another one.
 
     Raises:
         ConfigError: If there is no such package.
@@ -67,7 +67,7 @@ def package_digest(name: str, setting: str = "model.name") -> str:
 
 
 def load_module(name: str, setting: str = "model.name") -> ModuleType:
-    """Import the module that ``name`` lies in, which makes saved files of its classes loadable.
+    """Import the module of ``name``, which makes saved files of its classes loadable.
 
     Raises:
         ConfigError: If it can't be imported.
@@ -221,7 +221,7 @@ def _call(maker: Any, given: dict[str, Any], options: dict[str, Any]) -> str:
 
 
 def _place(error: BaseException | None) -> tuple[str, str] | None:
-    """``file:line in function`` of the user's code that an error comes from, and the setting that names that code.
+    """``file:line in function`` of your own code that an error comes from, and the setting that names that code.
 
     The innermost frame of theirs, the innermost that TensorFlow quotes, or the definition of what can't be called so.
     """

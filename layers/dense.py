@@ -1,4 +1,4 @@
-"""A dense layer that learns the size of its input when it first meets one, or is told."""
+"""A dense layer whose input size is given, or is that of its first input."""
 
 from typing import Any
 

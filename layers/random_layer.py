@@ -20,7 +20,7 @@ class RandomLayer(keras.layers.Layer):
         **kwargs: What every Keras layer takes.
 
     Raises:
-        ValueError: If ``seed`` is none.
+        ValueError: If ``seed`` is not a valid seed.
     """
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:

@@ -29,7 +29,8 @@ class Residual(keras.layers.Layer):
         Tensor of the branch's output shape.
 
     Raises:
-        ValueError: If ``branch`` is empty or holds what is no layer, or no projection leads to its output's shape.
+        ValueError: If ``branch`` is empty or has an element that is not a layer, or no projection leads to its output's
+            shape.
 
     References:
         He et al., Deep residual learning for image recognition (2015).

@@ -177,7 +177,7 @@ def _network_of(value: Any) -> str | None:
 
 
 def _why(step: str, content: dict[str, Any], anew: bool) -> str | None:
-    """Why a step runs and is not cached: what differs from the most similar time before; nothing if there is none."""
+    """Why a step runs and is not cached: what differs from the most similar earlier run, or nothing without one."""
     if anew:
         return "everything is made anew"
     if (before := artifacts.nearest_inputs(step, content)) is None:

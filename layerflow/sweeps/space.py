@@ -103,11 +103,11 @@ def configured(config: RetrainConfig, settings: Mapping[str, Any]) -> RetrainCon
     """``config`` with these settings, such as ``{"training.batch_size": 64}``, laid over it.
 
     Raises:
-        ValidationError: If they are none of a run.
+        ValidationError: If they are not settings of a run.
     """
     content = config.model_dump(exclude_none=True)
     for name, value in settings.items():
-        *groups, field = name.split(".", maxsplit=2)  # an option of a network of the user's lies one group deeper
+        *groups, field = name.split(".", maxsplit=2)  # an option of your own network is one group deeper
         target = content
         for group in groups:
             target = target.setdefault(group, {})

@@ -56,7 +56,7 @@ def study_of(config: RetrainConfig, space: Space, data: DatasetRef) -> StudyRef:
 
 
 class Study:
-    """The trials of ``ref``; made where there are none yet."""
+    """The trials of ``ref``. The first call makes an empty study."""
 
     def __init__(self, ref: StudyRef) -> None:
         import optuna
@@ -145,7 +145,7 @@ class Study:
         return self.trials[number]
 
     def note_epoch(self, number: int, epoch: int, value: float) -> bool:
-        """Note an epoch's figure, and say whether the trial is to be given up."""
+        """Note an epoch's figure, and say whether to prune the trial."""
         self._trial(number).report(value, epoch)
         return self.is_worse(number)
 

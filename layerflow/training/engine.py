@@ -1,4 +1,4 @@
-"""The training loop itself: steps of an epoch in one compiled function, over images that lie on the device."""
+"""The training loop itself: steps of an epoch in one compiled function, over images on the device."""
 
 import time
 from collections.abc import Callable

@@ -70,7 +70,7 @@ class Windows:
         return Window(tf.zeros(shapes[0], self._images.dtype), tf.zeros(shapes[1], tf.int32), 0, 0)
 
     def at(self, epoch: int, step: int) -> Window:
-        """The window that ``step`` of ``epoch`` lies in."""
+        """The window of ``step`` in ``epoch``."""
         start = step // self.window_steps * self.window_steps
         stop = start + self.window_steps
         following = (epoch, stop) if stop < self.steps else (epoch + 1, 0)

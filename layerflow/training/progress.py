@@ -28,6 +28,6 @@ class Progress:
         if not self.best_epoch:
             return True
         new, best = getattr(epoch, monitor), getattr(self.history[self.best_epoch - 1], monitor)
-        if not math.isfinite(best):  # nothing compares with what is no number
+        if not math.isfinite(best):  # NaN compares with nothing
             return math.isfinite(new)
         return new > best if is_maximized(monitor) else new < best

@@ -74,7 +74,7 @@ def connect(address: str, **settings: Any) -> None:
     Whoever calls this also calls ``ray.shutdown``.
 
     Raises:
-        UnreachableError: If there is none, or it does not take this process in.
+        UnreachableError: If no cluster answers there, or it refuses this process.
     """
     import ray
 

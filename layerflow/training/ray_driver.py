@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: How often lost workers are started again, each time at the last checkpoint: a machine that is taken away now and
 #: then is no reason to give up, one that kills every worker at once is.
 _RESTARTS = 3
-#: Seconds between two looks at whether training is over, when nothing is told.
+#: Seconds to wait for news before looking whether training is over.
 _LOOK_SECONDS = 1.0
 
 

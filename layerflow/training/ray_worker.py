@@ -59,8 +59,8 @@ class Worker:
     def work(self, job: Job, news: Any, addresses: list[str], rank: int) -> None:
         """Train with the others, and tell of it in the queue ``news``.
 
-        An error that would come again is told, and ends the training. Anything else is raised: the workers are started
-        again.
+        An error that would occur again is reported and ends the training. Anything else is raised, and the workers
+        start again.
 
         Args:
             addresses: Of all workers.
