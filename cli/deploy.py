@@ -37,8 +37,8 @@ def deploy(webhook: str | None, file: Path | None = None, notify: str | None = N
         raise ConfigError(f"--file must name an existing deployments file, such as pools/docker.yaml. Received: {file}")
     _require_server()
     notification = _find_notification(notify) if notify else None
-    if file is None and _prefect("work-pool", "inspect", _POOL, quiet=True):
-        _prefect("work-pool", "create", _POOL, "--type", "process")
+    if file is None:
+        _make_pool()
     if status := _prefect("deploy", "--all", *(["--prefect-file", str(file.absolute())] if file else [])):
         raise ServerError(f"`prefect deploy --all` must succeed. It ended with status {status}; it says why above.")
     blocks = {"webhook": _save_webhook(webhook) if webhook else None, "notification": notification}
@@ -119,10 +119,23 @@ def _require_server() -> None:
     ensure_answering(url)
 
 
-def _prefect(*arguments: str, quiet: bool = False) -> int:
-    output = subprocess.DEVNULL if quiet else None
-    command = [_PREFECT, "--no-prompt", *arguments]
-    return subprocess.run(command, cwd=_ROOT, check=False, stdout=output, stderr=output).returncode
+def _make_pool() -> None:
+    """Create the work pool of local processes, unless it exists."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+    from prefect.workers.process import ProcessWorker
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(_POOL)
+        except ObjectNotFound:
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=_POOL, type=ProcessWorker.type, base_job_template=template))
+
+
+def _prefect(*arguments: str) -> int:
+    return subprocess.run([_PREFECT, "--no-prompt", *arguments], cwd=_ROOT, check=False).returncode
 
 
 def _save_webhook(url: str) -> str:
