@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _RESTARTS = 3
 #: Seconds to wait for news before looking whether training is over.
 _LOOK_SECONDS = 1.0
+#: Seconds that workers may need to end: milliseconds, unless their node is gone.
+_END_SECONDS = 30.0
 
 
 def train_on_ray(
@@ -122,7 +124,7 @@ def _workers(job: Job, resources: dict[str, float]) -> Iterator[tuple[list[Any],
         for worker in workers:
             ray.kill(worker)
         if running:
-            ray.wait(running, num_returns=len(running))  # the next ones must find none of these
+            ray.wait(running, num_returns=len(running), timeout=_END_SECONDS)  # the next ones must find none of these
         news.shutdown(force=True)
         ray.util.remove_placement_group(together)
 
