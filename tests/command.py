@@ -42,9 +42,7 @@ def layerflow(
     )
 
 
-def several(
-    commands: list[list[str]], *, store: Path, cwd: Path = ROOT, timeout: float = 300, **variables: str
-) -> list[tuple[int, str, str]]:
+def several(commands: list[list[str]], *, store: Path, **variables: str) -> list[tuple[int, str, str]]:
     """Status, stdout and stderr of several commands, run one after the other in one process of their own.
 
     Args:
@@ -53,11 +51,11 @@ def several(
     done = forked.run(
         [sys.executable, str(forked.PROGRAMS / "commands.py")],
         input=json.dumps(commands),
-        cwd=cwd,
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "LAYERFLOW_STORE": str(store), **variables},
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return [tuple(answer) for answer in json.loads(done.stdout.splitlines()[-1])]

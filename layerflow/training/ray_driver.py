@@ -134,6 +134,7 @@ def _listen(running: list[Any], news: Any, told: Any) -> TrainedRef:
 
     Raises:
         RayError: If one of them is lost, or its error is one that a new start may heal.
+        WorkersLostError: If all ended and none said why.
     """
     import ray
     from ray.util.queue import Empty
@@ -144,8 +145,11 @@ def _listen(running: list[Any], news: Any, told: Any) -> TrainedRef:
             kind, content = news.get(timeout=_LOOK_SECONDS)
         except Empty:
             ray.get(over)  # which raises what one of them ended with
-            if over == running:
-                raise RuntimeError("All workers ended, and the chief has told of no model.") from None
+            if len(over) == len(running):
+                raise WorkersLostError(
+                    "The workers must come to the end of a training. They ended without a model and without an error "
+                    "message; the next run resumes at the last checkpoint."
+                ) from None
             continue
         if kind == "made":
             told.on_train_end()
