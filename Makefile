@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling lock clean
+.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,13 +56,15 @@ lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-drill: setup ## nights that go wrong, training killed 100 times, publishing 300 times, 10,000 fuzzed inputs, guards taken out (hours)
+drill: setup ## nights that go wrong, training killed 100 times, publishing and collecting 300 times, 10,000 fuzzed inputs, guards taken out (hours)
 	$(PY) benchmarks/nights.py
 	$(PY) benchmarks/growing_folder.py 30
 	$(PY) benchmarks/drill.py 100
 	$(PY) benchmarks/drill.py 100 0 recipe
 	$(PY) benchmarks/drill.py 20 0 photographs
 	$(PY) benchmarks/publish_drill.py 300
+	$(PY) benchmarks/gc_drill.py 300
+	LAYERFLOW_HISTORIES=1000 $(PY) -m pytest -q tests/layerflow/collection/test_any_order.py
 	LAYERFLOW_MODELS=100 $(PY) -m pytest -q tests/layerflow/training/test_differential.py tests/layerflow/models/test_families.py
 	LAYERFLOW_FUZZ=10000 $(PY) -m pytest -q tests/attacks/test_fuzzing.py
 	$(PY) benchmarks/mutations.py
@@ -77,6 +79,10 @@ bench-accuracy: setup ## how good the networks become, over three seeds (40 minu
 bench-few: setup ## what given weights, class weights and augmentation are worth on few images (20 minutes)
 	$(PY) benchmarks/transfer.py
 	$(PY) benchmarks/imbalance.py
+
+bench-gc: setup ## how long a collection over 100,000 artifacts takes, and how large a store is over a year of nights
+	$(PY) benchmarks/collecting.py
+	$(PY) benchmarks/year.py
 
 bench-calibration: setup ## what a temperature and a threshold are worth on MNIST and Fashion-MNIST (5 minutes)
 	$(PY) benchmarks/calibration.py

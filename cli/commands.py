@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, Group, Parameter, validators
 from pydantic import BaseModel
 
-from cli import aliases, models_commands
+from cli import aliases, models_commands, storage
 from cli.given import over_file, space_of
 from cli.models_commands import OPTIONS, Json
 from cli.terminal import Output
@@ -172,6 +172,8 @@ app.command(models_commands.report)
 app.command(models_commands.rollback)
 app.command(models_commands.approve)
 app.command(aliases.alias)
+app.command(storage.gc)
+app.command(storage.store)
 
 
 @app.command

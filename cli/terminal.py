@@ -50,6 +50,7 @@ _INTERRUPTED = {
     "data": "interrupted; the same command reads only what it has not read yet.",
     "serve": "stopped; the schedules stay active, and `layerflow serve` runs what is due when it starts again.",
     "deploy": "interrupted; re-run the command to finish.",
+    "gc": "interrupted; what went is gone as a whole, and the same command goes on.",
     "rollback": "interrupted; `layerflow models` shows which version is live.",
 }
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from layerflow import uses
 from layerflow.checksums import digests, sha256
 from layerflow.errors import DamagedError
 from layerflow.records import Record
@@ -68,6 +69,7 @@ def make(
     """
     final = folder_of(step, key)
     work = final.with_name(f".{key}.working")
+    uses.note(root(), f"{step}/{key}")
     with locked(f"{step}-{key}"):
         if (found := _sound(final, kind)) is not None and not anew:
             return found
@@ -130,6 +132,7 @@ def find(step: str, key: str, kind: type[R]) -> R | None:
     folder = folder_of(step, key)
     if not (folder / _RESULT).exists():
         return None
+    uses.note(root(), f"{step}/{key}")
     try:
         record, _ = _read(folder, kind)
     except _UNREADABLE:
@@ -166,6 +169,7 @@ def check(folder: Path, kind: type[Record] = Record) -> Record:
     """
     if not folder.is_dir():
         raise FileNotFoundError(folder)
+    uses.note(root(), f"{folder.parent.name}/{folder.name}")
     try:
         record, files = _read(folder, kind)
     except _UNREADABLE:

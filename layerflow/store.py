@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,8 +12,6 @@ from filelock import BaseFileLock, FileLock, Timeout
 from layerflow.errors import DamagedError, StoreError, printed
 
 log = logging.getLogger(__name__)
-#: Seconds after which a checkpoint is of no use: a training that nobody continued in thirty days.
-_FORGET_SECONDS = 30 * 24 * 3600
 
 
 def root() -> Path:
@@ -141,17 +138,12 @@ def _lock(name: str) -> BaseFileLock:
 
 
 def remove_leftovers() -> None:
-    """Remove what dead runs left half done, and checkpoints that nobody came back to; what is being made stays."""
+    """Remove what dead runs left half done; what is being made stays."""
     for work in [*root().glob("*/.*.working"), *root().glob("*/.*.replaced")]:
         step, key = work.parent.name, Path(work.name.removeprefix(".")).stem
         with locked_if_free(f"{step}-{key}") as free:
             if free:
                 shutil.rmtree(work, ignore_errors=True)
-    for checkpoint in root().glob("checkpoints/*"):
-        fingerprint = checkpoint.name.partition("-")[0]  # a shorter training has a folder, and no lock, of its own
-        with locked_if_free(f"training-{fingerprint}") as free:
-            if free and time.time() - checkpoint.stat().st_mtime > _FORGET_SECONDS:
-                shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def is_below(relative: str) -> bool:

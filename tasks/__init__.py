@@ -1,6 +1,7 @@
 """The steps of the flows, one a file: each is a Prefect task, policy plus one call."""
 
 from tasks.build_model import build_model
+from tasks.collect_garbage import collect_garbage
 from tasks.evaluate_model import evaluate_model
 from tasks.export_model import export_model
 from tasks.load_data import load_data
@@ -15,6 +16,7 @@ from tasks.verify_export import verify_export
 __all__ = [
     "build_model",
     "choose_winner",
+    "collect_garbage",
     "evaluate_model",
     "export_model",
     "load_data",

@@ -192,6 +192,8 @@ def _learn(root: Path, found: list[FoundFile], began: int) -> Iterable[ImageFile
                 if not digest or began - max(status[1], status[2]) < _RACY_NS:
                     status.clear()  # to be looked at again
             _write_index(index, index_now)
+        elif known:
+            os.utime(index)  # its age is that of its last use
     shapes: dict[tuple[int, int, int], tuple[int, int, int]] = {}  # one object for each, however many files have it
     for each in found:
         _, digest, shape, reason = index_now.pop(each.path)

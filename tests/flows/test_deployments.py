@@ -1,6 +1,7 @@
 """What prefect.yaml says."""
 
 import asyncio
+import importlib
 import json
 import os
 import subprocess
@@ -30,12 +31,14 @@ def test_every_deployment_has_a_valid_config_a_schedule_and_one_run_at_a_time() 
         "retrain-mnist",
         "rollback",
         "sweep-digits",
+        "gc",
     ]
     for deployment in deployments:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
         assert deployment["work_pool"]["name"] == "layerflow"
-        if deployment["name"] != "rollback":
-            RetrainConfig.model_validate(deployment["parameters"]["config"])
+        source, _, function = deployment["entrypoint"].partition(":")
+        module = importlib.import_module(source.removesuffix(".py").replace("/", "."))
+        getattr(module, function).validate_parameters(deployment["parameters"])
         if deployment["name"] in ("rollback", "sweep-digits"):
             assert "schedules" not in deployment
         else:

@@ -1,7 +1,6 @@
 """Training: against a plain loop, across interruptions, and when it goes wrong."""
 
 import logging
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -28,7 +27,7 @@ from layerflow.settings.training import OPTIMIZERS, SCHEDULES, TrainingConfig
 from layerflow.training import engine as engine_module
 from layerflow.training import session, step
 from layerflow.training import train as training
-from layerflow.training.checkpoint import Checkpoint, checkpoint_of
+from layerflow.training.checkpoint import Checkpoint
 from layerflow.training.engine import Engine
 from layerflow.training.fingerprint import fingerprint_of
 from layerflow.training.progress import Progress
@@ -379,26 +378,6 @@ def test_fewer_epochs_leave_a_longer_training_where_it_was(
     assert {file: file.read_bytes() for file in slots} == slots
     assert train(model, digits, tmp_path / "longer", epochs=7).epochs == 7
     assert "resuming at epoch 7 of 7" in caplog.text
-
-
-def test_a_shorter_training_is_not_forgotten_with_the_longer_one(empty_store: Path) -> None:
-    fingerprint = "f" * 32
-    checkpoint_of(fingerprint, 6).save({}, {"history": [0] * 6})
-    checkpoint_of(fingerprint, 3).save({}, {"history": [0] * 2})
-    os.utime(empty_store / "checkpoints" / fingerprint, (1, 1))
-    with store.locked(f"training-{fingerprint}"):
-        store.remove_leftovers()
-        assert checkpoint_of(fingerprint, 6).found, "somebody is training"
-    store.remove_leftovers()
-    assert not checkpoint_of(fingerprint, 6).found
-    found = checkpoint_of(fingerprint, 3).found
-    assert found
-    assert found[1]["history"] == [0] * 2
-    for folder in (empty_store / "checkpoints").iterdir():
-        os.utime(folder, (1, 1))
-    with store.locked(f"training-{fingerprint}"):
-        store.remove_leftovers()
-        assert checkpoint_of(fingerprint, 3).found, "somebody is training"
 
 
 def test_going_on_with_other_threads_is_said_and_recorded(
