@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, Group, Parameter, validators
 from pydantic import BaseModel
 
-from cli import aliases, models_commands, storage
+from cli import aliases, data_commands, models_commands, storage
 from cli.given import over_file, space_of
 from cli.models_commands import OPTIONS, Json
 from cli.terminal import Output
@@ -236,27 +236,4 @@ def serve() -> None:
     serve()
 
 
-data = App(name="data", help="Inspect the data before training.")
-app.command(data)
-
-
-@data.command
-def check(
-    *,
-    settings: Annotated[RetrainConfig, Parameter(name="*")] = RetrainConfig(),  # noqa: B008  (frozen)
-    config: Path | None = None,
-    as_json: Json = False,
-) -> None:
-    """Load and check the data as a run does, without training: leakage, duplicates, missing classes, drift.
-
-    Parameters
-    ----------
-    config
-        YAML file with the settings of a run; flags override it.
-    as_json
-        Print the report as one JSON object.
-    """
-    from cli.check_data import check_data
-
-    settings = over_file(config, settings) if config else settings
-    check_data(settings, as_json)
+app.command(data_commands.data)

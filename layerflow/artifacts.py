@@ -140,6 +140,14 @@ def find(step: str, key: str, kind: type[R]) -> R | None:
     return record if _keep_if_agreed(folder / _RESULT, record) else None
 
 
+def record_in(folder: Path, kind: type[R]) -> R | None:
+    """The record of an artifact, for those who only look: it is checked, and no other file."""
+    try:
+        return _read(folder, kind)[0]
+    except _UNREADABLE:
+        return None
+
+
 def sound(folder: Path) -> bool:
     """Whether ``folder`` holds an artifact whose every byte is as stored; a damaged one is set aside."""
     return _sound(folder, Record) is not None

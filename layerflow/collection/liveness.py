@@ -96,6 +96,16 @@ def _parts(file: Path) -> dict[str, dict[str, Any]]:
     return {name: part for name in _PARTS if isinstance(part := content.get(name), dict)}
 
 
+def users_of() -> dict[str, list[str]]:
+    """The versions and candidates that were made from each artifact, such as ``mlp-digits 3``."""
+    found = dict[str, list[str]]()
+    for file in _of_published():
+        with contextlib.suppress(DamagedError):  # who only looks need not know
+            for part in _parts(file).values():
+                found.setdefault(str(part.get("folder")), []).append(f"{file.parents[2].name} {file.parents[1].name}")
+    return found
+
+
 def is_of_dataset(item: Item, datasets: set[tuple[str, str]]) -> bool:
     """Whether an item is one of these datasets, as TensorFlow Datasets prepared it."""
     if item.kind != "tfds":
