@@ -3,6 +3,7 @@
 import contextlib
 import sys
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
@@ -10,8 +11,10 @@ from cli.output import console
 from cli.run import quiet_stderr
 from layerflow import store
 from layerflow.config import RetrainConfig
+from layerflow.data.slices import slices_of
 from layerflow.records import DataReport, DatasetRef
 from layerflow.registry import versions
+from layerflow.scores import slice_name
 
 _COLOURS = {"info": "blue", "warn": "yellow", "stop": "red"}
 
@@ -49,6 +52,7 @@ def _show(data: DatasetRef, report: DataReport) -> None:
     for number, name in enumerate(data.classes):
         counts.add_row(name, *(f"{profile.counts[split][number]:,}" for split in data.counts))
     terminal.print(counts)
+    _show_slices(data)
     height, width, channels = data.image_shape
     terminal.print(
         f"{sum(data.counts.values()):,} images of {height} x {width} x {channels}, {profile.lowest} to "
@@ -60,3 +64,14 @@ def _show(data: DatasetRef, report: DataReport) -> None:
     if not report.findings:
         terminal.print("no findings")
     terminal.print(f"card  {store.path(report.card)}")
+
+
+def _show_slices(data: DatasetRef) -> None:
+    """How many test images each slice has, where ``data.slices`` is set."""
+    found = slices_of(data)
+    counts = found.counts(np.full(data.counts["test"], True))
+    if counts:
+        table = Table("slice", "test")
+        for (column, value), count in zip(found.names, counts, strict=True):
+            table.add_row(slice_name(column, value), f"{count:,}")
+        console().print(table)

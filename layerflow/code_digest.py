@@ -17,6 +17,7 @@ _LIBRARIES = {
     "keras": "keras",
     "tensorflow_datasets": "tensorflow-datasets",
     "sklearn": "scikit-learn",
+    "scipy": "scipy",  # resizes
     "PIL": "pillow",  # decodes
     "simplejpeg": "simplejpeg",
     "numpy": "numpy",  # draws the order of an epoch

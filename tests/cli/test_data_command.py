@@ -1,6 +1,7 @@
 """A folder of pictures from the command line: checked, trained, unchanged, grown, leaking."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -88,8 +89,12 @@ def test_a_leaking_folder_is_shown_and_stopped_by_the_check_and_by_the_run(pictu
     for file in sorted(leaking.glob("test/*/*.png"))[::20]:  # one in twenty
         shutil.copy(file, leaking / "train" / file.parent.name / f"copy-of-{file.name}")
     flags = ("--data.name", "folder", "--data.path", str(leaking))
-    done = layerflow("data", "check", *flags, store=tmp_path / "store")
+    sites = [f"test/{file.parent.name}/{file.name},{file.parent.name}" for file in leaking.glob("test/*/*.png")]
+    (tmp_path / "slices.csv").write_text("\n".join(["file,site", *sites]))
+    sliced = (*flags, "--data.slices", str(tmp_path / "slices.csv"))
+    done = layerflow("data", "check", *sliced, store=tmp_path / "store")
     assert done.returncode == 2
+    assert re.search(rf"site=3 +│ {len(list(leaking.glob('test/3/*.png')))} ", done.stdout)
     assert "18 of 360 test images (5.00%) are in train or validation too" in done.stdout
     card = next(line.split()[-1] for line in done.stdout.splitlines() if line.startswith("card"))
     assert "**stop** | leakage" in Path(card).read_text()
