@@ -16,8 +16,10 @@ from layerflow.collection.liveness import Needs, is_live, is_of_dataset, needs
 from layerflow.collection.outcomes import Bytes, Collected
 from layerflow.settings.gc import GcConfig
 
-#: Where what goes is moved, in one step, and then removed.
+#: Where what goes is moved, in one step, and then removed: beside where it was, and so on the same disk.
 _REMOVED = ".removed"
+#: Where such folders are.
+_PLACES = ("*", "tensorboard/*", "receipts/*", "tfds/**")
 #: How many things are removed at a time.
 _AT_ONCE = 4
 #: Seconds for which a lock stays that nobody holds.
@@ -42,26 +44,28 @@ def collect(config: GcConfig, dry_run: bool = False, now: float | None = None) -
     """
     now = time.time() if now is None else now
     if not dry_run:
-        _empty(store.root() / _REMOVED)  # what a killed collector left
+        _empty()  # what a killed collector left
         store.remove_leftovers()
     with uses.deciding(store.root()) as in_use:
         everything = list(items())
         found = needs(everything, config.keep_runs)
-        (store.root() / _REMOVED).mkdir(exist_ok=True)
         locks = _Locks()
         gone = _take(config, found, everything, in_use, now, lambda item: locks.move_away(item, dry_run))
     if not dry_run:
-        _empty(store.root() / _REMOVED)
+        _empty()
         _remove_locks(now)
     return _told(config, dry_run, found, everything, gone, now)
 
 
-def _empty(removed: Path) -> None:
-    """Remove what was moved away; it is the file system that takes the time, and several at once take half of it."""
-    entries = list(removed.iterdir()) if removed.is_dir() else []
+def _empty() -> None:
+    """Remove what was moved away. It is the file system that takes the time, and several at once take half of it."""
+    folders = [folder for place in _PLACES for folder in store.root().glob(f"{place}/{_REMOVED}")]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(_remove, entries))
-    shutil.rmtree(removed, ignore_errors=True)
+        list(pool.map(_remove, [entry for folder in folders for entry in folder.iterdir()]))
+    with uses.deciding(store.root()):  # no other collector is about to move something there
+        for folder in folders:
+            with contextlib.suppress(OSError):  # it is not empty again, or it is gone
+                folder.rmdir()
 
 
 def _remove(entry: Path) -> None:
@@ -119,8 +123,11 @@ class _Locks:
             for name in self._of(item):
                 if not held.enter_context(store.locked_if_free(name)):
                     return False
-            for path in () if dry_run else (*item.beside, item.path):
-                os.replace(root / path, root / _REMOVED / uuid.uuid4().hex)
+            for place in () if dry_run else (root / path for path in (*item.beside, item.path)):
+                removed = place.parent / _REMOVED
+                removed.mkdir(exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # somebody has removed it by hand
+                    os.replace(place, removed / uuid.uuid4().hex)
         return True
 
     def _of(self, item: Item) -> Iterator[str]:
@@ -135,10 +142,11 @@ class _Locks:
 def _remove_locks(now: float) -> None:
     """Remove the locks that are a day old and free. Whoever takes one just now sees that it is gone, and makes it."""
     for file in (store.root() / ".locks").glob("*.lock"):
-        if now - file.stat().st_mtime > _KEEP_LOCKS:
-            with store.locked_if_free(file.stem) as free:
-                if free:
-                    file.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another collector was quicker
+            if now - file.stat().st_mtime > _KEEP_LOCKS:
+                with store.locked_if_free(file.stem) as free:
+                    if free:
+                        file.unlink()
 
 
 def _told(
