@@ -9,6 +9,7 @@ from tasks import collect_garbage, logs
 
 @flow(
     name="gc",
+    flow_run_name="gc",
     description="Remove from the store what no model needs, no process uses, and nobody used for long.",
     persist_result=False,
 )

@@ -68,7 +68,7 @@ def note(root: Path, artifact: str) -> None:
                         _mine.end()
                     _mine = Notes(root)
                 _mine.add(artifact)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # it is not there, or another user's
         os.utime(root / artifact)  # its age is that of its last use
 
 
@@ -97,14 +97,19 @@ def _deciding(root: Path) -> FileLock:
 
 
 def _alive(root: Path) -> list[Path]:
-    return [file for file in _folder(root).iterdir() if not file.suffix and not _is_dead(file)]
+    return [file for file in _files(root) if not _is_dead(file)]
 
 
 def _remove_dead(root: Path) -> None:
-    for file in _folder(root).iterdir():
-        if not file.suffix and _is_dead(file):
+    for file in _files(root):
+        if _is_dead(file):
             _lock_of(file).unlink(missing_ok=True)
             file.unlink()
+
+
+def _files(root: Path) -> list[Path]:
+    """The notes of all processes, the dead ones' too."""
+    return [file for file in _folder(root).glob("?" * 32) if file.is_file()]
 
 
 def _is_dead(file: Path) -> bool:
