@@ -114,21 +114,26 @@ class _Locks:
     """The locks of those who work on items."""
 
     def __init__(self) -> None:
+        self._root, self._made = str(store.root()), set[str]()
         self._names = sorted(file.stem for file in (store.root() / ".locks").glob("*.lock"))
 
     def move_away(self, item: Item, dry_run: bool) -> bool:
         """Move an item out of sight in one step, unless a process holds one of its locks; says whether it was free."""
-        root = store.root()
         with contextlib.ExitStack() as held:
             for name in self._of(item):
                 if not held.enter_context(store.locked_if_free(name)):
                     return False
-            for place in () if dry_run else (root / path for path in (*item.beside, item.path)):
-                removed = place.parent / _REMOVED
-                removed.mkdir(exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):  # somebody has removed it by hand
-                    os.replace(place, removed / uuid.uuid4().hex)
+            for path in () if dry_run else (*item.beside, item.path):
+                self._move_away(f"{self._root}/{path}")
         return True
+
+    def _move_away(self, place: str) -> None:
+        removed = f"{place.rpartition('/')[0]}/{_REMOVED}"
+        if removed not in self._made:
+            os.makedirs(removed, exist_ok=True)
+            self._made.add(removed)
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed it by hand
+            os.replace(place, f"{removed}/{uuid.uuid4().hex}")
 
     def _of(self, item: Item) -> Iterator[str]:
         for name in item.locks:

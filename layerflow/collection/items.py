@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,52 +47,54 @@ class Item(NamedTuple):
 def items() -> Iterator[Item]:
     """Everything that can go. What layerflow did not make is not among it."""
     root = store.root()
+    item = partial(_item, root)
     for step in STEPS:
         for folder in _folders(root / step):
             if not folder.name.startswith(".") or folder.name.startswith(".damaged-"):
-                yield _item(step, folder)  # whoever works on it has noted that it uses it
+                yield item(step, folder)  # whoever works on it has noted that it uses it
     for folder in _visible(root / "checkpoints"):
         # A shorter training has a folder of its own, and no lock of its own.
-        yield _item("checkpoints", folder, (f"training-{folder.name.partition('-')[0]}",))
+        yield item("checkpoints", folder, (f"training-{folder.name.partition('-')[0]}",))
     for runs in _visible(root / "tensorboard"):
         for folder in _visible(runs):
-            yield _item("tensorboard", folder, (f"training-{folder.name.rpartition('-')[2]}*",))
+            yield item("tensorboard", folder, (f"training-{folder.name.rpartition('-')[2]}*",))
     for folder in _visible(root / "sweeps"):
-        yield _item("sweeps", folder, (f"sweeps-{folder.name}",))
+        yield item("sweeps", folder, (f"sweeps-{folder.name}",))
     for name in _visible(root / "receipts"):
-        yield from _receipts(name)
+        yield from _receipts(root, name)
     for index in sorted((root / "folders").glob("[!.]*.json")):
-        yield _item("folders", index, (f"folder-{index.stem}",))
+        yield item("folders", index, (f"folder-{index.stem}",))
     for digests in sorted((root / "tfds").rglob(".*.sha256.json")):
         prepared = digests.with_name(digests.name.removeprefix(".").removesuffix(".sha256.json"))
         if prepared.is_dir():  # whoever reads it holds the lock of the artifact that comes of it
-            yield _item("tfds", prepared, ("load_data-*",), (digests,))
+            yield item("tfds", prepared, ("load_data-*",), (digests,))
     for damaged in sorted((root / "tfds").rglob(".damaged-*")):
-        yield _item("tfds", damaged, ("load_data-*",))
+        yield item("tfds", damaged, ("load_data-*",))
 
 
-def _receipts(name: Path) -> Iterator[Item]:
+def _receipts(root: Path, name: Path) -> Iterator[Item]:
     """What runs left that published nothing: a receipt and its page, or the folder of a candidate that was answered."""
-    lock = (f"models-{name.name}",)
+    lock, item = (f"models-{name.name}",), partial(_item, root)
     for entry in sorted(name.glob("[!.]*")):
         if entry.suffix == ".json":
             page = entry.with_suffix(".html")
-            yield _item("receipts", entry, lock, (page,) if page.exists() else ())
+            yield item("receipts", entry, lock, (page,) if page.exists() else ())
         elif entry.is_dir():
-            yield _item("receipts", entry, lock)
+            yield item("receipts", entry, lock)
 
 
 def published() -> Iterator[Item]:
     """The versions and the candidates of all models."""
+    root = store.root()
     for kind in PUBLISHED:
-        for name in _visible(store.root() / kind):
+        for name in _visible(root / kind):
             for folder in _visible(name):
-                yield _item(kind, folder)
+                yield _item(root, kind, folder)
 
 
-def _item(kind: str, path: Path, locks: tuple[str, ...] = (), beside: tuple[Path, ...] = ()) -> Item:
+def _item(root: Path, kind: str, path: Path, locks: tuple[str, ...] = (), beside: tuple[Path, ...] = ()) -> Item:
     places = [str(path), *map(str, beside)]
-    below = len(str(store.root())) + 1
+    below = len(str(root)) + 1
     measured = [_measure(each) for each in places]
     return Item(
         kind=kind,

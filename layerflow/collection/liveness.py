@@ -1,4 +1,4 @@
-"""Which of the items in the store live: the one rule by which garbage is told from what is needed."""
+"""Which of the items in the store live: the one rule that separates garbage from what is needed."""
 
 import contextlib
 from collections.abc import Iterable

@@ -160,10 +160,10 @@ class AnyOrder(RuleBasedStateMachine):
     def collect(self, keep_days: int, keep_runs: int, killed_after: int | None) -> None:
         left = iter(range(99 if killed_after is None else killed_after))
 
-        def replace(source: Path, target: Path) -> None:
+        def replace(source: str, target: str) -> None:
             if next(left, None) is None:
                 raise Killed
-            source.rename(target)
+            Path(source).rename(target)
 
         live = self.live(keep_days, keep_runs)
         with pytest.MonkeyPatch.context() as patch:
