@@ -1,10 +1,10 @@
 """Kill `layerflow gc` at random moments beside runs, and see that nothing is lost which a model or a run needs.
 
-Usage: ``python benchmarks/gc_drill.py [KILLS] [SEED]``. On the digits, in a store of its own. One run follows the
-other, each of another model, and every fourth is killed too. Meanwhile collections that keep no day and one run start
-one after the other, and each is killed at a random moment. After each kill, every published version and all that its
-receipt names must be as they were written. No run may fail. In the end one whole collection must leave what is needed,
-and nothing else.
+Usage: ``python benchmarks/gc_drill.py [COLLECTIONS] [SEED]``. On the digits, in a store of its own. One run follows
+the other, each of another model, and every fourth is killed too. Meanwhile collections that keep no day and one run
+start one after the other; every tenth ends by itself, the others are killed at a random moment. After each, every
+published version and all that its receipt names must be as they were written. No run may fail. In the end one whole
+collection must leave what is needed, and nothing else.
 """
 
 import json
@@ -88,11 +88,11 @@ def ended(process: int) -> int | None:
     return status if found else None
 
 
-def drill(kills: int, seed: int) -> int:
-    """Kill so many collections; return how many things were wrong."""
+def drill(collections: int, seed: int) -> int:
+    """Start so many collections; return how many things were wrong."""
     chance, wrong, removed, runs, seconds = Random(seed), 0, 0, 0, [0.05]
     running, doomed = 0, 0.0
-    for number in range(1, kills + 1):
+    for number in range(1, collections + 1):
         if running and doomed and time.monotonic() > doomed:
             os.kill(running, signal.SIGKILL)
         if not running or (status := ended(running)) is not None:
@@ -111,8 +111,8 @@ def drill(kills: int, seed: int) -> int:
             seconds.append(time.monotonic() - begun)
         removed += max(0, before - sum(1 for _ in items()))
         wrong += os.waitpid(forked(check), 0)[1] != 0
-        if number % 50 == 0 or number == kills:
-            print(f"{number} kills, {runs} runs, {removed} things removed, {wrong} wrong", flush=True)
+        if number % 50 == 0 or number == collections:
+            print(f"{number} collections, {runs} runs, {removed} things removed, {wrong} wrong", flush=True)
         time.sleep(chance.uniform(0, 0.6))  # the run goes on
     wrong += bool(os.waitpid(running, 0)[1] and not doomed)
     return wrong + what_is_left()
@@ -132,7 +132,7 @@ def what_is_left() -> int:
 
 
 if __name__ == "__main__":
-    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    collections = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns() % 1_000_000
     print(f"seed {seed}", flush=True)
     # The verifying process is a fork of one that has imported TensorFlow, so that a run takes seconds.
@@ -140,4 +140,4 @@ if __name__ == "__main__":
     warm.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["LAYERFLOW_STORE"] = scratch
-        sys.exit(drill(kills, seed) > 0)
+        sys.exit(drill(collections, seed) > 0)

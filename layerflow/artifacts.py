@@ -133,11 +133,8 @@ def find(step: str, key: str, kind: type[R]) -> R | None:
     if not (folder / _RESULT).exists():
         return None
     uses.note(root(), f"{step}/{key}")
-    try:
-        record, _ = _read(folder, kind)
-    except _UNREADABLE:
-        return None
-    return record if _keep_if_agreed(folder / _RESULT, record) else None
+    record = record_in(folder, kind)
+    return record if record is not None and _keep_if_agreed(folder / _RESULT, record) else None
 
 
 def record_in(folder: Path, kind: type[R]) -> R | None:

@@ -28,15 +28,17 @@ class Prepared(NamedTuple):
 def prepared() -> list[Prepared]:
     """The versions in the store, the one that was used last first. Of a damaged one nothing is known."""
     folders = [each for each in (store.root() / "load_data").glob("[!.]*") if each.is_dir()]
-    found = [(artifacts.record_in(each, DatasetRef), each.stat().st_mtime) for each in folders]
-    return sorted((Prepared(data, used) for data, used in found if data), key=lambda each: -each.used)
+    found = [
+        Prepared(data, each.stat().st_mtime) for each in folders if (data := artifacts.record_in(each, DatasetRef))
+    ]
+    return sorted(found, key=lambda each: -each.used)
 
 
 def prepared_as(digest: str) -> DatasetRef:
     """The version whose digest begins so, checked to the last byte.
 
     Raises:
-        DataError: If there is none, or several with other images.
+        DataError: If no version has it, or several with other images do.
         DamagedError: If it is damaged; the next run makes it again.
     """
     digests = {each.data.digest: each.data for each in reversed(prepared()) if each.data.digest.startswith(digest)}
@@ -102,7 +104,8 @@ def _places(data: DatasetRef) -> dict[int, list[tuple[str, str]]]:
 def write_folder(data: DatasetRef, target: Path) -> None:
     """Write the images of a version as PNG files, ``train/<class>/`` and ``test/<class>/``; whole, or not at all.
 
-    The validation images are in ``train``: whoever reads the folder draws the same ones again, by their content.
+    The validation images are in ``train``. Where they were drawn from the training images, a run with the same
+    ``data.validation_fraction`` draws the same ones again, by their content.
 
     Raises:
         DataError: If ``target`` is there, the images are neither grey nor coloured, or a class can't name a folder.
@@ -114,6 +117,7 @@ def write_folder(data: DatasetRef, target: Path) -> None:
     if wrong := next((name for name in data.classes if "/" in name or "\0" in name or name.startswith(".")), None):
         raise DataError(f"A class must have the name of a folder to be written as one. {printed(wrong)} can't be one.")
     partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left, maybe of another version
     try:
         for split in data.counts:
             images, labels = images_and_labels(data, split)

@@ -55,7 +55,7 @@ class AnyOrder(RuleBasedStateMachine):
         shutil.rmtree(self.root)
 
     def end_process(self) -> uses.Notes | None:
-        """The process of a run ends, or goes on with the notes that are returned."""
+        """The process of a run ends, or continues and keeps the notes that are returned."""
         mine, uses._mine = uses._mine, None
         return mine
 

@@ -94,7 +94,11 @@ def test_a_folder_is_written_whole_or_not_at_all(
             write_folder(data, target)
     assert not target.exists()
     assert not list(tmp_path.glob(".*"))
-    target.mkdir()
+    left = tmp_path / ".written.partial" / "train" / "cat" / "of-a-killed-process.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    write_folder(data, target)
+    assert not list(target.rglob(left.name))
     with pytest.raises(DataError, match="must not exist yet"):
         write_folder(data, target)
 
