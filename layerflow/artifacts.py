@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
 #: Written beside a step's files, and not part of them.
-_RECORD, _RESULT = "record.json", "result.json"
+RECORD, _RESULT = "record.json", "result.json"
 #: How Prefect writes ``result.json``. It would import what another serializer names, and unpickle with it.
 _SERIALIZER = {
     "type": "json",
@@ -43,8 +43,6 @@ _SERIALIZER = {
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 #: What reading JSON of any shape can raise.
 _UNREADABLE = (*_NO_FILE, ValueError, TypeError, KeyError, AttributeError, RecursionError)
-#: The newest artifacts of a step that are looked at for the nearest one.
-_MOST_COMPARED = 50
 #: Files whose digest was right in this process, by path, with what ``stat`` said then.
 _checked: dict[Path, tuple[int, int, str]] = {}
 
@@ -64,7 +62,7 @@ def make(
         key: Digest of all that the artifact depends on.
         kind: Class of the record.
         build: Fills the empty folder that it is given, and returns the record.
-        inputs: What ``key`` is the digest of, for ``inputs_of_nearest`` to compare with.
+        inputs: What ``key`` is the digest of, for ``step_inputs.nearest`` to compare with.
         anew: Whether to build it even so, and to put it in the place of what is there.
     """
     final = folder_of(step, key)
@@ -83,7 +81,7 @@ def make(
                 "inputs": json.loads(json.dumps(inputs)),
                 "files": digests(work),
             }
-            (work / _RECORD).write_text(json.dumps(content | {"digest": _digest(content)}, indent=2))
+            (work / RECORD).write_text(json.dumps(content | {"digest": _digest(content)}, indent=2))
             sync(work)
         except BaseException:  # a full disk above all: nobody reads what is half done
             shutil.rmtree(work, ignore_errors=True)
@@ -95,33 +93,6 @@ def make(
         sync_entry(final.parent)
         shutil.rmtree(replaced, ignore_errors=True)
         return record
-
-
-def nearest_inputs(step: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
-    """The inputs of the artifact of ``step`` that differ least from these; of equal ones the newest."""
-    folders = [each for each in (root() / step).glob("[!.]*") if each.is_dir()]
-    folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
-    known = list[dict[str, Any]]()
-    for folder in folders[:_MOST_COMPARED]:
-        try:
-            content = _parse((folder / _RECORD).read_bytes())["inputs"]
-        except _UNREADABLE:
-            continue
-        if isinstance(content, dict):
-            known.append(content)
-    return min(known, key=lambda each: len(differences(each, inputs)), default=None)
-
-
-def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two nested dicts hold differently, by path: ``{"training.epochs": (5, 10)}``."""
-    found = dict[str, tuple[Any, Any]]()
-    for name in [*now, *(name for name in before if name not in now)]:
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found |= {f"{name}.{path}": pair for path, pair in differences(old, new).items()}
-        elif old != new:
-            found[name] = old, new
-    return found
 
 
 def find(step: str, key: str, kind: type[R]) -> R | None:
@@ -178,7 +149,7 @@ def check(folder: Path, kind: type[Record] = Record) -> Record:
     try:
         record, files = _read(folder, kind)
     except _UNREADABLE:
-        raise _set_aside(folder, _RECORD) from None
+        raise _set_aside(folder, RECORD) from None
     for name, digest in files.items():
         if not _has_digest(folder / name, digest):
             raise _set_aside(folder, name)
@@ -200,7 +171,7 @@ def check_record(record: Record) -> None:
     if _digest(check(folder).model_dump(mode="json")) != _digest(record.model_dump(mode="json")):
         (folder / _RESULT).unlink(missing_ok=True)
         raise DamagedError(
-            f"The record of {folder} that a step was given must be the one in its {_RECORD}. It is another; re-run "
+            f"The record of {folder} that a step was given must be the one in its {RECORD}. It is another; re-run "
             "the command, which takes the stored one."
         )
 
@@ -221,7 +192,7 @@ def _read(folder: Path, kind: type[R]) -> tuple[R, dict[str, str]]:
     Raises:
         ValueError: If they are not; or another of ``_UNREADABLE``.
     """
-    content = _parse((folder / _RECORD).read_bytes())
+    content = _parse((folder / RECORD).read_bytes())
     digest = content.pop("digest")
     kinds = {_name_of(each): each for each in Record.__subclasses__()}
     record, files = kinds[content["kind"]].model_validate(content["record"]), content["files"]
@@ -256,7 +227,7 @@ def _keep_if_agreed(result: Path, record: Record) -> bool:
     except _UNREADABLE:
         agreed = False
     if not agreed:
-        log.warning("%s does not agree with %s beside it; it was removed", result, _RECORD)
+        log.warning("%s does not agree with %s beside it; it was removed", result, RECORD)
         result.unlink(missing_ok=True)
     return agreed
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from layerflow.findings import Finding, Profile
 from layerflow.scores import ClassScore, SliceScore
 from layerflow.serving import Abstention, Calibrated, Serving
 from layerflow.weights import LoadedWeights
@@ -76,31 +77,6 @@ class DatasetRef(Record):
         """Whether images, labels, classes and slices are those of the digests."""
         images = (self.digest, self.test_digest) == self.digests_of(files, self.classes)
         return images and self.slices_digest == self.slices_digest_of(files)
-
-
-class Profile(BaseModel):
-    """Figures of the data by which a later run tells whether they changed. Shares are of the training images."""
-
-    model_config = ConfigDict(frozen=True)
-
-    classes: tuple[str, ...]
-    counts: dict[str, tuple[int, ...]]
-    pixels: tuple[float, ...]
-    brightness: tuple[float, ...]
-    lowest: int
-    highest: int
-    mean: float
-    deviation: float
-
-
-class Finding(BaseModel):
-    """Something that the checks found; ``check`` is its name in the config."""
-
-    model_config = ConfigDict(frozen=True)
-
-    check: str
-    level: Literal["info", "warn", "stop"]
-    text: str
 
 
 class DataReport(Record):

@@ -21,7 +21,7 @@ from prefect.context import TaskRunContext
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 from pydantic import BaseModel
 
-from layerflow import artifacts, store, user_code
+from layerflow import artifacts, step_inputs, store, user_code
 from layerflow.code_digest import code_of
 from layerflow.data import image_folder, source_key
 from layerflow.errors import LayerflowError, heals, printed
@@ -180,9 +180,9 @@ def _why(step: str, content: dict[str, Any], anew: bool) -> str | None:
     """Why a step runs and is not cached: what differs from the most similar earlier run, or nothing without one."""
     if anew:
         return "everything is made anew"
-    if (before := artifacts.nearest_inputs(step, content)) is None:
+    if (before := step_inputs.nearest(step, content)) is None:
         return None
-    changes = [_told(path, *pair) for path, pair in artifacts.differences(before, content).items()]
+    changes = [_told(path, *pair) for path, pair in step_inputs.differences(before, content).items()]
     rest = f", and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
     return f"{', '.join(changes[:_MOST_CHANGES])}{rest}" if changes else "what it made is gone"
 

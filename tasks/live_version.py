@@ -1,6 +1,7 @@
 """What is known of the version in service."""
 
-from layerflow.records import DatasetRef, Profile
+from layerflow.findings import Profile
+from layerflow.records import DatasetRef
 from layerflow.registry import versions
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from layerflow import store
-from layerflow.records import DataReport, DatasetRef, Profile
+from layerflow.findings import Profile
+from layerflow.records import DataReport, DatasetRef
 from layerflow.settings.checks import ChecksConfig
 from tasks.caching import step
 from tasks.cards import show_card

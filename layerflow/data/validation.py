@@ -10,8 +10,9 @@ from scipy.spatial.distance import jensenshannon
 
 from layerflow.data.arrays import images_and_labels
 from layerflow.errors import DataError
+from layerflow.findings import Finding, Profile
 from layerflow.memory import give_back
-from layerflow.records import DataReport, DatasetRef, Finding, Profile
+from layerflow.records import DataReport, DatasetRef
 from layerflow.settings.checks import ChecksConfig, Level
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from layerflow import checksums, store
 from layerflow.checksums import DIGESTS
 from layerflow.errors import DamagedError, RegistryError, VerificationError, did_you_mean
-from layerflow.records import Profile
+from layerflow.findings import Profile
 from layerflow.registry import receipt as receipts
 from layerflow.registry.layout import RECEIPT, REPORT, folders, home, is_version
 from layerflow.registry.ledger import (

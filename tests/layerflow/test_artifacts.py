@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from layerflow import artifacts, store
+from layerflow import artifacts, step_inputs, store
 from layerflow.records import ModelRef
 
 
@@ -20,15 +20,15 @@ def test_the_nearest_inputs_are_those_with_the_fewest_differences(empty_store: P
     made("a", {"training": {"epochs": 5, "seed": 1}, "code": {"step.py": "1"}})
     made("b", {"training": {"epochs": 5, "seed": 2}, "code": {"step.py": "2"}})
     now = {"training": {"epochs": 6, "seed": 1}, "code": {"step.py": "1"}}
-    nearest = artifacts.nearest_inputs("build_model", now)
+    nearest = step_inputs.nearest("build_model", now)
     assert nearest == {"training": {"epochs": 5, "seed": 1}, "code": {"step.py": "1"}}
-    assert artifacts.differences(nearest, now) == {"training.epochs": (5, 6)}
-    assert artifacts.nearest_inputs("train_model", now) is None
+    assert step_inputs.differences(nearest, now) == {"training.epochs": (5, 6)}
+    assert step_inputs.nearest("train_model", now) is None
 
 
 def test_differences_name_what_came_and_what_went() -> None:
     before, now = {"code": {"a.py": "1", "b.py": "1"}, "data": 1}, {"code": {"a.py": "1", "c.py": "1"}, "data": 1}
-    assert artifacts.differences(before, now) == {"code.c.py": (None, "1"), "code.b.py": ("1", None)}
+    assert step_inputs.differences(before, now) == {"code.c.py": (None, "1"), "code.b.py": ("1", None)}
 
 
 def test_inputs_are_part_of_the_digested_record(empty_store: Path) -> None:

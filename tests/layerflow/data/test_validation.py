@@ -12,7 +12,8 @@ from layerflow import artifacts
 from layerflow.cards.data import write_card
 from layerflow.data import validation
 from layerflow.errors import DataError
-from layerflow.records import DataReport, DatasetRef, Profile
+from layerflow.findings import Profile
+from layerflow.records import DataReport, DatasetRef
 from layerflow.settings.checks import ChecksConfig
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
