@@ -70,9 +70,9 @@ def sides(store: Path) -> dict[int, str]:
     """Whether each image of the newest data learns or tests, by its digest."""
     newest = max((store / "load_data").iterdir(), key=lambda each: each.stat().st_mtime)
     return {
-        int(digest): "test" if split == "test" else "learns"
+        int.from_bytes(digest[:8].tobytes()): "test" if split == "test" else "learns"
         for split in ("train", "validation", "test")
-        for digest in np.load(newest / f"{split}_digests.npy")
+        for digest in np.load(newest / f"{split}_sha256.npy")
     }
 
 

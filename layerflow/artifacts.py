@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from layerflow import uses
 from layerflow.checksums import digests, sha256
 from layerflow.errors import DamagedError
+from layerflow.parts import PARTS, parts_of
 from layerflow.records import Record
 from layerflow.store import folder_of, is_below, locked, path, root, sync, sync_entry
 
@@ -134,7 +135,7 @@ def _sound(folder: Path, kind: type[R]) -> R | None:
 
 
 def check(folder: Path, kind: type[Record] = Record) -> Record:
-    """Compare the record and every file of an artifact with their digests, and return the record.
+    """Compare the record and every file of an artifact and of its parts with their digests, and return the record.
 
     Prefect's record is removed where it doesn't agree with ours: the step's task then runs, and finds ours.
 
@@ -143,6 +144,22 @@ def check(folder: Path, kind: type[Record] = Record) -> Record:
         DamagedError: If a file is missing or changed; the artifact was then set aside, so that it is made again.
         OSError: If a file can't be read just now; the artifact stays.
     """
+    record = _check_alone(folder, kind)
+    try:
+        parts = parts_of(folder)
+    except _UNREADABLE:
+        raise _set_aside(folder, PARTS) from None
+    for part in parts:
+        try:
+            _check_alone(path(part), Record)
+        except (FileNotFoundError, DamagedError) as error:
+            log.warning("%s", error)
+            raise _set_aside(folder, part) from None
+    _keep_if_agreed(folder / _RESULT, record)
+    return record
+
+
+def _check_alone(folder: Path, kind: type[Record]) -> Record:
     if not folder.is_dir():
         raise FileNotFoundError(folder)
     uses.note(root(), f"{folder.parent.name}/{folder.name}")
@@ -153,7 +170,6 @@ def check(folder: Path, kind: type[Record] = Record) -> Record:
     for name, digest in files.items():
         if not _has_digest(folder / name, digest):
             raise _set_aside(folder, name)
-    _keep_if_agreed(folder / _RESULT, record)
     return record
 
 

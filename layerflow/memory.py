@@ -18,9 +18,14 @@ def free_bytes(root: Path = Path("/")) -> int:
 
 
 def give_back(array: Any) -> None:
-    """Let go of the pages that reading a memory-mapped array has taken; they stay where the system caches files."""
-    if (mapped := getattr(array, "_mmap", None)) is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+    """Let go of the pages that reading a memory-mapped array has taken; they stay where the system caches files.
+
+    Args:
+        array: Any array; of images in packs, the pages of all packs.
+    """
+    for part in getattr(array, "packs", [array]):
+        if (mapped := getattr(part, "_mmap", None)) is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _machine(root: Path) -> int:

@@ -40,11 +40,36 @@ class Record(BaseModel):
         return True
 
 
-class DatasetRef(Record):
-    """Prepared ``uint8`` images and ``int32`` labels, as memory-mappable ``<split>_images.npy`` and ``_labels.npy``.
+class PackRef(Record):
+    """Images of one shape, kept once for all versions of data that have them.
 
-    ``<split>_digests.npy`` has the first 8 bytes of the SHA-256 of each image, ``uint64``. ``slices`` names what
-    ``test_slices.npy`` divides the test images by; ``digest`` and ``test_digest`` do not depend on it.
+    ``images.npy`` has them, ``uint8`` of shape ``(rows, height, width, channels)``. ``digests.npy`` has the SHA-256 of
+    each, ``uint8`` of shape ``(rows, 32)``, and ``test_places.npy`` the number by which ``data.test_fraction`` chooses,
+    ``uint64`` of shape ``(rows,)``.
+    """
+
+    digest: str
+    rows: int
+    image_shape: tuple[int, int, int]
+
+    @staticmethod
+    def digest_of(files: Mapping[str, str], image_shape: Sequence[int]) -> str:
+        """``digest`` of a pack whose files have these SHA-256."""
+        return _digest([files["digests.npy"], files["test_places.npy"], list(image_shape)])
+
+    def matches(self, files: Mapping[str, str]) -> bool:
+        """Whether the rows are those of the digest."""
+        return self.digest == self.digest_of(files, self.image_shape)
+
+
+class DatasetRef(Record):
+    """A version of prepared data: its images are rows of packs, ``uint8``, and its labels are ``int32``.
+
+    ``<split>_sha256.npy`` has the SHA-256 of each image, ``uint8`` of shape ``(examples, 32)``, ``<split>_labels.npy``
+    the number of its class, and ``<split>_rows.npy`` where it is, ``uint32`` of shape ``(examples, 2)``: the number of
+    a pack in ``parts.json``, and the row. Of images that were files, ``<split>_sources.npy`` tells from which.
+    ``slices`` names what ``test_slices.npy`` divides the test images by. ``digest`` and ``test_digest`` depend on
+    images, labels, and classes alone.
     """
 
     name: str
@@ -63,8 +88,9 @@ class DatasetRef(Record):
     @staticmethod
     def digests_of(files: Mapping[str, str], classes: Sequence[str]) -> tuple[str, str]:
         """``digest`` and ``test_digest`` of the arrays with these SHA-256, by file name, and of the classes' names."""
-        arrays = {name: files[name] for name in files if name.endswith(("_images.npy", "_labels.npy"))}
-        test = [files["test_images.npy"], files["test_labels.npy"], list(classes)]
+        images = "_images.npy" if "test_images.npy" in files else "_sha256.npy"  # an earlier layerflow had no packs
+        arrays = {name: files[name] for name in files if name.endswith((images, "_labels.npy"))}
+        test = [files[f"test{images}"], files["test_labels.npy"], list(classes)]
         return _digest([arrays, list(classes)]), _digest(test)
 
     @staticmethod

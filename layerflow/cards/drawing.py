@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from layerflow.cards.markdown import plain
+from layerflow.packed import Images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +75,7 @@ def put(axis: Any, image: np.ndarray, column: float, row: float) -> None:
     axis.imshow(small, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest", aspect="auto")
 
 
-def colours_of(images: np.ndarray) -> int | None:
+def colours_of(images: Images) -> int | None:
     """With how many colours a sheet of ``(count, height, width, channels)`` is drawn: of grey ones all."""
     return 128 if images.shape[-1] > 1 else None
 

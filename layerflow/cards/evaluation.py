@@ -21,6 +21,7 @@ from layerflow.cards.drawing import (
 from layerflow.cards.markdown import plain, table, write
 from layerflow.data.arrays import images_and_labels
 from layerflow.evaluation.calibration import Calibration, calibration
+from layerflow.packed import Images
 from layerflow.records import DatasetRef, Evaluation, TrainedRef
 
 #: Classes whose bars, and whose counts in the matrix, fit on a page; names fit for twice as many.
@@ -267,7 +268,7 @@ def _abstention(evaluation: Evaluation) -> str:
     return f"## Abstention\n\n{said}\n\n{table(('of the test images', 'share'), rows)}"
 
 
-def _mistakes(probabilities: np.ndarray, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> str:
+def _mistakes(probabilities: np.ndarray, images: Images, labels: np.ndarray, classes: tuple[str, ...]) -> str:
     predicted, confidence = probabilities.argmax(axis=-1), probabilities.max(axis=-1)
     wrong = np.flatnonzero(predicted != labels)
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]

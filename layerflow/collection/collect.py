@@ -12,7 +12,7 @@ from pathlib import Path
 
 from layerflow import store, uses
 from layerflow.collection.items import Item, items, published
-from layerflow.collection.liveness import Needs, is_live, is_of_dataset, needs
+from layerflow.collection.liveness import Needs, SharedPacks, is_live, is_of_dataset, needs
 from layerflow.collection.outcomes import Bytes, Collected
 from layerflow.settings.gc import GcConfig
 
@@ -93,21 +93,31 @@ def _take(
     """
     needed = set[str]().union(*found.by_model.values())
     needed |= {each.path for each in everything if is_of_dataset(each, found.datasets)}
-    dead, young = list[Item](), list[Item]()
-    for each in everything:
+    size = sum(each.size for each in [*everything, *published()])
+    shared, young, gone = SharedPacks(everything), list[Item](), set[str]()
+
+    def go(item: Item) -> None:
+        nonlocal size
+        if item.path not in gone and take(item):
+            gone.add(item.path)
+            shared.forget(item)
+            size -= item.size
+
+    for each in sorted(everything, key=lambda each: each.kind == "packs"):  # after the versions that need them
+        if shared.is_needed(each):
+            continue
         if not is_live(each, needed, in_use, now, config.keep_days):
-            dead.append(each)
+            go(each)
         elif each.path not in needed and each.path not in in_use:
             young.append(each)
-    gone = [each for each in dead if take(each)]
-    size = sum(each.size for each in [*everything, *published()]) - sum(each.size for each in gone)
     for each in sorted(young, key=lambda each: each.used):
         if size <= config.max_bytes:
             break
-        if take(each):
-            gone.append(each)
-            size -= each.size
-    return {each.path for each in gone}
+        go(each)
+        for pack in shared.freed_by(each):
+            if pack.path not in in_use:
+                go(pack)
+    return gone
 
 
 class _Locks:

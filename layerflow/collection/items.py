@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from layerflow import store
 
-#: The folders of artifacts: one of each step, and that of features, which a training makes and others find.
+#: The folders of artifacts: one of each step, that of features, which a training makes and others find, and that of
+#: packs, which versions of data share.
 STEPS = (
     "load_data",
     "validate_data",
@@ -19,6 +20,7 @@ STEPS = (
     "export_model",
     "verify_export",
     "frozen_features",
+    "packs",
 )
 #: What a collection leaves alone: `registry.keep` removes versions, and the answer to their question candidates.
 PUBLISHED = ("models", "candidates")

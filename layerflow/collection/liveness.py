@@ -1,6 +1,7 @@
 """Which of the items in the store live: the one rule that separates garbage from what is needed."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from layerflow import store
 from layerflow.collection.items import PUBLISHED, Item
 from layerflow.errors import DamagedError
 from layerflow.json_file import read_json
+from layerflow.parts import parts_of
 from layerflow.registry.layout import RECEIPT, is_version
 
 #: The parts of a receipt that name what a step made.
@@ -94,6 +96,40 @@ def _parts(file: Path) -> dict[str, dict[str, Any]]:
             "restore it from a backup, or move its version away. Nothing was collected."
         ) from error
     return {name: part for name in _PARTS if isinstance(part := content.get(name), dict)}
+
+
+class SharedPacks:
+    """The packs that versions of data need: a pack lives as long as one of the versions that have images in it.
+
+    Args:
+        everything: The items of the store.
+    """
+
+    def __init__(self, everything: Iterable[Item]) -> None:
+        self._packs, self._parts = dict[str, Item](), dict[str, tuple[str, ...]]()
+        for item in everything:
+            if item.kind == "packs":
+                self._packs[item.path] = item
+            elif item.kind == "load_data" and not Path(item.path).name.startswith("."):  # no damaged one
+                with contextlib.suppress(OSError, ValueError):  # who can't be read is made again, and needs none
+                    self._parts[item.path] = parts_of(store.root() / item.path)
+        self._versions = Counter(part for parts in self._parts.values() for part in parts)
+
+    def is_needed(self, item: Item) -> bool:
+        """Whether a version needs this pack."""
+        return self._versions[item.path] > 0
+
+    def forget(self, item: Item) -> None:
+        """Take into account that a version is gone."""
+        self._versions.subtract(self._parts.get(item.path, ()))
+
+    def freed_by(self, item: Item) -> list[Item]:
+        """The packs of a version that is gone which no other version needs."""
+        return [
+            pack
+            for part in self._parts.get(item.path, ())
+            if (pack := self._packs.get(part)) and not self.is_needed(pack)
+        ]
 
 
 def users_of() -> dict[str, list[str]]:

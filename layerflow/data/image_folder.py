@@ -21,6 +21,7 @@ from layerflow import store
 from layerflow.code_digest import code_digest
 from layerflow.data import decode, slices_csv
 from layerflow.data.image_folder_layout import MOST_NAMED, FoundFile, ImageFile, brief, class_names, find_files
+from layerflow.data.packs import Content, Packs, Row
 from layerflow.data.threads import in_threads
 from layerflow.errors import DatasetError, FolderChangedError
 
@@ -133,11 +134,11 @@ def shape_of(listing: Listing, image_size: tuple[int, int] | None, channels: int
 
 
 def read(
-    listing: Listing, split: str, shape: tuple[int, int, int], broken: list[tuple[str, str]]
-) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
+    listing: Listing, split: str, shape: tuple[int, int, int], packs: Packs, broken: list[tuple[str, str]]
+) -> Iterator[tuple[Row, int, tuple[str, ...]]]:
     """Each image, ``uint8`` of ``shape``, with the number of its class and its value of each of the ``columns``.
 
-    One that can't be read goes to ``broken``.
+    A file that ``packs`` know is not read. One that can't be read goes to ``broken``.
 
     Raises:
         FolderChangedError: If a file is not what it was when it was listed.
@@ -145,17 +146,22 @@ def read(
     numbers = {name: number for number, name in enumerate(listing.classes)}
     files = [file for file in listing.files if file.split == split]
     size = max(1, min(_PART, _PART_BYTES // int(np.prod(shape))))
-    for part, images in in_threads(lambda file: _read_file(listing, file, shape), files, size):
-        for file, image in zip(part, images, strict=True):
+    for part, found in in_threads(lambda file: _read_file(listing, file, shape, packs), files, size):
+        for file, image in zip(part, found, strict=True):
             if isinstance(image, decode.BrokenImageError):
                 broken.append((file.path, str(image)))
-            else:
-                yield image, numbers[file.label], file.slices
+                continue
+            row = image if isinstance(image, Row) else packs.add(image, bytes.fromhex(file.digest))
+            yield row, numbers[file.label], file.slices
 
 
-def _read_file(listing: Listing, file: ImageFile, shape: tuple[int, int, int]) -> np.ndarray | decode.BrokenImageError:
+def _read_file(
+    listing: Listing, file: ImageFile, shape: tuple[int, int, int], packs: Packs
+) -> Row | Content | decode.BrokenImageError:
     if file.reason:
         return decode.BrokenImageError(file.reason)
+    if row := packs.of_file(bytes.fromhex(file.digest)):
+        return row
     try:
         content = (listing.root / file.path).read_bytes()
     except FileNotFoundError:
@@ -167,7 +173,7 @@ def _read_file(listing: Listing, file: ImageFile, shape: tuple[int, int, int]) -
             "again when nothing writes there."
         )
     try:
-        return decode.read(content, shape)
+        return Content.of(decode.read(content, shape))
     except decode.BrokenImageError as error:
         return error
 

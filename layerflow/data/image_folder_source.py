@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
+from layerflow.code_digest import code_digest
 from layerflow.data import decode, image_folder
+from layerflow.data.packs import Packs, Row
 from layerflow.settings.data import DataConfig
 
 
@@ -25,7 +25,7 @@ class FolderSource:
         self.name, self.version = config.title, self._listing.digest[:12]
         self.classes, self.columns = self._listing.classes, self._listing.columns
         self.shape = image_folder.shape_of(self._listing, config.size, config.channels)
-        self.image_rule = decode.RULE
+        self.image_rule, self.rule = decode.RULE, code_digest("layerflow.data.decode")
 
     @property
     def broken(self) -> int:
@@ -48,13 +48,13 @@ class FolderSource:
         """How many files a split has."""
         return sum(file.split == split for file in self._listing.files)
 
-    def examples(self, split: str) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
-        """Each image of a split that can be read, ``uint8`` of ``shape``, with its class's number and its slices.
+    def examples(self, split: str, packs: Packs) -> Iterator[tuple[Row, int, tuple[str, ...]]]:
+        """Each image of a split that can be read, now in ``packs``, with its class's number and its slices.
 
         Raises:
             FolderChangedError: If a file is not what it was when it was listed.
         """
-        return image_folder.read(self._listing, split, self.shape, self._broken)
+        return image_folder.read(self._listing, split, self.shape, packs, self._broken)
 
     def require_complete(self) -> None:
         """Name the files that can't be read.

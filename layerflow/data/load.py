@@ -1,18 +1,16 @@
 """From a dataset's name to ``uint8`` arrays on disk: a train, a validation and a test split."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
 from layerflow import checksums
 from layerflow.data.image_folder_source import FolderSource
+from layerflow.data.packs import Packs, Row
 from layerflow.data.slice_files import SliceFiles
 from layerflow.data.split_files import SPLITS, SplitFiles
 from layerflow.data.tfds_examples import TfdsSource
@@ -29,11 +27,10 @@ _PROGRESS_EXAMPLES = 100
 
 
 def load(config: DataConfig, target: Path) -> DatasetRef:
-    """Read a dataset of TFDS or a folder of images once, and write its splits into ``target``.
+    """Read a dataset of TFDS or a folder of images once, and write what its splits hold into ``target``.
 
-    Writes ``<split>_images.npy``, ``uint8`` of shape ``(examples, height, width, channels)``,
-    ``<split>_labels.npy``, ``int32`` of shape ``(examples,)``, and ``<split>_digests.npy``, the first 8 bytes of the
-    SHA-256 of each image as ``uint64`` of shape ``(examples,)``, for train, validation and test; and with
+    Images that no pack in the store has go into new packs; a file of a folder that was read before is not read again.
+    ``target`` gets the labels, digests and places of the images, as ``SplitFiles`` writes them, and with
     ``data.slices`` the slices of the test images, as ``SliceFiles`` does.
 
     Raises:
@@ -51,20 +48,18 @@ def load(config: DataConfig, target: Path) -> DatasetRef:
         for split, fraction in (("validation", config.validation_fraction), ("test", config.test_fraction))
         if split not in expressions
     }
-    slice_files = SliceFiles(source.columns)
-    with SplitFiles(target, source.shape) as files:
+    files, slice_files = SplitFiles(), SliceFiles(source.columns)
+    with Packs(target, source.shape, source.rule, source.name) as packs:
         for split, expression in expressions.items():
-            for image, label, slices in _with_progress(source, expression):
-                image = np.ascontiguousarray(image)
-                digest = hashlib.sha256(image.data)
-                place = _place(digest)
-                side = _side(digest, drawn) if split == "train" else split
-                files.add(side, image, label, place)
+            for row, label, slices in _with_progress(source, expression, packs):
+                side = _side(row, drawn) if split == "train" else split
+                files.add(side, row, label)
                 if side == "test":
                     slice_files.add(slices)
-    source.require_complete()
-    counts = {split: files.count(split) for split in SPLITS}
-    _require_images(config, counts, expressions)
+        source.require_complete()
+        counts = {split: files.count(split) for split in SPLITS}
+        _require_images(config, counts, expressions)
+        files.write(target, packs)
     slice_files.write(target)
     return _describe(config, source, target, counts, expressions)
 
@@ -82,13 +77,13 @@ def _open(config: DataConfig) -> Source:
     return FolderSource(config) if config.path else TfdsSource(config)
 
 
-def _with_progress(source: Source, expression: str) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
+def _with_progress(source: Source, expression: str, packs: Packs) -> Iterator[tuple[Row, int, tuple[str, ...]]]:
     """The examples of a split, with a bar on a terminal, and a line in the log now and then elsewhere."""
     count, said = source.count(expression), time.monotonic()
     terminal = Console(stderr=True)
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(f"reading {expression}", total=count)
-        for number, example in enumerate(source.examples(expression), 1):
+        for number, example in enumerate(source.examples(expression, packs), 1):
             yield example
             if number % _PROGRESS_EXAMPLES and number < count:
                 continue
@@ -98,24 +93,16 @@ def _with_progress(source: Source, expression: str) -> Iterator[tuple[np.ndarray
                 log.info("read %s of %s images of %s", f"{number:,}", f"{count:,}", expression)
 
 
-def _side(digest: Any, drawn: dict[str, int]) -> str:
+def _side(row: Row, drawn: dict[str, int]) -> str:
     """The split of an image of train, by the rule that ``_split_rule`` states: its content decides, and never changes.
 
     Args:
-        digest: The SHA-256 of its bytes, as ``hashlib`` gives it; the test's rule continues it.
+        row: The image.
         drawn: For validation and for test, if it is drawn from train, the bound below which an image is chosen.
     """
-    side = "train"
-    if _place(digest) < drawn.get("validation", 0):
-        side = "validation"
-    digest.update(b"test")
-    if _place(digest) < drawn.get("test", 0):
-        side = "test"
-    return side
-
-
-def _place(digest: Any) -> int:
-    return int.from_bytes(digest.digest()[:8], "big")
+    if row.test_place < drawn.get("test", 0):
+        return "test"
+    return "validation" if int.from_bytes(row.digest[:8], "big") < drawn.get("validation", 0) else "train"
 
 
 def _split_rule(config: DataConfig, expressions: dict[str, str]) -> str:

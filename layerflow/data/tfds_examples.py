@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from layerflow.data import decode, tfds_source
+from layerflow.data.packs import Content, Packs, Row
 from layerflow.data.threads import in_threads
 from layerflow.errors import DatasetError, did_you_mean, printed
 from layerflow.settings.data import DataConfig, splits_in
@@ -36,6 +37,8 @@ class TfdsSource:
     """
 
     broken = 0
+    #: Examples are known by their images alone, for they are not files.
+    rule = ""
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
@@ -160,8 +163,8 @@ class TfdsSource:
         """How many examples a split expression has."""
         return int(self._builder.info.splits[expression].num_examples)
 
-    def examples(self, expression: str) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
-        """Each image of a split expression, ``uint8`` of ``shape``, with its label and its slices, in TFDS' own order.
+    def examples(self, expression: str, packs: Packs) -> Iterator[tuple[Row, int, tuple[str, ...]]]:
+        """Each image of a split expression, now in ``packs``, with its label and its slices, in TFDS' own order.
 
         Raises:
             DatasetError: If a record can't be read, or an example has no label.
@@ -170,7 +173,7 @@ class TfdsSource:
         try:
             for image, label, slices in self._examples(expression):
                 read, unlabelled = read + 1, unlabelled + (label < 0)
-                yield image, label, slices
+                yield packs.add(Content.of(image)), label, slices
         except _UNREADABLE as error:
             tfds_source.refuse_damaged(self._builder, error)
         if read != self.count(expression) or unlabelled:

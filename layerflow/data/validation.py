@@ -12,6 +12,7 @@ from layerflow.data.arrays import images_and_labels
 from layerflow.errors import DataError
 from layerflow.findings import Finding, Profile
 from layerflow.memory import give_back
+from layerflow.packed import Images
 from layerflow.records import DataReport, DatasetRef
 from layerflow.settings.checks import ChecksConfig, Level
 
@@ -91,7 +92,7 @@ def _require_no_stop(name: str, findings: Iterable[Finding]) -> None:
         raise DataError(f"The data of {name} must pass the checks. They do not: {texts}{remedy}.")
 
 
-def _look_at(images: np.ndarray, labels: np.ndarray) -> _Split:
+def _look_at(images: Images, labels: np.ndarray) -> _Split:
     digests, means = np.empty(len(images), np.uint64), np.empty(len(images))
     values, constant = np.zeros(256, np.int64), 0
     for start, batch in _batches(images):
@@ -106,7 +107,7 @@ def _look_at(images: np.ndarray, labels: np.ndarray) -> _Split:
     return _Split(np.array(labels), digests, means, constant, values)
 
 
-def _batches(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _batches(images: Images) -> Iterator[tuple[int, np.ndarray]]:
     size = max(1, _BATCH_BYTES // int(np.prod(images.shape[1:])))
     for start in range(0, len(images), size):
         yield start, np.asarray(images[start : start + size])

@@ -10,6 +10,7 @@ from layerflow.evaluation.abstention import accepts, choose_threshold
 from layerflow.evaluation.calibration import calibration
 from layerflow.evaluation.temperature import fit_temperature
 from layerflow.models.predict import cross_entropy, softmax
+from layerflow.packed import Images
 from layerflow.records import DatasetRef
 from layerflow.serving import Abstention, Calibrated, Serving
 from layerflow.settings.export import ExportConfig
@@ -17,7 +18,7 @@ from layerflow.settings.export import ExportConfig
 log = logging.getLogger(__name__)
 
 
-def choose_serving(config: ExportConfig, predict: Callable[[np.ndarray], np.ndarray], data: DatasetRef) -> Serving:
+def choose_serving(config: ExportConfig, predict: Callable[[Images], np.ndarray], data: DatasetRef) -> Serving:
     """The temperature and the threshold that the validation images give; they are answered only where that is asked.
 
     Args:

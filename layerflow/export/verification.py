@@ -17,6 +17,7 @@ from typing import Any
 
 from layerflow import store
 from layerflow.checksums import DIGESTS
+from layerflow.data.arrays import where
 from layerflow.errors import NotAnExportError, VerificationError
 from layerflow.records import Check, DatasetRef, Evaluation, ExportRef, Verification
 
@@ -58,7 +59,7 @@ def verify(
         store.path(export.saved_model),
         verifier,
         export_digest=export.digest,
-        test_images=str(tests / "test_images.npy"),
+        test_images=where(data, "test"),
         test_labels=str(tests / "test_labels.npy"),
         predictions=str(store.path(evaluation.predictions)),
         **slices,
@@ -67,7 +68,7 @@ def verify(
     return Verification(export_digest=export.digest, checks=checks, **report)
 
 
-def inspect(saved_model: Path, verifier: "Verifier | None" = None, **request: str | int) -> dict[str, Any]:
+def inspect(saved_model: Path, verifier: "Verifier | None" = None, **request: Any) -> dict[str, Any]:
     """Verify any model that layerflow exported, from its own files, and return the verifier's report.
 
     Args:
@@ -97,7 +98,7 @@ def inspect(saved_model: Path, verifier: "Verifier | None" = None, **request: st
 def score_both(
     challenger: Path,
     champion: Path,
-    tests: Path,
+    data: DatasetRef,
     rows: Sequence[int],
     verifier: "Verifier | None" = None,
     other_classes: bool = False,
@@ -106,8 +107,8 @@ def score_both(
     """Score two exported models on the same test examples, in one process.
 
     Args:
-        tests: The folder with ``test_images.npy`` and ``test_labels.npy``, the challenger's numbers of the classes.
-        rows: The places of the examples in them.
+        data: The challenger's, whose test examples are scored.
+        rows: The places of the examples among them.
         other_classes: Whether the champion may know other classes; then its answers are compared by name.
         verifier: As ``verify`` takes it; the process that verified the challenger may score it.
         answers: Whether the report has the probabilities too: ``answers`` of ``champion`` and ``challenger``, each
@@ -125,8 +126,8 @@ def score_both(
     request = {
         "saved_model": str(challenger),
         "champion": str(champion),
-        "test_images": str(tests / "test_images.npy"),
-        "test_labels": str(tests / "test_labels.npy"),
+        "test_images": where(data, "test"),
+        "test_labels": str(store.path(data.folder) / "test_labels.npy"),
         "rows": list(rows),
         "other_classes": other_classes,
         "answers": answers,

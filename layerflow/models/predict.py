@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from layerflow.memory import give_back
+from layerflow.packed import Images
 
 log = logging.getLogger(__name__)
 #: What TensorFlow raises where XLA has no kernel for an operation, or needs to know a shape that depends on the data.
@@ -20,7 +21,7 @@ _BATCH = 1000
 _BATCH_BYTES = 8 * 2**20
 
 
-def make_predictor(network: Any, xla: bool) -> Callable[[np.ndarray], np.ndarray]:
+def make_predictor(network: Any, xla: bool) -> Callable[[Images], np.ndarray]:
     """Return a function from ``uint8`` images to ``float32`` logits ``(examples, classes)``.
 
     ``xla``: whether XLA compiles it, if it can; otherwise TensorFlow runs it as a graph, and the log says so.
@@ -32,12 +33,12 @@ def make_predictor(network: Any, xla: bool) -> Callable[[np.ndarray], np.ndarray
     logits = compiled(xla)
 
     @full_precision()
-    def predict(images: np.ndarray) -> np.ndarray:
+    def predict(images: Images) -> np.ndarray:
         nonlocal logits, xla
         size = max(1, min(_BATCH, _BATCH_BYTES // images[:1].nbytes))
         parts = []
         for start in range(0, len(images), size):
-            batch = tf.constant(images[start : start + size])
+            batch = tf.constant(np.asarray(images[start : start + size]))
             try:
                 parts.append(logits(batch).numpy())
             except XLA_ERRORS as error:

@@ -94,7 +94,7 @@ def compare(
     report = verification.score_both(
         store.path(challenger.export.saved_model),
         rival.folder,
-        store.path(challenger.data.folder),
+        challenger.data,
         tests.rows.tolist(),
         verifier,
         other_classes=gate.classes != "same",

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from layerflow.models.predict import XLA_ERRORS, say_graph
+from layerflow.packed import Images
 from layerflow.training.epoch_windows import Windows
 from layerflow.training.step import make_step
 from layerflow.training.workers import Workers
@@ -31,7 +32,7 @@ class Engine:
     Args:
         network: Takes ``images``, gives logits ``(batch, classes)``. Under a strategy, made in its scope.
         optimizer: A built Keras optimizer.
-        images: ``(examples, …)``, ``uint8`` images or ``float32`` features; a memory-mapped array where streamed.
+        images: ``(examples, …)``, ``uint8`` images or ``float32`` features; memory-mapped where streamed.
         labels: ``int32`` of shape ``(examples,)``.
         batch_size: Images of one step, over all replicas.
         seed: Decides the order.
@@ -46,7 +47,7 @@ class Engine:
         self,
         network: Any,
         optimizer: Any,
-        images: np.ndarray | tf.Tensor,
+        images: Images | tf.Tensor,
         labels: np.ndarray | tf.Tensor,
         batch_size: int,
         seed: int,

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from layerflow.memory import give_back
+from layerflow.packed import Images
 
 #: Bytes of images in a window that is read from the disk: so many that going from one to the next costs nothing beside
 #: the arithmetic, so few that a handful of them fits everywhere.
@@ -34,7 +35,7 @@ class Windows:
     the same images either way.
 
     Args:
-        images: ``(examples, …)``, ``uint8`` images or ``float32`` features; a memory-mapped array where streamed.
+        images: ``(examples, …)``, ``uint8`` images or ``float32`` features; memory-mapped where streamed.
         labels: ``int32`` of shape ``(examples,)``.
         batch_size: Images of one step.
         seed: Decides the order.
@@ -48,15 +49,17 @@ class Windows:
     """
 
     def __init__(
-        self, images: np.ndarray | tf.Tensor, labels: np.ndarray | tf.Tensor, batch_size: int, seed: int, streamed: bool
+        self, images: Images | tf.Tensor, labels: np.ndarray | tf.Tensor, batch_size: int, seed: int, streamed: bool
     ) -> None:
         self.examples, self.steps = len(images), -(-len(images) // batch_size)
         batch_bytes = batch_size * int(np.prod(images.shape[1:]))
         window = max(1, WINDOW_BYTES // batch_bytes) if streamed else self.steps
         self.rows = min(window * batch_size, self.examples)
         self.window_steps, self._batch_size, self._seed, self._streamed = window, batch_size, seed, streamed
-        # Streamed, no tensor may ever hold the whole split.
-        self._images, self._labels = (images, labels) if streamed else (tf.constant(images), tf.constant(labels))
+        self._images, self._labels = images, labels
+        if not streamed:  # no tensor may ever hold the whole split otherwise
+            whole = images if isinstance(images, tf.Tensor) else np.asarray(images)
+            self._images, self._labels = tf.constant(whole), tf.constant(labels)
         give_back(images)
         self._order: tuple[int, np.ndarray] = -1, np.empty(0, np.int64)
         self._made: dict[tuple[int, int], Future[Window]] = {}
@@ -99,12 +102,12 @@ class Windows:
         return Window(_read(self._images, places, self.rows), _read(self._labels, places, self.rows), start, stop)
 
 
-def resident_bytes(images: np.ndarray, labels: np.ndarray) -> int:
+def resident_bytes(images: Images, labels: np.ndarray) -> int:
     """Bytes that a training takes which keeps its images on the device."""
     return _COPIES * (images.nbytes + labels.nbytes)
 
 
-def _read(source: np.ndarray, places: np.ndarray, rows: int) -> tf.Tensor:
+def _read(source: Images, places: np.ndarray, rows: int) -> tf.Tensor:
     """The rows at ``places`` of a file, and zeros after them up to ``rows``; read in the order of the file."""
     found = np.zeros((rows, *source.shape[1:]), source.dtype)
     sorted_places = np.argsort(places)

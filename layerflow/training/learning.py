@@ -10,6 +10,7 @@ import tensorflow as tf
 from layerflow import memory
 from layerflow.data.arrays import images_and_labels
 from layerflow.models.predict import make_predictor
+from layerflow.packed import Images
 from layerflow.records import DatasetRef
 from layerflow.settings.augment import AugmentConfig
 from layerflow.training.augmentation import make_augmentation
@@ -132,7 +133,7 @@ class Validation:
     def __init__(
         self,
         network: Any,
-        images: np.ndarray,
+        images: Images,
         labels: np.ndarray,
         objective: Objective,
         metrics: Metrics,

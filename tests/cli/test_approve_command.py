@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from layerflow.outcomes import Retrained
 from layerflow.registry import candidates, versions
 from layerflow.registry.promotion import promote
 from layerflow.registry.receipt import Challenger
+from tests.shared import copy_artifact
 
 NAME = "mlp-digits"
 
@@ -24,7 +24,7 @@ NAME = "mlp-digits"
 def asked(first_run: Retrained, session_store: Path, empty_store: Path) -> Retrained:
     """The first run, whose model waits in a store of the test's own."""
     for record in (first_run.data, first_run.export):
-        shutil.copytree(session_store / record.folder, empty_store / record.folder)
+        copy_artifact(record.folder, session_store, empty_store)
     challenger = Challenger(*(getattr(first_run, part) for part in Challenger._fields))
     config = RetrainConfig.model_validate({"gate": {"approval": "borderline"}})
     return first_run.model_copy(update={"promotion": promote(config, challenger, "run")})

@@ -1,7 +1,6 @@
 """`layerflow models` and `layerflow rollback`, in processes of their own."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from layerflow.registry import versions
 from layerflow.registry.promotion import promote
 from layerflow.registry.receipt import Challenger
 from tests.command import layerflow
+from tests.shared import copy_artifact
 
 NAME = "mlp-digits"
 
@@ -21,7 +21,7 @@ NAME = "mlp-digits"
 def published(first_run: Retrained, session_store: Path, empty_store: Path) -> Path:
     """A store with two versions of one model, of which the second was forced and has another digest."""
     for record in (first_run.data, first_run.export):
-        shutil.copytree(session_store / record.folder, empty_store / record.folder)
+        copy_artifact(record.folder, session_store, empty_store)
     parts = ("data", "checked", "model", "trained", "evaluation", "export", "verification")
     good = Challenger(*(getattr(first_run, part) for part in parts))
     promote(RetrainConfig(), good, "first")

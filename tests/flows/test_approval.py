@@ -24,6 +24,7 @@ from layerflow.registry.receipt import Challenger
 from tasks.approval import end_closed_questions, end_suspended
 from tests.command import layerflow
 from tests.servers import PREFECT, chromium, free_port, opened, running, signed_in, ui_started
+from tests.shared import copy_artifact
 
 NAME = "mlp-digits"
 ENDS = ("Suspended", "Completed", "Failed", "Cancelled", "Crashed")
@@ -101,7 +102,7 @@ def test_a_suspended_run_outlives_a_restart_and_the_form_publishes_its_candidate
 def shelf(first_run: Retrained, session_store: Path, empty_store: Path) -> Challenger:
     """The first run's model, and a store of the test's own with what is needed to publish it."""
     for record in (first_run.data, first_run.export):
-        shutil.copytree(session_store / record.folder, empty_store / record.folder)
+        copy_artifact(record.folder, session_store, empty_store)
     return Challenger(*(getattr(first_run, part) for part in Challenger._fields))
 
 

@@ -29,8 +29,9 @@ from prefect.settings import PREFECT_API_URL
 
 import tasks
 from flows.sweep import sweep
-from layerflow import artifacts, checksums, store
+from layerflow import artifacts, store
 from layerflow.config import RetrainConfig
+from layerflow.data.arrays import images_and_labels
 from layerflow.errors import (
     ClusterError,
     ConfigError,
@@ -53,6 +54,7 @@ from tasks.trials.child import is_of_settings
 from tasks.trials.process import is_stopped, stop_trials, trial_process
 from tasks.trials.schedule import _runner, run_trials
 from tests import forked
+from tests.made_data import write_version
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = RetrainConfig.model_validate({"training": {"epochs": 3}, "registry": {"name": "swept"}})
@@ -158,15 +160,14 @@ def without_test_images(digits: DatasetRef, empty_store: Path, session_store: Pa
     """The digits in a store of the test's own, all their test images and labels zero."""
 
     def copy(folder: Path) -> DatasetRef:
-        for file in (session_store / digits.folder).glob("*.npy"):
-            if file.name.startswith("test_"):
-                np.save(folder / file.name, np.zeros_like(np.load(file)))
-            else:
-                shutil.copy(file, folder)
-        digest, test_digest = DatasetRef.digests_of(checksums.digests(folder), digits.classes)
-        assert test_digest != digits.test_digest
-        return digits.model_copy(update={"digest": digest, "test_digest": test_digest})
+        zeros = tuple(np.zeros_like(each) for each in splits["test"])
+        made = write_version(folder, {**splits, "test": zeros}, digits)
+        assert made.test_digest != digits.test_digest
+        return made
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERFLOW_STORE", str(session_store))
+        splits = {split: images_and_labels(digits, split) for split in digits.counts}
     return artifacts.make("load_data", "without-test", DatasetRef, copy)
 
 

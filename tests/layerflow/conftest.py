@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from layerflow import artifacts, checksums, store
+from layerflow import artifacts, store
 from layerflow.config import RetrainConfig
+from layerflow.data.arrays import images_and_labels
 from layerflow.data.slice_files import SliceFiles
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import saved_model, verification
@@ -21,7 +22,8 @@ from layerflow.registry.receipt import Challenger
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training.train import train
-from tests.shared import once
+from tests.made_data import write_version
+from tests.shared import copy_artifact, once
 
 Decide = Callable[..., Promotion]
 #: Scores both models of each comparison, in one process.
@@ -51,7 +53,7 @@ def contenders(first_run: Retrained, session_store: Path) -> dict[str, Challenge
     written = TypeAdapter(list[Challenger])
 
     def others() -> str:
-        shutil.copytree(session_store / good.data.folder, store.path(good.data.folder))
+        copy_artifact(good.data.folder, session_store, store.root())
         similar = make_challenger("similar", good.data, good.checked, ModelConfig(), TrainingConfig(seed=1))
         poor = make_challenger("poor", good.data, good.checked, ModelConfig(hidden=(2,)), TrainingConfig(epochs=1))
         return written.dump_json([similar, poor]).decode()
@@ -79,7 +81,7 @@ def shelf(contenders: dict[str, Challenger], session_store: Path, empty_store: P
     """A store in which nothing is published yet, with what is needed to publish the contenders."""
     for each in contenders.values():
         for record in (each.data, each.evaluation, each.export):
-            shutil.copytree(session_store / record.folder, empty_store / record.folder, dirs_exist_ok=True)
+            copy_artifact(record.folder, session_store, empty_store)
     return empty_store
 
 
@@ -91,7 +93,7 @@ CAMERAS = ("left", "middle", "right")
 def sliced(failed_camera: Challenger, shelf: Path, session_store: Path) -> Challenger:
     """The challenger of ``failed_camera`` in the store of the test."""
     for record in (failed_camera.data, failed_camera.trained, failed_camera.evaluation):
-        shutil.copytree(session_store / record.folder, shelf / record.folder)
+        copy_artifact(record.folder, session_store, shelf)
     return failed_camera
 
 
@@ -104,18 +106,14 @@ def failed_camera(contenders: dict[str, Challenger], session_store: Path) -> Cha
     good = contenders["good"]
 
     def load(folder: Path) -> DatasetRef:
-        for file in store.path(good.data.folder).glob("*.npy"):
-            shutil.copy(file, folder)
-        images, rows = np.load(folder / "test_images.npy"), SliceFiles(("camera", "night"))
+        splits = {split: images_and_labels(good.data, split) for split in good.data.counts}
+        images, rows = np.array(splits["test"][0]), SliceFiles(("camera", "night"))
         images[1::3] = 0
-        np.save(folder / "test_images.npy", images)
         for number in range(len(images)):
             rows.add((CAMERAS[number % 3], "" if number % 20 else "1"))
         rows.write(folder)
-        files = checksums.digests(folder)
-        digest, test_digest = DatasetRef.digests_of(files, good.data.classes)
-        digests = {"digest": digest, "test_digest": test_digest, "slices_digest": DatasetRef.slices_digest_of(files)}
-        return good.data.model_copy(update={"slices": ("camera", "night"), **digests})
+        like = good.data.model_copy(update={"slices": ("camera", "night")})
+        return write_version(folder, {**splits, "test": (images, splits["test"][1])}, like)
 
     def prove(folder: Path) -> Verification:
         return verification.verify(good.export, scored, data, VERIFIER)

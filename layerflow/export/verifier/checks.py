@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .images import Images
 from .model import TOLERANCE, Model, large
 from .refusal import require
 
@@ -122,27 +123,20 @@ def count_slices(request: Request, right: np.ndarray) -> dict[str, Any]:
     return {f"slice_{what}": np.bincount(of.ravel(), minlength=number).tolist() for what, of in each.items()}
 
 
-class Rows:
-    """Some rows of a memory-mapped array, of which no more is read than is asked for."""
+def test_split(request: Request) -> tuple[Images, np.ndarray]:
+    """The test images and their labels; those in ``rows`` alone where the request has some.
 
-    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
-        self.array, self.rows = array, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        return np.asarray(self.array[self.rows[key]])
-
-
-def test_split(request: Request) -> tuple[Any, np.ndarray]:
-    """The test images, memory-mapped, and their labels; those in ``rows`` alone where the request has some."""
-    images = np.load(request["test_images"], mmap_mode="r", allow_pickle=False)
-    labels = np.load(request["test_labels"], allow_pickle=False)
-    if "rows" not in request:
-        return images, labels
-    rows = np.array(request["rows"], np.int64)
-    return Rows(images, rows), labels[rows]
+    ``test_images`` is the file of an array, or names ``packs``, such files, and in ``rows`` a file of places in them.
+    """
+    where, labels = request["test_images"], np.load(request["test_labels"], allow_pickle=False)
+    files = where["packs"] if isinstance(where, dict) else [where]
+    packs = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+    if isinstance(where, dict):
+        places = np.load(where["rows"], allow_pickle=False)
+    else:
+        places = np.stack([np.zeros(len(labels), np.int64), np.arange(len(labels))], axis=-1)
+    rows = np.array(request["rows"], np.int64) if "rows" in request else slice(None)
+    return Images(packs, places[rows]), labels[rows]
 
 
 def score_again(request: Request, model: Model, golden: dict[str, np.ndarray], chance: np.random.Generator) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from .graph import check_graph
+from .images import Images
 from .refusal import RefusedError, first_line, require
 
 #: Room for what float32 rounding does when other kernels multiply in another order (seen: 1e-6).
@@ -112,7 +113,7 @@ class Model:
         same = np.array_equal(accepted[clear], wanted[clear])
         require(same, f"accepted is not what its probabilities and the threshold {self.threshold} give")
 
-    def answer_all(self, images: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    def answer_all(self, images: Images, chance: np.random.Generator) -> np.ndarray:
         """The answers to a whole split, in batches of random sizes, at random places, in a random order."""
         most, cuts = large(images), [0]
         while cuts[-1] < len(images):
@@ -138,5 +139,5 @@ def threshold_in(contract: dict[str, Any]) -> float | None:
     return float(threshold)
 
 
-def large(images: np.ndarray) -> int:
+def large(images: np.ndarray | Images) -> int:
     return max(1, min(LARGE, LARGE_BYTES // images[:1].nbytes))

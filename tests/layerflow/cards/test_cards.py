@@ -4,7 +4,6 @@ import base64
 import io
 import logging
 import re
-import shutil
 from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
@@ -33,6 +32,7 @@ from layerflow.registry.promotion import promote
 from layerflow.registry.receipt import Challenger
 from layerflow.registry.rollback import roll_back
 from layerflow.settings.gate import GateConfig
+from tests.shared import copy_artifact
 
 NAME = "mlp-digits"
 Decide = Callable[..., Promotion]
@@ -474,7 +474,7 @@ def with_cards(contenders: dict[str, Challenger], session_store: Path, shelf: Pa
     """The first run's model, in a store that has its cards too."""
     good = contenders["good"]
     for record in (good.checked, good.trained, good.verification):
-        shutil.copytree(session_store / record.folder, shelf / record.folder)
+        copy_artifact(record.folder, session_store, shelf)
     return good
 
 

@@ -1,5 +1,6 @@
 """Runs, publications, rollbacks, kills and collections in any order, against a plain model of what must live."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from layerflow import artifacts, checksums, store, uses
 from layerflow.collection import collect as collecting
 from layerflow.collection.collect import collect
+from layerflow.parts import PARTS
 from layerflow.records import ModelRef
 from layerflow.registry import layout, pages, publishing, versions
 from layerflow.settings.gc import GcConfig
@@ -29,7 +31,7 @@ class Killed(BaseException):
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """The model: on which day each thing was used last, what each receipt names, and what living processes use."""
+    """The model: on which day each thing was used last, and what receipts, versions of data and processes need."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,6 +41,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.patch.setattr(os, "fsync", lambda handle: None)  # no machine goes down here
         self.day = 0
         self.used: dict[str, int] = {}
+        self.packs: dict[str, set[str]] = {}  # that each version of data needs
         self.published: dict[tuple[str, int], set[str]] = {}
         self.kept: dict[str, list[str]] = {"cats": [], "dogs": []}  # receipts of each model, oldest first
         self.named: dict[str, set[str]] = {}
@@ -61,6 +64,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     def make(self, path: str) -> str:
         def build(folder: Path) -> ModelRef:
+            if packs := self.packs.get(path):
+                (folder / PARTS).write_text(json.dumps(sorted(packs)))
             (folder / "saved_model" / checksums.EXTRA).mkdir(parents=True)
             (folder / "saved_model" / "graph").write_text(path)
             checksums.write_digests(folder / "saved_model")
@@ -74,11 +79,16 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(
         name=NAMES,
         data=st.booleans(),
+        packs=st.sets(FEW),
         setting=st.booleans(),
         end=st.sampled_from(["published", "kept", "goes on", "killed"]),
     )
-    def run(self, name: str, data: bool, setting: bool, end: str) -> None:
-        data_of_it = self.make(f"load_data/{data}")
+    def run(self, name: str, data: bool, packs: set[int], setting: bool, end: str) -> None:
+        data_of_it = f"load_data/{data}"
+        if data_of_it not in self.used:
+            self.packs[data_of_it] = {f"packs/{number:032}" for number in packs}
+        uses_too = {self.make(pack) for pack in self.packs[data_of_it]}
+        self.make(data_of_it)
         model, export = (self.make(f"{step}/{data}-{setting}") for step in ("train_model", "export_model"))
         source = store.path(export) / "saved_model"
         receipt = {
@@ -98,7 +108,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.kept[name] = [*(each for each in self.kept[name] if each != path), path]
             self.named[path], self.used[path] = {data_of_it, model, export}, self.day
         if (notes := self.end_process()) and end == "goes on":
-            self.alive.append((notes, {data_of_it, model, export}))
+            self.alive.append((notes, {data_of_it, model, export} | uses_too))
         elif notes:
             notes.end()
 
@@ -187,7 +197,8 @@ class AnyOrder(RuleBasedStateMachine):
         needed = set(last).union(*(self.named[path] for path in last), *self.published.values())
         young = {path for path, day in self.used.items() if self.day - day < keep_days}
         in_use = set(self.training).union(*(made for _, made in self.alive))
-        return self.used.keys() & (needed | young | in_use)
+        live = self.used.keys() & (needed | young | in_use)
+        return live.union(*(self.packs.get(path, ()) for path in live))
 
     @invariant()
     def every_version_is_whole(self) -> None:
@@ -197,7 +208,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def what_is_there_is_whole(self) -> None:
         for path in self.used:
-            if path.startswith(("load_data", "train_model", "export_model")):
+            if path.startswith(("load_data", "train_model", "export_model", "packs")):
                 assert (self.root / path / "card.md").exists() == (self.root / path / "record.json").exists()
 
 

@@ -27,6 +27,7 @@ from layerflow.registry.receipt import Challenger
 from layerflow.settings.gc import GcConfig
 from layerflow.training.checkpoint import checkpoint_of
 from tasks.caching import StoreCache
+from tests.shared import copy_artifact
 
 NOW, DAY = time.time(), 24 * 3600
 NOTHING_YOUNG = GcConfig(keep_days=0, keep_runs=0)
@@ -67,6 +68,7 @@ OLD = {
     "receipts/cats/f-against-1.json": "models-cats",
     "receipts/cats/candidate-1/receipt.json": "models-cats",
     "folders/g.json": "folder-g",
+    f"packs/{'7' * 32}/images.npy": "",
     "tfds/mnist/3.0.1/data": "load_data-h",
 }
 
@@ -126,12 +128,53 @@ def test_above_its_size_the_store_loses_first_what_was_used_longest_ago(empty_st
     assert (done.bytes, done.freed) == (400, 200)
 
 
+def version_with(packs: list[str], key: str, age: float) -> None:
+    """A version of data that needs these packs."""
+    write(f"load_data/{key}/parts.json", json.dumps(packs), age=age)
+    for pack in packs:
+        write(f"{pack}/images.npy", "x" * 100, age=age)
+
+
+def test_a_pack_goes_with_the_last_version_that_needs_it(empty_store: Path) -> None:
+    ours, shared, theirs = (f"packs/{letter * 32}" for letter in "abc")
+    version_with([ours, shared], "old", age=40)
+    version_with([shared, theirs], "young", age=20)
+    collect(GcConfig(), now=NOW + 5 * DAY)
+    assert left() == {"load_data/young/parts.json", f"{shared}/images.npy", f"{theirs}/images.npy"}
+    collect(GcConfig(), now=NOW + 15 * DAY)
+    assert left() == set()
+
+
+def test_a_pack_in_use_stays_without_a_version(empty_store: Path) -> None:
+    pack = f"packs/{'a' * 32}"
+    write(f"{pack}/images.npy", age=40)
+    uses.note(empty_store, pack)
+    collect(NOTHING_YOUNG)
+    assert left() == {f"{pack}/images.npy"}
+
+
+def test_a_damaged_version_keeps_no_pack(empty_store: Path) -> None:
+    write("load_data/a/parts.json", "{", age=40)
+    write("load_data/.damaged-a-1/parts.json", json.dumps([f"packs/{'a' * 32}"]), age=1)
+    write(f"packs/{'a' * 32}/images.npy", age=40)
+    collect(GcConfig(), now=NOW)
+    assert left() == {"load_data/.damaged-a-1/parts.json"}
+
+
+def test_above_its_size_the_store_loses_the_packs_of_the_versions_that_go(empty_store: Path) -> None:
+    ours, shared, theirs = (f"packs/{letter * 32}" for letter in "abc")
+    version_with([ours, shared], "old", age=2)
+    version_with([shared, theirs], "young", age=1)
+    collect(GcConfig(max_size="350B"), now=NOW)
+    assert left() == {"load_data/young/parts.json", f"{shared}/images.npy", f"{theirs}/images.npy"}
+
+
 @pytest.fixture
 def published(contenders: dict[str, Challenger], session_store: Path, empty_store: Path) -> Challenger:
     """A store of which all is a year old: a published model, what it was made from, and the dataset as TFDS made it."""
     good = contenders["good"]
     for record in good:
-        shutil.copytree(session_store / record.folder, empty_store / record.folder)
+        copy_artifact(record.folder, session_store, empty_store)
     shutil.copytree(session_store / "tfds", empty_store / "tfds")
     promote(RetrainConfig(), good, "run")
     uses._mine = None if uses._mine is None else uses._mine.end()
@@ -276,4 +319,4 @@ def test_the_card_shows_folders_models_and_ages(empty_store: Path) -> None:
     write_old()
     card = draw(collect(GcConfig(keep_runs=0), now=NOW))
     assert "| train_model | 2 | 14B | 2 | 14B |" in card
-    assert "| longer | 9 |" in card
+    assert f"| longer | {len(OLD)} |" in card

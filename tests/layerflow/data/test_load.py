@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.datasets import load_digits
 from layerflow import artifacts, store
 from layerflow.data import arrays, decode, load, source_key, tfds_source
 from layerflow.errors import ConfigError, DatasetError, MirrorError, UnreachableError
+from layerflow.packed import PackedImages
 from layerflow.records import DatasetRef
 from layerflow.settings.data import DataConfig
 from tests import forked
@@ -39,7 +41,9 @@ def test_every_digit_is_in_exactly_one_split_with_its_own_label(digits: DatasetR
 
 
 def test_arrays_are_memory_mapped(digits: DatasetRef) -> None:
-    assert isinstance(arrays.images_and_labels(digits, "train")[0], np.memmap)
+    images, labels = arrays.images_and_labels(digits, "train")
+    assert isinstance(images, PackedImages)
+    assert all(isinstance(each, np.memmap) for each in (*images.packs, labels))
 
 
 def test_loading_again_gives_the_same_bytes(digits: DatasetRef, empty_store: Path, tmp_path: Path) -> None:
@@ -50,13 +54,12 @@ def test_loading_again_gives_the_same_bytes(digits: DatasetRef, empty_store: Pat
     assert again.test_digest == digits.test_digest
 
 
-def test_validation_does_not_touch_test_and_keeps_its_images_when_it_grows(digits: DatasetRef, tmp_path: Path) -> None:
-    folder = tmp_path / "more"
-    folder.mkdir()
-    more = load.load(DataConfig(validation_fraction=0.3), folder)
+def test_validation_does_not_touch_test_and_keeps_its_images_when_it_grows(digits: DatasetRef) -> None:
+    make = partial(load.load, DataConfig(validation_fraction=0.3))
+    more = artifacts.make("load_data", "more", DatasetRef, make)
     assert more.test_digest == digits.test_digest
     before = {image.tobytes() for image in arrays.images_and_labels(digits, "validation")[0]}
-    after = {image.tobytes() for image in np.load(folder / "validation_images.npy")}
+    after = {image.tobytes() for image in arrays.images_and_labels(more, "validation")[0]}
     assert before < after
     # 1,437 draws at 0.3: three standard deviations are 52.
     assert abs(more.counts["validation"] - 0.3 * 1437) < 52

@@ -12,6 +12,7 @@ from layerflow.data import image_folder
 from layerflow.data.load import load
 from layerflow.data.prepared import difference, prepared, prepared_as, write_folder
 from layerflow.errors import DamagedError, DataError
+from layerflow.parts import parts_of
 from layerflow.records import DatasetRef
 from layerflow.settings.data import DataConfig
 
@@ -126,7 +127,8 @@ def test_a_version_is_found_by_the_first_letters_of_its_digest(photos: Path, emp
 
 def test_a_damaged_version_is_listed_by_its_record_and_never_used(photos: Path, empty_store: Path) -> None:
     data = loaded(photos, "first")
-    with (empty_store / data.folder / "train_images.npy").open("r+b") as file:
+    (pack,) = parts_of(empty_store / data.folder)
+    with (empty_store / pack / "images.npy").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x00\x01")
     with pytest.raises(DamagedError):

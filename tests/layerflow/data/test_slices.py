@@ -67,7 +67,7 @@ def loaded(root: Path, **settings: object) -> DatasetRef:
 
 def by_image(made: DatasetRef) -> dict[int, list[str]]:
     """The values of each test image, by its number."""
-    found, images = slices_of(made), images_and_labels(made, "test")[0]
+    found, images = slices_of(made), np.asarray(images_and_labels(made, "test")[0])
     values = [[found.names[number][1] for number in row] for row in found.numbers]
     return dict(zip(images[:, 0, 0, 0].tolist(), values, strict=True))
 
@@ -89,7 +89,7 @@ def test_rows_stay_aligned_where_files_are_broken_and_images_are_there_twice(tre
     slices = write_csv(tree, lambda number: "copy" if number == 304 else camera_of(number))
     made = loaded(tree, slices=str(slices), max_broken=0.1)
     assert made.broken == 1
-    images, found = images_and_labels(made, "test")[0][:, 0, 0, 0].tolist(), slices_of(made)
+    images, found = np.asarray(images_and_labels(made, "test")[0])[:, 0, 0, 0].tolist(), slices_of(made)
     assert sorted(images) == [100, 101, 103, 104, *range(104, 120)]
     cameras = [(image, found.names[row[0]][1]) for image, row in zip(images, found.numbers, strict=True)]
     copies = [camera for image, camera in cameras if image == 104]

@@ -1,5 +1,6 @@
 """Which image, which label, and which splits of a TensorFlow Datasets dataset are used."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 import tensorflow_datasets as tfds
 from pydantic import ValidationError
 
+from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.data import load, slice_files
+from layerflow.data.arrays import images_and_labels
 from layerflow.data.resize import resize
 from layerflow.data.slices import slices_of
 from layerflow.errors import DatasetError, config_sentence
@@ -81,8 +84,9 @@ def noise(number: int) -> np.ndarray:
 
 
 @pytest.fixture
-def things(empty_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The datasets above are prepared once, in a folder that the tests share."""
+def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The datasets above are prepared once, in a folder that the tests share; the test's own folder is the store."""
+    monkeypatch.setenv("LAYERFLOW_STORE", str(tmp_path))
     shared = tmp_path_factory.getbasetemp() / "things"
     monkeypatch.setenv("TFDS_DATA_DIR", str(shared))
 
@@ -95,14 +99,21 @@ def loaded(folder: Path, name: str = "many_sided_things", **settings: object) ->
 
 
 def numbers(folder: Path, split: str) -> list[int]:
-    return sorted(np.load(folder / f"{split}_images.npy")[:, 0, 0, 0].tolist())
+    return sorted(pairs(folder, split)[0].tolist())
+
+
+def pairs(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The number that is the first pixel of each image, and its label."""
+    made = DatasetRef.model_construct(folder=os.path.relpath(folder, store.root()))
+    images, labels = images_and_labels(made, split)
+    return np.asarray(images)[:, 0, 0, 0], labels
 
 
 def labels_by_number(folder: Path) -> dict[int, int]:
     found: dict[int, int] = {}
     for split in ("train", "validation", "test"):
-        images, labels = (np.load(folder / f"{split}_{kind}.npy") for kind in ("images", "labels"))
-        found |= dict(zip(images[:, 0, 0, 0].tolist(), labels.tolist(), strict=True))
+        first, labels = pairs(folder, split)
+        found |= dict(zip(first.tolist(), labels.tolist(), strict=True))
     return found
 
 
@@ -207,7 +218,7 @@ def test_images_of_several_sizes_are_made_fit_in_their_order_and_each_keeps_its_
     resized = {resize(noise(number), 10, 10).tobytes(): number % 2 for number in range(50)}
     found = {}
     for split in ("train", "validation", "test"):
-        images, labels = (np.load(tmp_path / f"{split}_{kind}.npy") for kind in ("images", "labels"))
+        images, labels = images_and_labels(DatasetRef.model_construct(folder="."), split)
         found |= dict(zip([image.tobytes() for image in images], labels.tolist(), strict=True))
     assert found == resized
 
@@ -296,7 +307,7 @@ def test_each_test_image_has_the_values_of_its_features(
     made = loaded(folder, name, slices="camera, site,night,is_wet", splits=splits, image_size="4x4")
     made = made.model_copy(update={"folder": "things"})
     assert made.slices == ("camera", "site", "night", "is_wet")
-    found, images = slices_of(made), np.load(folder / "test_images.npy")[:, 0, 0, 0].tolist()
+    found, images = slices_of(made), np.asarray(images_and_labels(made, "test")[0])[:, 0, 0, 0].tolist()
     assert images
     for number, row in zip(images, found.numbers, strict=True):
         site = "" if number % 10 == 0 else ("Oslo", "Rome")[number % 2]

@@ -29,7 +29,7 @@ from layerflow.registry.receipt import Challenger, changes
 from layerflow.registry.rollback import roll_back
 from layerflow.settings.export import AbstainConfig, ExportConfig
 from tests.layerflow.conftest import VERIFIER
-from tests.shared import once
+from tests.shared import copy_artifact, once
 
 NAME, ERROR = "mlp-digits", 0.05
 CONFIG = ExportConfig(calibrate="temperature", abstain=AbstainConfig(error=ERROR))
@@ -55,7 +55,7 @@ def abstaining(contenders: dict[str, Challenger], session_store: Path) -> Challe
 
     def make() -> str:
         for record in (poor.data, poor.trained):
-            shutil.copytree(session_store / record.folder, store.path(record.folder))
+            copy_artifact(record.folder, session_store, store.root())
         return as_it_ships(poor, "abstaining", CONFIG).evaluation.model_dump_json()
 
     folder, _ = once("abstaining", make)
@@ -191,7 +191,7 @@ def published(
 ) -> list[Promotion]:
     """Version 1 without temperature and threshold, version 2 the same network with both."""
     for record in (abstaining.export, abstaining.trained):
-        shutil.copytree(session_store / record.folder, shelf / record.folder)
+        copy_artifact(record.folder, session_store, shelf)
     return [decide("poor"), decide(abstaining)]
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from layerflow import checksums, store
 from layerflow.checksums import DIGESTS, EXTRA
+from layerflow.data.arrays import where
 from layerflow.errors import NotAnExportError, VerificationError
 from layerflow.export import verification
 from layerflow.outcomes import Retrained
@@ -111,7 +112,7 @@ def test_a_model_that_is_consistent_in_itself_but_not_the_evaluated_one_is_refus
     with pytest.raises(VerificationError, match="test split: answers differ"):
         verification.inspect(
             copy,
-            test_images=str(tests / "test_images.npy"),
+            test_images=where(first_run.data, "test"),
             test_labels=str(tests / "test_labels.npy"),
             predictions=str(store.path(first_run.evaluation.predictions)),
         )

@@ -10,7 +10,7 @@ import pytest
 from layerflow import artifacts
 from layerflow.data.arrays import images_and_labels
 from layerflow.data.image_digests import image_digests
-from layerflow.data.split_files import SPLITS, SplitFiles
+from layerflow.data.split_files import SPLITS
 from layerflow.outcomes import Comparison
 from layerflow.records import DatasetRef, LoadedWeights
 from layerflow.registry import layout, versions
@@ -22,6 +22,7 @@ from layerflow.settings.gate import GateConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from tests.layerflow.conftest import VERIFIER, Decide, make_challenger
+from tests.made_data import write_version
 
 NAME = "mlp-digits"
 Images = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -31,7 +32,10 @@ Prepare = Callable[[str, Images], DatasetRef]
 @pytest.fixture
 def today(contenders: dict[str, Challenger], shelf: Path) -> Images:
     """The images and labels of the digits' splits, to be changed."""
-    return {split: images_and_labels(contenders["good"].data, split) for split in SPLITS}
+    data = contenders["good"].data
+    return {
+        split: (np.asarray(images), labels) for split in SPLITS for images, labels in [images_and_labels(data, split)]
+    }
 
 
 @pytest.fixture
@@ -43,16 +47,7 @@ def prepare(contenders: dict[str, Challenger], shelf: Path) -> Prepare:
         classes = digits.classes[: max(int(labels.max()) for _, labels in images.values()) + 1]
 
         def make(folder: Path) -> DatasetRef:
-            with SplitFiles(folder, digits.image_shape) as files:
-                for split, pairs in images.items():
-                    for image, label in zip(*pairs, strict=True):
-                        number = int.from_bytes(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8], "big")
-                        files.add(split, np.ascontiguousarray(image), int(label), number)
-            sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
-            digest, test_digest = DatasetRef.digests_of(sums, classes)
-            counts = {split: len(labels) for split, (_, labels) in images.items()}
-            update = {"digest": digest, "test_digest": test_digest, "counts": counts, "classes": classes}
-            return digits.model_copy(update=update)
+            return write_version(folder, images, digits, classes)
 
         return artifacts.make("load_data", key, DatasetRef, make)
 
