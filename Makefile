@@ -95,6 +95,7 @@ bench-layers: setup ## each layer against its counterpart in keras.layers
 
 bench-photos: setup ## reading photographs, against Keras, listing 100,000 files, and epochs of a MobileNet (fifteen minutes)
 	$(PY) benchmarks/photos.py
+	$(PY) benchmarks/next_night.py
 	$(PY) benchmarks/photo_epochs.py
 
 bench-scale: setup ## preparing and training from MNIST once to ten times: seconds an image, peak memory

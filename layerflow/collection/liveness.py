@@ -80,7 +80,8 @@ def _of_published() -> list[Path]:
 def _count(found: Needs, file: Path, name: str) -> None:
     """Add what a receipt of the model ``name`` says."""
     parts = _parts(file)
-    found.by_model.setdefault(name, set()).update(str(part.get("folder")) for part in parts.values())
+    folders = {str(part.get("folder")) for part in parts.values()}
+    found.by_model.setdefault(name, set()).update(folders, *map(_packs_of, folders))
     data = parts.get("data", {})
     found.datasets.add((str(data.get("name")), str(data.get("version"))))
 
@@ -111,8 +112,7 @@ class SharedPacks:
             if item.kind == "packs":
                 self._packs[item.path] = item
             elif item.kind == "load_data" and not Path(item.path).name.startswith("."):  # no damaged one
-                with contextlib.suppress(OSError, ValueError):  # who can't be read is made again, and needs none
-                    self._parts[item.path] = parts_of(store.root() / item.path)
+                self._parts[item.path] = _packs_of(item.path)
         self._versions = Counter(part for parts in self._parts.values() for part in parts)
 
     def is_needed(self, item: Item) -> bool:
@@ -130,6 +130,13 @@ class SharedPacks:
             for part in self._parts.get(item.path, ())
             if (pack := self._packs.get(part)) and not self.is_needed(pack)
         ]
+
+
+def _packs_of(folder: str) -> tuple[str, ...]:
+    """The packs that an artifact needs; of one that can't be read, which is made again, none."""
+    with contextlib.suppress(OSError, ValueError, DamagedError):
+        return parts_of(store.path(folder))
+    return ()
 
 
 def users_of() -> dict[str, list[str]]:

@@ -145,6 +145,16 @@ def test_a_pack_goes_with_the_last_version_that_needs_it(empty_store: Path) -> N
     assert left() == set()
 
 
+def test_the_packs_of_a_model_count_as_its_own_and_stay(empty_store: Path) -> None:
+    pack = f"packs/{'a' * 32}"
+    version_with([pack], "old", age=40)
+    write("models/pets/1/assets.extra/receipt.json", json.dumps({"data": {"folder": "load_data/old"}}))
+    told = collect(GcConfig(max_size="1B"), now=NOW)
+    assert f"{pack}/images.npy" in left()
+    (of_model,) = told.models
+    assert (of_model.bytes, told.removed) == (sum((empty_store / file).stat().st_size for file in left()), 0)
+
+
 def test_a_pack_in_use_stays_without_a_version(empty_store: Path) -> None:
     pack = f"packs/{'a' * 32}"
     write(f"{pack}/images.npy", age=40)
@@ -189,7 +199,7 @@ def test_what_a_published_model_was_made_from_stays_however_old_it_is(published:
     done = collect(GcConfig(keep_days=0, keep_runs=0, max_size="1B"))
     assert before - left() == {"train_model/other/card.md"}
     (model,) = done.models
-    assert (model.name, model.items, model.removed) == ("mlp-digits", 8, 0)
+    assert (model.name, model.items, model.removed) == ("mlp-digits", 9, 0)
     assert "more than max_size, 1B" in summary(done)
     for record in published:
         artifacts.check_record(record)
