@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerflow import artifacts, store
+from layerflow import artifacts, checksums, store
 from layerflow.data import image_folder, image_folder_source, load, packs
 from layerflow.data.arrays import images_and_labels
 from layerflow.data.image_digests import image_digests
+from layerflow.data.prepared import difference, prepared_as, write_folder
 from layerflow.errors import DamagedError
 from layerflow.packed import PackedImages
 from layerflow.parts import parts_of
@@ -241,6 +242,27 @@ def test_digests_are_those_by_which_validation_is_drawn(version: Version) -> Non
     bound = 0.2 * 2**64
     assert (image_digests(data, "validation") < bound).all()
     assert (image_digests(data, "train") >= bound).all()
+
+
+def test_a_version_of_an_earlier_layerflow_is_read_compared_and_exported(
+    version: Version, empty_store: Path, tmp_path: Path
+) -> None:
+    data = version("first")
+
+    def as_before(folder: Path) -> DatasetRef:
+        for split in SPLITS:
+            images, labels = images_and_labels(data, split)
+            for name, array in {"images": images, "labels": labels, "digests": image_digests(data, split)}.items():
+                np.save(folder / f"{split}_{name}.npy", array)
+        digest, test_digest = DatasetRef.digests_of(checksums.digests(folder), data.classes)
+        return data.model_copy(update={"digest": digest, "test_digest": test_digest})
+
+    old = artifacts.make("load_data", "old", DatasetRef, as_before)
+    assert old.digest != data.digest
+    assert content(old) == content(data)
+    assert not any(difference(prepared_as(old.digest), data).model_dump(exclude={"counts"}).values())
+    write_folder(old, tmp_path / "written")
+    assert len([*(tmp_path / "written").rglob("*.png")]) == 60
 
 
 def test_packed_images_are_used_like_an_array() -> None:
