@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray run test check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling lock clean
+.PHONY: help setup ray cloud run test check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -13,6 +13,8 @@ help: ## list the targets
 setup: $(VENV)/.ready ## make the pinned environment (.venv)
 
 ray: $(VENV)/.ray ## add Ray to it: training.workers, and sweeps on a cluster
+
+cloud: $(VENV)/.cloud ## add obstore to it: LAYERFLOW_REMOTE, a store in a bucket
 
 # Bytecode is compiled at installation: it halves the time of the first `import tensorflow`.
 ifdef UV
@@ -37,10 +39,15 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(call install,requirements.lock)
 	touch $@
 
-# All that .ready has, and Ray.
+# All that .ready has, Ray, and obstore.
 $(VENV)/.ray: requirements-ray.lock pyproject.toml
 	$(call install,requirements-ray.lock)
 	touch $(VENV)/.ready $@
+
+# What requirements-cloud.lock adds.
+$(VENV)/.cloud: $(VENV)/.ready requirements-cloud.lock
+	$(if $(UV),VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip,$(PY) -m pip) install --quiet --no-deps --require-hashes -r requirements-cloud.lock
+	touch $@
 
 run: setup ## retrain on the embedded digits: train, prove, publish
 	$(VENV)/bin/layerflow retrain
@@ -115,11 +122,11 @@ deploy: setup ## the work pool, the deployments of prefect.yaml and the automati
 
 lock: ## pin the environment anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --quiet --upgrade --group dev --extra ray --output-file requirements-ray.lock pyproject.toml
-	sed 's/ \\$$//; /--hash/d' requirements-ray.lock > $(VENV)/constraints.txt # the same versions without Ray
+	  --quiet --upgrade --group dev --extra ray --extra cloud --output-file requirements-ray.lock pyproject.toml
+	sed 's/ \\$$//; /--hash/d' requirements-ray.lock > $(VENV)/constraints.txt # the same versions without the extras
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --quiet --group dev --constraints $(VENV)/constraints.txt --output-file requirements.lock pyproject.toml
-	for extra in kubernetes cuda; do \
+	for extra in kubernetes cuda cloud; do \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --quiet --group dev --extra $$extra --constraints $(VENV)/constraints.txt \
 	    $$(sed -n 's/==.*//; s/^[a-z]/--no-emit-package &/p' requirements.lock) \

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import CachePolicy
@@ -28,6 +28,7 @@ from layerflow.errors import LayerflowError, heals, printed
 from layerflow.models.network_code import network_code
 from layerflow.records import ModelRef, Record, TrainedRef
 from layerflow.registry import candidates, publishing
+from layerflow.remote import mirror
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
@@ -36,6 +37,7 @@ from layerflow.settings.export import ExportConfig
 from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
+from tasks import remote
 from tasks.policy import P, as_task
 
 R = TypeVar("R", bound=Record)
@@ -63,6 +65,7 @@ def result_storage() -> Path:
 def remove_leftovers(name: str) -> None:
     """Remove what dead runs left in the store and among the versions and candidates of the model ``name``."""
     store.remove_leftovers()
+    mirror.flush()
     publishing.remove_leftovers(name)
     candidates.remove_leftovers(name)
 
@@ -123,10 +126,9 @@ class StoreCache(CachePolicy):
     ) -> str:
         """The path of the record, absolute: it must not matter when ``LAYERFLOW_STORE`` was set."""
         image_folder.forget()
-        target = store.folder_of(self.step, key_of(self.work, inputs))
-        # Before Prefect reads its record: a damaged artifact is set aside, a record that disagrees with ours removed.
-        artifacts.sound(target)
-        return str(target / "result.json")
+        kind = inspect.signature(self.work).return_annotation if self.work else Record
+        folder = remote.folder_of(self.step, key_of(self.work, inputs), kind, _is_anew(task_ctx))
+        return str(folder / "result.json")
 
 
 def key_of(work: Callable[..., Any] | None, inputs: dict[str, Any]) -> str:
@@ -202,8 +204,10 @@ def is_anew() -> bool:
     A retry continues with what the first try left, such as a training's checkpoint.
     """
     context = TaskRunContext.get()
-    if context is None:
-        return False
+    return context is not None and _is_anew(context)
+
+
+def _is_anew(context: TaskRunContext) -> bool:
     refresh = context.task.refresh_cache
     if refresh is None:
         refresh = PREFECT_TASKS_REFRESH_CACHE.value()
@@ -223,6 +227,7 @@ def make(step: Task[P, R], *inputs: Any, **keywords: Any) -> R:
 
 
 def _make(name: str, work: Callable[..., R], inputs: dict[str, Any], **keywords: Any) -> R:
+    remote.bring(inputs.values())
     for value in inputs.values():
         if isinstance(value, Record):
             artifacts.check_record(value)
@@ -235,13 +240,15 @@ def _make(name: str, work: Callable[..., R], inputs: dict[str, Any], **keywords:
         return work(**inputs, **keywords, folder=target)
 
     try:
-        return artifacts.make(name, _digest(content), kind, build, content, anew)
+        record = artifacts.make(name, _digest(content), kind, build, content, anew)
     except Exception as error:
         if not isinstance(error, LayerflowError | OSError) and not heals(error) and (mistake := user_code.blame(error)):
             raise mistake from error
         raise
     finally:
         image_folder.forget()
+    mirror.keep(record.folder, anew)
+    return record
 
 
 def cached(step: Task[P, R], *inputs: Any) -> R | None:
@@ -250,4 +257,8 @@ def cached(step: Task[P, R], *inputs: Any) -> R | None:
     if not isinstance(cache, StoreCache):
         return None
     arguments = inspect.signature(step.fn).bind(*inputs).arguments
-    return artifacts.find(cache.step, key_of(cache.work, arguments), inspect.signature(step.fn).return_annotation)
+    key, kind = key_of(cache.work, arguments), inspect.signature(step.fn).return_annotation
+    if record := artifacts.find(cache.step, key, kind):
+        return record
+    found = mirror.find(f"{cache.step}/{key}", kind)
+    return cast(R, found[0]) if found else None

@@ -9,6 +9,7 @@ from prefect.states import State
 from layerflow.config import RetrainConfig
 from layerflow.outcomes import Promotion
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
+from tasks import remote
 from tasks.approval import end_closed_questions
 from tasks.cards import show_card
 from tasks.events import decided, emit_decision
@@ -32,6 +33,7 @@ def _promote_model(
     from layerflow.registry.receipt import Challenger
 
     challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
+    remote.bring(challenger)
     for record in challenger:
         artifacts.check_record(record)
 

@@ -16,6 +16,7 @@ _SCRATCH = tempfile.TemporaryDirectory(prefix="layerflow-tests-")
 os.environ["PREFECT_HOME"] = f"{_SCRATCH.name}/prefect"
 os.environ["LAYERFLOW_STORE"] = f"{_SCRATCH.name}/store"
 os.environ.pop("PREFECT_API_URL", None)
+os.environ.pop("LAYERFLOW_REMOTE", None)
 # The same programs, compiled in half of the time. What LLVM optimizes pays over thousands of steps, as in `make run`.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 MIRROR = os.environ.pop("LAYERFLOW_MIRROR", None) or os.environ.get("LAYERFLOW_TESTS_MIRROR")
@@ -33,8 +34,9 @@ from layerflow.config import RetrainConfig  # noqa: E402
 from layerflow.export import verification  # noqa: E402
 from layerflow.outcomes import Retrained  # noqa: E402
 from layerflow.records import DatasetRef  # noqa: E402
+from layerflow.remote import bucket  # noqa: E402
 from layerflow.settings.data import DataConfig  # noqa: E402
-from tests import forked  # noqa: E402
+from tests import forked, object_store  # noqa: E402
 from tests.servers import give_database  # noqa: E402
 from tests.shared import once  # noqa: E402
 
@@ -44,7 +46,7 @@ ROOT = Path(__file__).resolve().parent.parent
 verification.subprocess = forked  # type: ignore[assignment]
 
 #: What starts a process, or a server, for whichever test asks for it.
-_STARTERS = {"server", "first_run", "trained", "lasting_server", "guarded_server", "ui", "workplace"}
+_STARTERS = {"server", "s3_port", "first_run", "trained", "lasting_server", "guarded_server", "ui", "workplace"}
 #: The files that take longest, longest first: whatever is short then fills the gaps at the end.
 _LONGEST = (
     *("test_server.py", "test_sweep.py", "test_ray.py", "test_main.py", "test_train.py", "test_retrain.py"),
@@ -130,6 +132,28 @@ def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "store"
     monkeypatch.setenv("LAYERFLOW_STORE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """An S3 server, for the whole session."""
+    with object_store.s3_server() as port:
+        yield port
+
+
+@pytest.fixture
+def endpoint(s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object_store.Proxy]:
+    """The S3 server behind a proxy that can fail, and an empty part of its bucket in force; no pause is long."""
+    proxy = object_store.Proxy(s3_port)
+    for name, value in object_store.environment_of(proxy.url).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LAYERFLOW_REMOTE", f"s3://{object_store.BUCKET}/{tmp_path.name}")
+    monkeypatch.setattr(bucket, "RETRY_DELAYS", (0.01, 0.02))
+    monkeypatch.setattr("layerflow.remote.mirror.AWAY_SECONDS", 0)
+    bucket.forget()
+    yield proxy
+    bucket.forget()
+    proxy.close()
 
 
 @pytest.fixture(scope="session")

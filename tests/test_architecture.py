@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ["layers", "layerflow", "tasks", "flows", "cli"]  # each may import those before it
 #: The folders of `layerflow` with their rank: a stage imports itself and stages of a lower rank. Rank 0 is shared by
-#: all stages: the settings, and the modules directly in `layerflow`.
+#: all stages: the settings, the bucket, and the modules directly in `layerflow`.
 RANKS = {
-    **{"": 0, "settings": 0, "data": 1, "models": 1, "training": 2, "sweeps": 2, "evaluation": 3, "export": 3},
-    **{"cards": 4, "registry": 5, "collection": 6},
+    **{"": 0, "settings": 0, "remote": 0, "data": 1, "models": 1, "training": 2, "sweeps": 2},
+    **{"evaluation": 3, "export": 3, "cards": 4, "registry": 5, "collection": 6},
 }
 MOST_LINES = 300  # of a module
 #: Import levels inside `layerflow`, those of imports inside functions included.
@@ -148,14 +148,14 @@ def test_the_verifier_imports_nothing_of_the_project() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("flows.retrain", ["tensorflow", "keras", "tensorflow_datasets", "sklearn", "matplotlib"]),
+        ("flows.retrain", ["tensorflow", "keras", "tensorflow_datasets", "sklearn", "matplotlib", "obstore"]),
         ("flows.sweep", ["tensorflow", "keras", "optuna", "ray", "prefect_ray", "sklearn", "matplotlib"]),
         ("layerflow.config", ["tensorflow", "keras", "prefect"]),
         ("layerflow.records", ["tensorflow", "keras", "prefect"]),
         ("layerflow.registry.promotion", ["tensorflow", "prefect", "matplotlib"]),
         ("layerflow.export.verification", ["tensorflow", "prefect", "matplotlib"]),
         ("layerflow.sweeps.space", ["tensorflow", "keras", "prefect", "optuna"]),
-        ("cli.main", ["tensorflow", "keras", "prefect", "matplotlib", "optuna", "ray"]),
+        ("cli.main", ["tensorflow", "keras", "prefect", "matplotlib", "optuna", "ray", "obstore"]),
     ],
 )
 @pytest.mark.process
@@ -181,6 +181,18 @@ def test_ray_is_imported_by_nothing_but_what_was_asked_to_use_it() -> None:
         for file in sources(room):
             first = {name for node in ast.parse(file.read_text()).body for name in _names(node)}
             assert not {"ray", "prefect_ray"} & first, file
+
+
+def test_obstore_is_imported_by_nothing_but_the_bucket_that_was_asked_for() -> None:
+    for room in ROOMS:
+        for file in sources(room):
+            assert "obstore" not in {name.partition(".")[0] for node in _top(file) for name in _names(node)}, file
+            if file.parent.name != "remote":
+                assert not {name for name in imported(file) if name.partition(".")[0] == "obstore"}, file
+
+
+def _top(file: Path) -> list[ast.stmt]:
+    return ast.parse(file.read_text()).body
 
 
 def _names(node: ast.stmt) -> set[str]:

@@ -1,0 +1,277 @@
+"""Artifacts in the bucket of ``LAYERFLOW_REMOTE``: uploaded when they are finished, found there before a step runs.
+
+``<step>/<key>/record.json`` says that an artifact is there, and is written last. Its files lie beside it, in a folder
+named after the record's digest, so that two machines that make the same key at once can't mix their files. The first
+record stays.
+
+What this store knows of the bucket is in ``<store>/.remote/<bucket>/``: ``there`` has a mark for each artifact that was
+uploaded, ``pending`` one for each that must be, and ``found`` the records of those that are in the bucket and not here.
+A step whose record was found is `Cached`. Its files are downloaded when a step reads them.
+
+What comes from a bucket is checked like what comes from a disk. Without ``LAYERFLOW_REMOTE`` nothing is done here.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from layerflow import artifacts, store
+from layerflow.errors import DamagedError, UnreachableError
+from layerflow.records import Record
+from layerflow.remote import bucket as buckets
+from layerflow.remote.bucket import Bucket
+
+log = logging.getLogger("layerflow")
+
+_RECORD = "record.json"
+#: What may be in an artifact and comes from no list of files: ours, and Prefect's.
+_OWN = (_RECORD, "result.json")
+#: The file of an artifact that names those that it shares with others, and what it may name.
+_PARTS, _PART = "parts.json", re.compile("packs/[0-9a-f]{32}")
+#: Files that are transferred at a time.
+_AT_ONCE = 8
+#: Seconds for which a bucket that was away is not asked again: each step would wait for it otherwise.
+AWAY_SECONDS = 60
+_away_until: dict[str, float] = {}
+
+
+def is_set() -> bool:
+    """Whether there is a bucket.
+
+    Raises:
+        ConfigError: If what should name it does not, or obstore is not installed.
+    """
+    return buckets.in_force() is not None
+
+
+def find(artifact: str, kind: type[Record]) -> tuple[Record, Path] | None:
+    """The record of an artifact that is in the bucket, and the folder in which it now is.
+
+    Args:
+        artifact: Such as ``train_model/<key>``.
+        kind: Class of the record.
+    """
+    bucket = buckets.in_force()
+    if bucket is None or _is_away(bucket):
+        return None
+    try:
+        found = bucket.get(f"{artifact}/{_RECORD}")
+    except UnreachableError as error:
+        _note_away(bucket, error)
+        return None
+    if found is None:
+        return None
+    folder = _state(bucket) / "found" / artifact
+    folder.mkdir(parents=True, exist_ok=True)
+    with store.locked(artifact.replace("/", "-")):
+        store.write_atomically(folder / _RECORD, found.content)
+    if (record := artifacts.record_in(folder, kind)) is None:
+        log.warning("%s/%s/%s is no record of this layerflow; the step runs", bucket.address, artifact, _RECORD)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    log.info("%s is in %s", artifact.partition("/")[0], bucket.address)
+    return record, folder
+
+
+def bring(record: Record) -> Path | None:
+    """Download the artifact of a record, and those that it consists of, unless they are here.
+
+    Returns:
+        Its folder, if it was downloaded.
+
+    Raises:
+        DamagedError: If what is in the bucket is not what its record says, twice; the record there was removed then.
+        UnreachableError: If the bucket can't be read.
+    """
+    bucket = buckets.in_force()
+    if bucket is None or not re.fullmatch(r"[a-z_]+/[^/.][^/]*", record.folder):
+        return None
+    return _bring(bucket, record.folder)
+
+
+def keep(artifact: str, anew: bool = False) -> None:
+    """Upload a finished artifact unless it was, and what could not be uploaded before. A failure is a warning.
+
+    Args:
+        anew: Whether it takes the place of the one in the bucket.
+    """
+    bucket = buckets.in_force()
+    if bucket is None or (_mark(bucket, "there", artifact).exists() and not anew):
+        return
+    pending = _mark(bucket, "pending", artifact)
+    pending.parent.mkdir(parents=True, exist_ok=True)
+    store.write_atomically(pending, b"anew" if anew else b"")
+    flush()
+
+
+def flush() -> None:
+    """Upload what is pending, the oldest first. A bucket that is away is left alone until later."""
+    bucket = buckets.in_force()
+    if bucket is None or _is_away(bucket):
+        return
+    for artifact, pending in _pending(bucket):
+        try:
+            _upload(bucket, artifact, pending.read_bytes() == b"anew")
+        except FileNotFoundError:  # it was collected, or another process was quicker
+            pending.unlink(missing_ok=True)
+        except UnreachableError as error:
+            _note_away(bucket, error)
+            return
+        else:
+            there = _mark(bucket, "there", artifact)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.touch()
+            pending.unlink(missing_ok=True)
+
+
+def pending() -> set[str]:
+    """The artifacts that must still be uploaded, to whichever bucket."""
+    return {"/".join(mark.parts[-2:]) for mark in (store.root() / ".remote").glob("*/pending/*/[!.]*")}
+
+
+def _pending(bucket: Bucket) -> list[tuple[str, Path]]:
+    marks = sorted((_state(bucket) / "pending").glob("*/[!.]*"), key=lambda mark: mark.stat().st_mtime)
+    return [("/".join(mark.parts[-2:]), mark) for mark in marks]
+
+
+def _upload(bucket: Bucket, artifact: str, anew: bool) -> None:
+    """Upload an artifact: the parts that it consists of, its files, and its record last."""
+    folder = store.root() / artifact
+    content = (folder / _RECORD).read_bytes()
+    if artifacts.record_in(folder, Record) is None:
+        raise FileNotFoundError(folder)
+    for part in _parts(folder):
+        if not _mark(bucket, "there", part).exists():
+            _upload(bucket, part, anew=False)
+    if not anew and bucket.size(f"{artifact}/{_RECORD}") is not None:
+        return
+    files, beside = _listed(content)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda name: bucket.upload(folder / name, f"{artifact}/{beside}/{name}"), files))
+    if anew:
+        bucket.put(f"{artifact}/{_RECORD}", content)
+    else:
+        bucket.create(f"{artifact}/{_RECORD}", content)
+
+
+def _bring(bucket: Bucket, artifact: str) -> Path | None:
+    final = store.root() / artifact
+    if final.is_dir():
+        return None
+    step, key = artifact.split("/")
+    work = final.with_name(f".{key}.working")
+    with store.locked(f"{step}-{key}"):
+        for last in (False, True):
+            if final.is_dir():
+                return None
+            try:
+                _download(bucket, artifact, work / artifact)
+            except DamagedError as error:
+                shutil.rmtree(work, ignore_errors=True)
+                if last:
+                    raise _uncommitted(bucket, artifact, error) from error
+                continue
+            except BaseException:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
+            break
+        (work / artifact).rename(final)
+        store.sync_entry(final.parent)
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(_state(bucket) / "found" / artifact, ignore_errors=True)
+    there = _mark(bucket, "there", artifact)
+    there.parent.mkdir(parents=True, exist_ok=True)
+    there.touch()
+    log.info("%s was downloaded from %s", artifact, bucket.address)
+    return final
+
+
+def _download(bucket: Bucket, artifact: str, to: Path) -> None:
+    """Download an artifact, check every byte, and flush it to the disk.
+
+    Raises:
+        DamagedError: If something is missing or not as the record says.
+    """
+    shutil.rmtree(to, ignore_errors=True)
+    to.mkdir(parents=True)
+    found = bucket.get(f"{artifact}/{_RECORD}")
+    if found is None:
+        raise DamagedError(f"{_RECORD} is missing")
+    (to / _RECORD).write_bytes(found.content)
+    files, beside = _listed(found.content)
+
+    def load(name: str) -> None:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        if not bucket.download(f"{artifact}/{beside}/{name}", to / name):
+            raise DamagedError(f"{name} is missing")
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(load, files))
+    for part in _parts(to):
+        _bring(bucket, part)
+    artifacts.check(to)
+    store.sync(to)
+
+
+def _listed(content: bytes) -> tuple[list[str], str]:
+    """The files that a record lists, and the folder in which they are in the bucket.
+
+    Raises:
+        DamagedError: If it is no record, or names a file outside of its folder.
+    """
+    try:
+        record = json.loads(content)
+        files, digest = list(record["files"]), str(record["digest"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise DamagedError(f"{_RECORD} is no record") from None
+    if not all(name and store.is_below(name) and name not in _OWN for name in files):
+        raise DamagedError(f"{_RECORD} names files outside of its folder")
+    return files, hashlib.sha256(digest.encode()).hexdigest()[:16]
+
+
+def _parts(folder: Path) -> list[str]:
+    """The artifacts that the one in a folder shares with others, such as ``packs/<key>``."""
+    try:
+        parts = json.loads((folder / _PARTS).read_bytes())
+    except FileNotFoundError:
+        return []
+    except (ValueError, RecursionError):
+        parts = None
+    if not isinstance(parts, list) or not all(isinstance(each, str) and _PART.fullmatch(each) for each in parts):
+        raise DamagedError(f"{_PARTS} does not name packs")
+    return parts
+
+
+def _uncommitted(bucket: Bucket, artifact: str, error: Exception) -> DamagedError:
+    """Take a damaged artifact out of the bucket, so that it is made again, and return what to raise."""
+    shutil.rmtree(_state(bucket) / "found" / artifact, ignore_errors=True)
+    with contextlib.suppress(UnreachableError):
+        bucket.delete([f"{artifact}/{_RECORD}"])
+    return DamagedError(
+        f"{bucket.address}/{artifact} must be as it was uploaded, and {error}; its record was removed there. Re-run "
+        "the command, which makes it again."
+    )
+
+
+def _is_away(bucket: Bucket) -> bool:
+    return time.monotonic() < _away_until.get(bucket.address, 0)
+
+
+def _note_away(bucket: Bucket, error: UnreachableError) -> None:
+    _away_until[bucket.address] = time.monotonic() + AWAY_SECONDS
+    log.warning("%s The run goes on without it, and uploads later.", error)
+
+
+def _state(bucket: Bucket) -> Path:
+    """What this store knows of the bucket."""
+    return store.root() / ".remote" / hashlib.sha256(bucket.address.encode()).hexdigest()[:12]
+
+
+def _mark(bucket: Bucket, kind: str, artifact: str) -> Path:
+    return _state(bucket) / kind / artifact

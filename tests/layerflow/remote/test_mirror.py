@@ -1,0 +1,257 @@
+"""Artifacts of one store that another one finds in the bucket, and endpoints that fail meanwhile."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from layerflow import artifacts, store
+from layerflow.errors import DamagedError, UnreachableError
+from layerflow.records import ModelRef, Record
+from layerflow.remote import bucket, mirror
+from layerflow.remote.bucket import Bucket
+from tests.object_store import Proxy
+
+pytestmark = pytest.mark.process  # the S3 server is one: two stores see the same objects only there
+
+Enter = Callable[[str], Path]
+
+
+@pytest.fixture
+def enter(endpoint: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Enter:
+    """``enter("b")`` puts another store into force; it begins with ``a``."""
+
+    def change(name: str) -> Path:
+        monkeypatch.setenv("LAYERFLOW_STORE", str(tmp_path / name))
+        return tmp_path / name
+
+    change("a")
+    return change
+
+
+def lake() -> Bucket:
+    found = bucket.in_force()
+    assert found
+    return found
+
+
+def made(key: str = "k", text: str = "weights", anew: bool = False) -> ModelRef:
+    def build(folder: Path) -> ModelRef:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "model.keras").write_text(text)
+        (folder / "card.md").write_text("a card")
+        return ModelRef(name=text, digest=text, parameters=1)
+
+    return artifacts.make("build_model", key, ModelRef, build, {}, anew)
+
+
+def kept(key: str = "k", text: str = "weights") -> ModelRef:
+    record = made(key, text)
+    mirror.keep(record.folder)
+    return record
+
+
+def test_another_store_finds_the_record_and_downloads_the_files_when_they_are_read(enter: Enter) -> None:
+    record = kept()
+    enter("b")
+    found = mirror.find(record.folder, ModelRef)
+    assert found
+    assert found[0] == record
+    assert not store.path(record.folder).exists(), "nothing has read it yet"
+    mirror.bring(record)
+    artifacts.check_record(record)
+    assert (store.path(record.folder) / "deep" / "model.keras").read_text() == "weights"
+    assert mirror.bring(record) is None, "it is here"
+
+
+def test_the_record_is_uploaded_last(enter: Enter, endpoint: Proxy) -> None:
+    kept()
+    written = [each for each in endpoint.requests if each.startswith("PUT")]
+    assert len(written) == 3
+    assert written[-1].endswith("/build_model/k/record.json")
+
+
+def test_what_was_uploaded_is_not_asked_about_again(enter: Enter, endpoint: Proxy) -> None:
+    record = kept()
+    before = len(endpoint.requests)
+    mirror.keep(record.folder)
+    assert len(endpoint.requests) == before
+
+
+def test_only_listed_files_are_uploaded(enter: Enter) -> None:
+    record = made()
+    (store.path(record.folder) / "result.json").write_text("Prefect's, with a path of this machine")
+    mirror.keep(record.folder)
+    assert not [name for name in lake().names("build_model/k") if "result" in name]
+
+
+def test_two_machines_that_make_the_same_key_do_not_mix_their_files(enter: Enter) -> None:
+    first = kept(text="first")
+    enter("b")
+    second = made(text="other")
+    mirror.keep(second.folder)
+    assert second != first
+    enter("c")
+    found = mirror.find("build_model/k", ModelRef)
+    assert found
+    assert found[0] == first
+    mirror.bring(first)
+    artifacts.check_record(first)
+
+
+def test_an_artifact_that_was_made_anew_takes_the_place_of_the_one_in_the_bucket(enter: Enter) -> None:
+    kept()
+    record = made(text="better", anew=True)
+    mirror.keep(record.folder, anew=True)
+    enter("b")
+    found = mirror.find(record.folder, ModelRef)
+    assert found
+    assert found[0] == record
+
+
+@pytest.mark.parametrize("kind", ["503", "403", "reset", "lost answer"])
+def test_an_upload_that_fails_is_a_warning_and_is_made_good_later(
+    enter: Enter, endpoint: Proxy, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    endpoint.fail(kind, "PUT .*")  # type: ignore[arg-type]
+    first = kept("k1")
+    assert caplog.text.count("uploads later") == 1
+    assert mirror.pending() == {first.folder}
+    endpoint.heal()
+    kept("k2")
+    assert mirror.pending() == set()
+    enter("b")
+    assert mirror.find("build_model/k1", ModelRef)
+    assert mirror.find("build_model/k2", ModelRef)
+
+
+def test_an_endpoint_that_vanishes_in_the_middle_leaves_no_record(enter: Enter, endpoint: Proxy) -> None:
+    endpoint.fail("reset", "PUT .*/record.json")
+    record = kept()
+    assert mirror.pending() == {record.folder}
+    assert artifacts.sound(store.path(record.folder)), "nothing local is lost"
+    enter("b")
+    assert mirror.find(record.folder, ModelRef) is None
+
+
+def test_the_next_run_uploads_what_is_pending(enter: Enter, endpoint: Proxy) -> None:
+    endpoint.fail("503")
+    kept()
+    endpoint.heal()
+    mirror.flush()
+    assert mirror.pending() == set()
+
+
+def test_a_bucket_that_is_away_is_not_waited_for_at_every_step(
+    enter: Enter, endpoint: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mirror, "AWAY_SECONDS", 60)
+    endpoint.fail("503")
+    kept("k1")
+    before = len(endpoint.requests)
+    kept("k2")
+    assert mirror.find("build_model/k3", ModelRef) is None
+    assert len(endpoint.requests) == before
+    assert caplog.text.count("goes on without it") == 1
+
+
+def test_what_was_collected_before_it_was_uploaded_is_forgotten(enter: Enter, endpoint: Proxy) -> None:
+    endpoint.fail("503")
+    record = kept()
+    shutil.rmtree(store.path(record.folder))
+    endpoint.heal()
+    mirror.flush()
+    assert mirror.pending() == set()
+
+
+def test_a_step_whose_input_can_not_be_downloaded_says_so_and_can_be_retried(enter: Enter, endpoint: Proxy) -> None:
+    record = kept()
+    enter("b")
+    endpoint.fail("reset", "GET .*keras")
+    with pytest.raises(UnreachableError, match=r"read build_model/k/.*, and the connection broke"):
+        mirror.bring(record)
+    endpoint.heal()
+    mirror.bring(record)
+    artifacts.check_record(record)
+
+
+def test_a_file_that_was_changed_in_the_bucket_is_never_used(enter: Enter) -> None:
+    record = kept()
+    (name,) = [name for name in lake().names("build_model/k") if name.endswith(".keras")]
+    lake().put(f"build_model/k/{name}", b"evil")
+    enter("b")
+    with pytest.raises(DamagedError, match=r"deep/model.keras .* its record was removed there. Re-run"):
+        mirror.bring(record)
+    assert not store.path(record.folder).exists()
+    assert list((store.root() / "build_model").glob(".*")) == []
+    assert mirror.find(record.folder, ModelRef) is None, "the next run makes it again"
+
+
+@pytest.mark.parametrize("name", ["../../../stolen", "/stolen", "record.json", "result.json", "a\0b"])
+def test_a_record_that_names_files_elsewhere_is_refused(enter: Enter, tmp_path: Path, name: str) -> None:
+    record = kept()
+    content = json.loads((store.path(record.folder) / "record.json").read_text())
+    content.pop("digest")
+    content["files"] = {name: "0" * 64}
+    forged = json.dumps({**content, "digest": artifacts._digest(content)}).encode()
+    lake().put("build_model/k/record.json", forged)
+    enter("b")
+    with pytest.raises(DamagedError, match="outside of its folder"):
+        mirror.bring(record)
+    assert not list(tmp_path.rglob("stolen"))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"kind": "x"}', b"[" * 100_000])
+def test_what_is_no_record_counts_as_none(enter: Enter, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
+    lake().put("build_model/k/record.json", content)
+    assert mirror.find("build_model/k", ModelRef) is None
+    assert "no record of this layerflow" in caplog.text
+
+
+def test_a_record_of_another_step_is_not_taken(enter: Enter) -> None:
+    kept("k1")
+    found = lake().get("build_model/k1/record.json")
+    assert found
+    lake().put("build_model/k2/record.json", found.content)
+    enter("b")
+    assert mirror.find("build_model/k2", ModelRef) is None
+
+
+def test_parts_that_artifacts_share_come_and_go_with_them(enter: Enter) -> None:
+    pack = f"packs/{'0' * 32}"
+
+    def pack_images(folder: Path) -> Record:
+        (folder / "images.npy").write_text("pixels")
+        return ModelRef(name="pack", digest="pack", parameters=1)
+
+    def list_packs(folder: Path) -> ModelRef:
+        (folder / "parts.json").write_text(json.dumps([pack]))
+        return ModelRef(name="data", digest="data", parameters=1)
+
+    artifacts.make("packs", "0" * 32, Record, pack_images)
+    record = artifacts.make("build_model", "k", ModelRef, list_packs)
+    mirror.keep(record.folder)
+    enter("b")
+    assert mirror.find(record.folder, ModelRef)
+    mirror.bring(record)
+    assert (store.path(pack) / "images.npy").read_text() == "pixels"
+
+
+def test_a_record_can_not_bring_what_is_no_artifact(enter: Enter, endpoint: Proxy) -> None:
+    for folder in ("", "../x/y", "build_model", "build_model/.hidden", ".remote/x", "a/b/c"):
+        assert mirror.bring(ModelRef(folder=folder, name="n", digest="d", parameters=1)) is None
+    assert endpoint.requests == []
+
+
+def test_without_the_variable_nothing_is_asked_or_written(
+    enter: Enter, endpoint: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LAYERFLOW_REMOTE")
+    record = kept()
+    mirror.flush()
+    assert mirror.find(record.folder, ModelRef) is None
+    assert mirror.bring(record) is None
+    assert endpoint.requests == []
+    assert not (store.root() / ".remote").exists()
