@@ -4,6 +4,7 @@ obstore is imported when a bucket is opened, and never without ``LAYERFLOW_REMOT
 """
 
 import functools
+import hashlib
 import importlib.util
 import logging
 import os
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
+from layerflow import store
 from layerflow.errors import ConfigError, UnreachableError, printed
 from layerflow.remote.address import checked, opened
 from layerflow.remote.causes import cause_of
@@ -89,6 +91,11 @@ class Bucket:
         self._errors = (BaseError, OSError, NotImplementedError)
         parts = urlsplit(self.address)
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+    @property
+    def state(self) -> Path:
+        """The folder of what the store in force knows of the bucket."""
+        return store.root() / ".remote" / hashlib.sha256(self.address.encode()).hexdigest()[:12]
 
     def get(self, path: str) -> Found | None:
         """An object, or nothing if it isn't there."""

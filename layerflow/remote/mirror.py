@@ -67,7 +67,7 @@ def find(artifact: str, kind: type[Record]) -> tuple[Record, Path] | None:
         return None
     if found is None:
         return None
-    folder = _state(bucket) / "found" / artifact
+    folder = bucket.state / "found" / artifact
     folder.mkdir(parents=True, exist_ok=True)
     with store.locked(artifact.replace("/", "-")):
         store.write_atomically(folder / _RECORD, found.content)
@@ -136,7 +136,7 @@ def pending() -> set[str]:
 
 
 def _pending(bucket: Bucket) -> list[tuple[str, Path]]:
-    marks = sorted((_state(bucket) / "pending").glob("*/[!.]*"), key=lambda mark: mark.stat().st_mtime)
+    marks = sorted((bucket.state / "pending").glob("*/[!.]*"), key=lambda mark: mark.stat().st_mtime)
     return [("/".join(mark.parts[-2:]), mark) for mark in marks]
 
 
@@ -184,7 +184,7 @@ def _bring(bucket: Bucket, artifact: str) -> Path | None:
         (work / artifact).rename(final)
         store.sync_entry(final.parent)
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(_state(bucket) / "found" / artifact, ignore_errors=True)
+        shutil.rmtree(bucket.state / "found" / artifact, ignore_errors=True)
     there = _mark(bucket, "there", artifact)
     there.parent.mkdir(parents=True, exist_ok=True)
     there.touch()
@@ -250,7 +250,7 @@ def _parts(folder: Path) -> list[str]:
 
 def _uncommitted(bucket: Bucket, artifact: str, error: Exception) -> DamagedError:
     """Take a damaged artifact out of the bucket, so that it is made again, and return what to raise."""
-    shutil.rmtree(_state(bucket) / "found" / artifact, ignore_errors=True)
+    shutil.rmtree(bucket.state / "found" / artifact, ignore_errors=True)
     with contextlib.suppress(UnreachableError):
         bucket.delete([f"{artifact}/{_RECORD}"])
     return DamagedError(
@@ -268,10 +268,5 @@ def _note_away(bucket: Bucket, error: UnreachableError) -> None:
     log.warning("%s The run goes on without it, and uploads later.", error)
 
 
-def _state(bucket: Bucket) -> Path:
-    """What this store knows of the bucket."""
-    return store.root() / ".remote" / hashlib.sha256(bucket.address.encode()).hexdigest()[:12]
-
-
 def _mark(bucket: Bucket, kind: str, artifact: str) -> Path:
-    return _state(bucket) / kind / artifact
+    return bucket.state / kind / artifact
