@@ -63,7 +63,7 @@ lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-drill: setup ## nights that go wrong, training killed 100 times, publishing and collecting 300 times each, 10,000 fuzzed inputs, guards taken out (hours)
+drill: ray ## nights that go wrong, training killed 100 times, publishing and collecting 300 times each, two machines with one bucket 100 times, 10,000 fuzzed inputs, guards taken out (hours)
 	$(PY) benchmarks/nights.py
 	$(PY) benchmarks/growing_folder.py 30
 	$(PY) benchmarks/drill.py 100
@@ -71,6 +71,7 @@ drill: setup ## nights that go wrong, training killed 100 times, publishing and 
 	$(PY) benchmarks/drill.py 20 0 photographs
 	$(PY) benchmarks/publish_drill.py 300
 	$(PY) benchmarks/gc_drill.py 334
+	$(PY) benchmarks/remote_drill.py 100 100
 	LAYERFLOW_HISTORIES=1000 $(PY) -m pytest -q tests/layerflow/collection/test_any_order.py
 	LAYERFLOW_MODELS=100 $(PY) -m pytest -q tests/layerflow/training/test_differential.py tests/layerflow/models/test_families.py
 	LAYERFLOW_FUZZ=10000 $(PY) -m pytest -q tests/attacks/test_fuzzing.py

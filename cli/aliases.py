@@ -26,9 +26,11 @@ def show(name: str, /, *, serving: bool = False, as_json: Json = False) -> None:
     as_json
         Print one JSON object.
     """
+    from layerflow.registry import sharing
     from layerflow.registry.aliases import aliases_of, serving_config
     from layerflow.registry.versions import the_name
 
+    sharing.refresh(name)
     found = aliases_of(the_name(name))
     if serving:
         print(serving_config(name), end="")

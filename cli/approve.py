@@ -10,7 +10,7 @@ from cli.prefect_server import configured_url, ensure_answering
 from layerflow import store
 from layerflow.errors import RegistryError, did_you_mean, printed
 from layerflow.outcomes import Promotion
-from layerflow.registry import candidates, layout
+from layerflow.registry import candidates, layout, sharing
 from layerflow.registry.ledger import Waiting
 
 
@@ -42,6 +42,7 @@ def _user() -> str:
 
 
 def _waiting(name: str) -> Waiting:
+    sharing.refresh_all()
     waiting = {each: asked for each in layout.folders() if (asked := candidates.waiting(each))}
     if name in waiting:
         return waiting[name]

@@ -16,14 +16,15 @@ from layerflow.cards.markdown import short
 from layerflow.errors import DamagedError, RegistryError
 from layerflow.outcomes import Comparison
 from layerflow.records import Change, Evaluation
-from layerflow.registry import candidates, layout, versions
+from layerflow.registry import candidates, layout, sharing, versions
 from layerflow.registry.aliases import FOLLOWS, aliases_of
-from layerflow.registry.ledger import known_ledger
+from layerflow.registry.ledger import Ledger, known_ledger
 from layerflow.registry.receipt import Receipt, changes
 
 
 def list_versions(name: str | None, as_json: bool) -> None:
     """Every published version, newest first within its name."""
+    sharing.refresh_all()
     rows = [_row(each, version) for each in _chosen(name) for version in versions.numbers(each)]
     rows += [row for each in ([name] if name else layout.folders()) if (row := _waiting_row(each))]
     for each in [name] if name else layout.folders():
@@ -55,7 +56,7 @@ def list_versions(name: str | None, as_json: bool) -> None:
 
 def show_version(version: int, name: str | None, as_json: bool) -> None:
     """A version's receipt: whole as JSON, its essentials as text."""
-    name = versions.the_name(name)
+    name = _name(name)
     receipt = _receipt(name, version)
     if as_json:
         print(json.dumps(receipt, indent=2))
@@ -107,7 +108,7 @@ def _number(value: float | None, form: str) -> str:
 
 def open_report(version: int | None, name: str | None, browser: bool) -> None:
     """Print the path of a version's report, or of the champion's, and open it in a ``browser`` where that is wanted."""
-    name = versions.the_name(name)
+    name = _name(name)
     report = versions.report_of(name, versions.numbers(name)[0] if version is None else version)
     print(report, flush=True)
     if browser:
@@ -116,7 +117,7 @@ def open_report(version: int | None, name: str | None, browser: bool) -> None:
 
 def show_difference(before: int, after: int, name: str | None, as_json: bool) -> None:
     """What the receipts of two versions say differently."""
-    name = versions.the_name(name)
+    name = _name(name)
     found = [each.model_dump() for each in changes(_receipt(name, before), _receipt(name, after), figures=True)]
     if as_json:
         print(json.dumps(found, indent=2))
@@ -129,13 +130,14 @@ def show_difference(before: int, after: int, name: str | None, as_json: bool) ->
 def check_versions(name: str | None) -> None:
     """Compare versions and candidates with the ledger, their digests and receipts; fail after all if one is wrong."""
     wrong = 0
+    sharing.refresh_all()
     for each in [versions.the_name(name)] if name else layout.folders():
         ledger = known_ledger(each)
         sound = "every byte is as published"
         if ledger.published is None:
             sound = "every byte matches its own list; no ledger has a digest of it"
         for version in versions.numbers(each):
-            damage = versions.damage(each, version, ledger)
+            damage = _damage(each, version, ledger)
             print(f"{each} {version}: {damage or sound}")
             wrong += damage is not None
         if asked := candidates.waiting(each):
@@ -156,7 +158,7 @@ def check_versions(name: str | None) -> None:
 def roll_back(name: str | None, to: int | None, as_json: bool) -> None:
     """Restore a version, and print which one is live."""
     with contextlib.redirect_stdout(sys.stderr):
-        done = run_rollback(versions.the_name(name), to)
+        done = run_rollback(_name(name), to)
     if as_json:
         print(json.dumps(done.model_dump(), indent=2))
     else:
@@ -164,6 +166,21 @@ def roll_back(name: str | None, to: int | None, as_json: bool) -> None:
             f"version {done.version} of {done.name} is live, with the model of version {done.restored} in place "
             f"of {done.instead_of}: {store.path(done.published)}"
         )
+
+
+def _name(name: str | None) -> str:
+    """As ``versions.the_name``, with what other machines published."""
+    sharing.refresh_all()
+    return versions.the_name(name)
+
+
+def _damage(name: str, version: int, ledger: Ledger) -> str | None:
+    """What of a version is not as it was published; one that only the bucket has is downloaded."""
+    try:
+        versions.folder_of(name, version)
+    except DamagedError as error:
+        return str(error)
+    return versions.damage(name, version, ledger)
 
 
 def _chosen(name: str | None) -> list[str]:

@@ -27,7 +27,7 @@ from layerflow.data import image_folder, source_key
 from layerflow.errors import LayerflowError, heals, printed
 from layerflow.models.network_code import network_code
 from layerflow.records import ModelRef, Record, TrainedRef
-from layerflow.registry import candidates, publishing
+from layerflow.registry import candidates, publishing, sharing
 from layerflow.remote import mirror
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.checks import ChecksConfig
@@ -63,9 +63,13 @@ def result_storage() -> Path:
 
 
 def remove_leftovers(name: str) -> None:
-    """Remove what dead runs left in the store and among the versions and candidates of the model ``name``."""
+    """Remove what dead runs left in the store and among the versions and candidates of the model ``name``.
+
+    With a bucket, first upload what earlier runs could not, and take over what other machines published.
+    """
     store.remove_leftovers()
     mirror.flush()
+    sharing.refresh(name)
     publishing.remove_leftovers(name)
     candidates.remove_leftovers(name)
 

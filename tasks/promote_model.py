@@ -33,15 +33,18 @@ def _promote_model(
     from layerflow.registry.receipt import Challenger
 
     challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
-    remote.bring(challenger)
-    for record in challenger:
+    for record in remote.here(challenger):
         artifacts.check_record(record)
+
+    def bring() -> None:
+        for record in remote.bring(challenger):
+            artifacts.check_record(record)
 
     def show(card: str) -> None:
         show_card(f"decision-{config.registry_name}", card, "Start here: published or not, why, and what is next")
 
     end_closed_questions(config.registry_name)
-    promotion = promote(config, challenger, flow_run.name or "", show, verifier, flow_run.id or "")
+    promotion = promote(config, challenger, flow_run.name or "", show, verifier, flow_run.id or "", bring)
     end_closed_questions(config.registry_name)
     emit_decision(promotion)
     return decided(promotion, promotion)

@@ -25,11 +25,19 @@ def folder_of(step: str, key: str, kind: type[Record], anew: bool = False) -> Pa
     return target
 
 
-def bring(records: Iterable[object]) -> None:
-    """Download the artifacts of records that are in the bucket and not here."""
-    for record in records:
-        if isinstance(record, Record) and (folder := mirror.bring(record)):
-            _write_result(folder, record)
+def bring(values: Iterable[object]) -> list[Record]:
+    """Download the artifacts of records that are in the bucket and not here, and return those records."""
+    brought = []
+    for value in values:
+        if isinstance(value, Record) and (folder := mirror.bring(value.folder)):
+            _write_result(folder, value)
+            brought.append(value)
+    return brought
+
+
+def here(records: Iterable[Record]) -> list[Record]:
+    """The records whose artifacts are here; all of them without a bucket, where one that is not is missing."""
+    return [record for record in records if not mirror.is_set() or store.path(record.folder).is_dir()]
 
 
 def _write_result(folder: Path, record: Record) -> None:

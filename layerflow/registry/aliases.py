@@ -7,9 +7,8 @@ import json
 import re
 from pathlib import Path
 
-from layerflow import store
 from layerflow.errors import RegistryError, did_you_mean, printed
-from layerflow.registry import versions
+from layerflow.registry import sharing, versions
 from layerflow.registry.layout import home
 from layerflow.registry.ledger import known_ledger, read_ledger, write_ledger
 
@@ -40,9 +39,10 @@ def set_alias(name: str, alias: str, version: int) -> None:
             "ALIAS must be lower-case letters, digits, `-` and `_`, at most 50, and start with a letter; "
             f"{', '.join(FOLLOWS)} follow the versions by themselves. Received: {printed(alias)}"
         )
+    sharing.refresh(name)
     name = versions.the_name(name)
-    with store.locked(f"models-{name}"):
-        versions.folder_of(name, version)
+    with sharing.changing(name):
+        versions.require(name, version)
         ledger = read_ledger(name)
         write_ledger(name, ledger.model_copy(update={"aliases": {**ledger.aliases, alias: version}}))
 
@@ -53,8 +53,9 @@ def remove_alias(name: str, alias: str) -> None:
     Raises:
         RegistryError: If there is no such alias or model.
     """
+    sharing.refresh(name)
     name = versions.the_name(name)
-    with store.locked(f"models-{name}"):
+    with sharing.changing(name):
         ledger = read_ledger(name)
         if alias not in ledger.aliases:
             there = ", ".join(sorted(ledger.aliases)) or "no alias is set"

@@ -15,7 +15,7 @@ from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import DamagedError, RegistryError, mask
 from layerflow.outcomes import Approval, DecisionCode, Promotion, Retrained
-from layerflow.registry import candidates, layout, pages, publishing, versions
+from layerflow.registry import candidates, layout, pages, publishing, shared, sharing, versions
 from layerflow.registry.ledger import Closed, Waiting, read_ledger, write_ledger
 from layerflow.registry.receipt import Challenger
 
@@ -39,7 +39,7 @@ def closed(name: str) -> list[Promotion]:
 
     The caller tells whoever asked. The live version stays as it is.
     """
-    with store.locked(f"models-{name}"):
+    with sharing.changing(name):
         _expire(name)
         return _record_closed(name)
 
@@ -84,7 +84,7 @@ def settle(
         RegistryError: If there is no such candidate.
         DamagedError: If the candidate is not as it was when the question was asked, or its records can't be read.
     """
-    with store.locked(f"models-{name}"):
+    with sharing.changing(name):
         _expire(name)
         asked, live = read_ledger(name).waiting, versions.champion_of(name)
         if asked and asked.number == number:
@@ -96,6 +96,7 @@ def settle(
                 _publish(name, asked, given, live)
         _record_closed(name)
         file = candidates.answered(name, number) / candidates.RUN_FILE
+        shared.bring_files(file.parent)
         if not file.is_file():
             raise RegistryError(f"Candidate {number} of {name} must be one that was asked about. It is not.")
         config, made = candidates.read_run(file)
@@ -182,4 +183,5 @@ def _recorded(name: str, closed: Closed) -> Promotion:
     final, kept = _final(name, closed), candidates.answered(name, closed.question.number)
     pages.file(kept / candidates.RECEIPT_FILE, final.receipt, kept / candidates.REPORT_FILE, final.page)
     store.write_atomically(kept / candidates.RUN_FILE, candidates.run_as_bytes(final.config, final.run))
+    shared.keep_files(kept / candidates.RUN_FILE)
     return final.run.promotion

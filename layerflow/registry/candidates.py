@@ -19,6 +19,7 @@ from layerflow.config import RetrainConfig
 from layerflow.errors import DamagedError, mask
 from layerflow.json_file import read_json
 from layerflow.outcomes import Approval, DecisionCode, Retrained
+from layerflow.registry import shared
 from layerflow.registry.assembling import put_together
 from layerflow.registry.layout import IMAGES, RECEIPT, REPORT, RUN
 from layerflow.registry.ledger import Closed, Ledger, Waiting, known_ledger, read_ledger
@@ -95,6 +96,7 @@ def put(name: str, number: int, source: Path, receipt: dict[str, Any], page: str
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     store.sync_entry(home(name))
+    shared.keep_folder(final)
     return sums
 
 

@@ -14,7 +14,7 @@ from layerflow.data.arrays import images_and_labels
 from layerflow.data.slices import slices_of
 from layerflow.export import verification
 from layerflow.outcomes import Comparison
-from layerflow.registry import layout
+from layerflow.registry import layout, shared
 from layerflow.registry.figures import Answers, by_metric, comparison_of
 from layerflow.registry.known_images import ComparedImages, KnownImages, all_test_images, common_test_set
 from layerflow.registry.model_identity import model_identity
@@ -121,6 +121,7 @@ def learned_by(challenger: Challenger) -> KnownImages:
     artifacts.check_record(challenger.data)
     weights, before = challenger.model.weights, None
     if weights and (named := re.fullmatch(VERSION, weights.source)):
+        shared.bring(named[1], int(named[2]))
         folder = layout.home(named[1]) / named[2]
         before = None if checksums.damage(folder) else _read(folder)
         if before is None:

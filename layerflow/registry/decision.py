@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from layerflow import store
 from layerflow.config import RetrainConfig
+from layerflow.errors import DamagedError
 from layerflow.export import verification
 from layerflow.outcomes import Comparison
 from layerflow.registry import gate, layout, versions
@@ -50,6 +51,17 @@ def rival_of(name: str, version: int) -> Rival:
     return Rival(version, layout.home(name) / str(version), receipt, damage)
 
 
+def _with_files(name: str, rival: Rival) -> Rival:
+    """The same version with its files here, where only the bucket had them."""
+    if rival.folder.is_dir():
+        return rival
+    try:
+        versions.folder_of(name, rival.version)
+    except DamagedError as error:
+        return rival._replace(damage=str(error))
+    return rival_of(name, rival.version)
+
+
 def decide(
     config: RetrainConfig,
     challenger: Challenger,
@@ -57,6 +69,7 @@ def decide(
     champion: int | None,
     learned: Callable[[], KnownImages],
     verifier: verification.Verifier | None = None,
+    bring: Callable[[], None] = lambda: None,
 ) -> Decision:
     """Apply the gate: first what holds whatever is preferred, then the preference, which ``gate.force`` overrules.
 
@@ -65,6 +78,7 @@ def decide(
         champion: The live version, if there is one.
         learned: What gives the images that the challenger has learned from.
         verifier: What scores both models; default: one that ends with this call.
+        bring: Called before a file of the challenger is read.
 
     Raises:
         VerificationError: If the challenger can't be scored.
@@ -76,6 +90,8 @@ def decide(
         return Decision(Verdict("refused_unverified", unproved))
     if live and live.is_sound and live.model == model:
         return Decision(Verdict("unchanged", f"version {live.version} is this very model"))
+    bring()
+    live = _with_files(config.registry_name, live) if live else None
     if floor := _below_floor(rules, challenger, live):
         return Decision(Verdict("kept_below_floor", floor))
     unwanted = _unwanted(read_ledger(config.registry_name), model)
@@ -138,7 +154,8 @@ def _with_the_best(
     best = versions.best_of(config.registry_name)
     if comparison is None or best is None or best == comparison.champion_version:
         return None
-    found = compare(config.gate, challenger, rival_of(config.registry_name, best), learned, verifier)
+    rival = _with_files(config.registry_name, rival_of(config.registry_name, best))
+    found = compare(config.gate, challenger, rival, learned, verifier)
     if isinstance(found, Comparison):
         return found
     log.warning("the best version, %d, can't be compared: %s; the live version alone decides", best, found)

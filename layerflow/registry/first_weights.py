@@ -10,7 +10,8 @@ from layerflow.errors import ConfigError, RegistryError, printed
 from layerflow.models.imagenet import place_of
 from layerflow.models.published import SIZES, Published, published
 from layerflow.records import TrainedRef
-from layerflow.registry import versions
+from layerflow.registry import sharing, versions
+from layerflow.remote import mirror
 from layerflow.settings.applications import MODULES, PREFIX
 from layerflow.settings.model import VERSION
 from layerflow.weights import FirstWeights
@@ -75,6 +76,7 @@ def _application(config: RetrainConfig) -> str:
 
 
 def _champion(name: str) -> int:
+    sharing.refresh(name)
     if champion := next(iter(versions.numbers(name)), None):
         return champion
     raise RegistryError(
@@ -89,12 +91,14 @@ def _of_version(name: str, number: int) -> FirstWeights:
     Raises:
         RegistryError: If there is no such version, it was changed, or the network is no longer in the store.
     """
+    sharing.refresh(name)
     versions.folder_of(name, number)
     if damage := versions.damage(name, number):
         raise RegistryError(f"Version {number} of {name} must be as it was published: {damage}; choose another.")
     receipt: dict[str, Any] = versions.receipt_of(name, number) or {}
     try:
         trained = receipt["trained"]
+        mirror.bring(str(trained["folder"]))
         record = artifacts.check(store.path(trained["folder"]), TrainedRef)
         assert isinstance(record, TrainedRef)
         if record.digest != trained["digest"]:

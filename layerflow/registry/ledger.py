@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from layerflow.errors import DamagedError
 from layerflow.outcomes import Approval, DecisionCode
 from layerflow.registry.layout import HIGHEST, RECEIPT, home, is_version
 from layerflow.registry.model_identity import former_identity, model_identity
+from layerflow.remote import bucket as buckets
 
 #: The copy is written first: it knows all that the ledger knows, and stands in for a damaged one.
 LEDGER, COPY = ".ledger.json", ".ledger.json.bak"
+#: What replaces the ledger in the bucket, of the models that this process changes; ``sharing`` sets it.
+swaps: dict[str, Callable[[bytes], None]] = {}
 
 
 class Published(BaseModel):
@@ -190,9 +194,22 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def write_ledger(name: str, ledger: Ledger) -> None:
-    """Replace the ledger of a model and its copy."""
+    """Replace the ledger of a model and its copy; that of the bucket before them, where there is one."""
+    if swap := swaps.get(name):
+        swap(as_text(ledger))
+    else:
+        assert buckets.in_force() is None, "whoever changes a model with a bucket holds its lease"
+    write_here(name, ledger)
+
+
+def write_here(name: str, ledger: Ledger) -> None:
+    """Replace the ledger of a model and its copy in the store alone."""
     home(name).mkdir(parents=True, exist_ok=True)
-    content = ledger.model_dump(mode="json")
-    text = json.dumps({**content, "digest": _digest(content)}, indent=2)
     for file in (COPY, LEDGER):
-        store.write_atomically(home(name) / file, text.encode())
+        store.write_atomically(home(name) / file, as_text(ledger))
+
+
+def as_text(ledger: Ledger) -> bytes:
+    """What the file of a ledger holds."""
+    content = ledger.model_dump(mode="json")
+    return json.dumps({**content, "digest": _digest(content)}, indent=2).encode()

@@ -11,6 +11,7 @@ from layerflow.cards import report
 from layerflow.config import RetrainConfig
 from layerflow.outcomes import Promotion
 from layerflow.records import Record
+from layerflow.registry import shared
 from layerflow.registry.receipt import Challenger
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def file(receipt_file: Path, receipt: dict[str, Any], report_file: Path, page: s
     receipt_file.parent.mkdir(parents=True, exist_ok=True)
     store.write_atomically(report_file, page.encode())
     store.write_atomically(receipt_file, json.dumps(receipt, indent=2).encode())
+    shared.keep_files(report_file, receipt_file)
 
 
 def relative(path: Path) -> str:

@@ -11,7 +11,7 @@ from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError, mask
 from layerflow.export import verification
 from layerflow.outcomes import Promotion
-from layerflow.registry import approval, candidates, layout, pages, publishing, versions
+from layerflow.registry import approval, candidates, layout, pages, publishing, sharing, versions
 from layerflow.registry.comparison import learned_by
 from layerflow.registry.decision import Decision, decide
 from layerflow.registry.ledger import read_ledger, write_ledger
@@ -28,6 +28,7 @@ def promote(
     show: Callable[[str], None] = lambda card: None,
     verifier: verification.Verifier | None = None,
     flow_run_id: str = "",
+    bring: Callable[[], None] = lambda: None,
 ) -> Promotion:
     """Publish the challenger as the next version if the gate lets it, or keep the champion; leave a receipt either way.
 
@@ -38,20 +39,21 @@ def promote(
         show: Called with the decision's card, Markdown, once all is done; before a refusal is raised, too.
         verifier: What has verified the challenger, and scores both; default: one of its own.
         flow_run_id: Of the flow run that asks, where a person must approve.
+        bring: Called before a file of the challenger is read, which is not if it is unchanged.
 
     Raises:
         VerificationError: If the verification is not of this export, or disagrees with the evaluation.
         DamagedError: If the export, the test examples or the registry's ledger are not as they were written.
     """
     name = config.registry_name
-    with store.locked(f"models-{name}"):
+    with sharing.changing(name):
         champion = versions.champion_of(name)
         receipt = receipt_for(config, challenger, flow_run)
         asked = approval.asked_about(config.gate, name, model_identity(receipt), champion)
         if asked:
             made, card = asked, pages.told(config, challenger, asked)[0]
         else:
-            made, card = _decided(config, challenger, receipt, champion, verifier, flow_run_id)
+            made, card = _decided(config, challenger, receipt, champion, verifier, flow_run_id, bring)
     show(card)
     if made.status == "refused":
         raise VerificationError(made.reason)
@@ -66,12 +68,13 @@ def _decided(
     champion: int | None,
     verifier: verification.Verifier | None,
     flow_run_id: str,
+    bring: Callable[[], None],
 ) -> tuple[Promotion, str]:
     """The decision, carried out, and its card."""
     name, model = config.registry_name, model_identity(receipt)
     theirs = versions.receipt_of(name, champion) if champion else None
     learned = cache(partial(learned_by, challenger))  # it reads all of the data
-    decision = decide(config, challenger, model, champion, learned, verifier)
+    decision = decide(config, challenger, model, champion, learned, verifier, bring)
     verdict = decision.verdict._replace(reason=mask(decision.verdict.reason))  # a forced one repeats its user
     decision = _with_look(name, decision._replace(verdict=verdict))
     found = decision.comparison

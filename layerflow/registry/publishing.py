@@ -1,7 +1,7 @@
 """Putting a version into service, whole or not at all, and removing old ones.
 
-A version is never rewritten, and its number is never given again. Whoever changes something holds the lock
-``models-<name>``.
+A version is never rewritten, and its number is never given again. Whoever changes something does it in
+``sharing.changing``.
 """
 
 import logging
@@ -12,6 +12,7 @@ from typing import Any
 from layerflow import checksums, store
 from layerflow.checksums import DIGESTS
 from layerflow.errors import RegistryError
+from layerflow.registry import shared, sharing
 from layerflow.registry.assembling import put_together
 from layerflow.registry.layout import HIGHEST, IMAGES, REPORT, home, is_version
 from layerflow.registry.ledger import Ledger, Published, read_ledger, write_ledger
@@ -32,13 +33,13 @@ def next_version(name: str) -> int:
         RegistryError: If there is no higher number.
     """
     entries = home(name).iterdir() if home(name).is_dir() else []
-    there = [int(entry.name) for entry in entries if is_version(entry.name)]
+    there = [*shared.known(name), *(int(entry.name) for entry in entries if is_version(entry.name))]
     highest = max([read_ledger(name).highest, *there])
     if highest >= HIGHEST:
         raise RegistryError(
             f"A version of {name} must have a number below {HIGHEST}; move {home(name) / str(highest)} away."
         )
-    return highest + 1
+    return sharing.claimed(name, highest + 1)
 
 
 def _with_digests(name: str, ledger: Ledger) -> dict[int, Published]:
@@ -84,10 +85,12 @@ def publish(
     try:
         page = None if report is None else report.encode()
         sums = put_together(staging, source, receipt, {REPORT: page, IMAGES: images})
+        sharing.stage(name, version, staging)
         entry = Published(sums=sums, model=model_identity(receipt))
         # Before the version appears: a version without its digest in the ledger is not one.
         published = {**(ledger.published or {}), version: entry}
         write_ledger(name, ledger.model_copy(update={"published": published}))
+        sharing.show(name, version, staging)
         staging.rename(final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -125,13 +128,15 @@ def prune(name: str, keep: int) -> None:
     for version in published:
         if version not in needed:
             removing = home(name) / f"{_REMOVING}{version}"
-            (home(name) / str(version)).rename(removing)
+            if (folder := home(name) / str(version)).is_dir():
+                folder.rename(removing)
             store.sync_entry(home(name))
             ledger = read_ledger(name)
             if ledger.published is not None:
                 kept = {number: entry for number, entry in ledger.published.items() if number != version}
                 write_ledger(name, ledger.model_copy(update={"published": kept}))
-            shutil.rmtree(removing)
+            sharing.remove(name, version)
+            shutil.rmtree(removing, ignore_errors=not removing.is_dir())
             log.info("removed version %d of %s: registry.keep is %d", version, name, keep)
 
 

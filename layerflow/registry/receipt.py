@@ -141,6 +141,16 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def damage_of_receipt(folder: Path) -> str | None:
+    """What is wrong with the receipt of a version of which only the receipt and the list of digests are here."""
+    try:
+        listed = checksums.listed(folder).get(RECEIPT)
+        is_listed = listed == checksums.sha256(folder / RECEIPT)
+    except (OSError, ValueError):
+        return f"{RECEIPT} or {DIGESTS} can't be read"
+    return None if is_listed else f"{RECEIPT} was changed"
+
+
 #: Where a model comes from: the fields of a receipt that a comparison of two reports.
 _ORIGIN = ("data", "config", "code", "versions")
 _PLACES = ("data.folder", "config.data.mirror")

@@ -7,7 +7,7 @@ from layerflow import store
 from layerflow.errors import RegistryError, VerificationError
 from layerflow.export import verification
 from layerflow.outcomes import RolledBack
-from layerflow.registry import layout, publishing, versions
+from layerflow.registry import layout, publishing, sharing, versions
 from layerflow.registry.ledger import read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
 
@@ -33,7 +33,7 @@ def roll_back(
         VerificationError: If the version to restore is not as it was published; nothing was changed then.
     """
     target_of(name, to)  # before a lock makes a folder of the name
-    with store.locked(f"models-{name}"):
+    with sharing.changing(name):
         versions.champion_of(name)
         champion, target = target_of(name, to)
         folder = versions.folder_of(name, target)

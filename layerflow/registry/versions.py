@@ -6,6 +6,7 @@ which folders are versions, and what their bytes were when they were published.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from layerflow.checksums import DIGESTS
 from layerflow.errors import DamagedError, RegistryError, VerificationError, did_you_mean
 from layerflow.findings import Profile
 from layerflow.registry import receipt as receipts
+from layerflow.registry import shared
 from layerflow.registry.layout import RECEIPT, REPORT, folders, home, is_version
 from layerflow.registry.ledger import (
     COPY,
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 
 def names() -> list[str]:
     """The models that have a published version, in order of name."""
-    return [name for name in folders() if numbers(name)]
+    return [name for name in sorted({*folders(), *shared.names()}) if numbers(name)]
 
 
 def the_name(name: str | None) -> str:
@@ -73,7 +75,8 @@ def _told_apart(name: str) -> tuple[list[int], list[int]]:
     a version is a number that the ledger gave, or a folder with a receipt that names this very number.
     """
     folders = home(name).iterdir() if home(name).is_dir() else []
-    found = sorted((int(each.name) for each in folders if is_version(each.name) and each.is_dir()), reverse=True)
+    here = {int(each.name) for each in folders if is_version(each.name) and each.is_dir()}
+    found = sorted(here | shared.known(name), reverse=True)
     ledger = known_ledger(name)
     if ledger.published is None:
         known = {number for number in found if number <= ledger.highest or receipt_of(name, number)}
@@ -116,8 +119,8 @@ def stray_sentence(name: str, number: int) -> str:
     )
 
 
-def folder_of(name: str, version: int) -> Path:
-    """The folder of a published version.
+def require(name: str, version: int) -> None:
+    """See that a version is published.
 
     Raises:
         RegistryError: If there is no such version.
@@ -126,37 +129,53 @@ def folder_of(name: str, version: int) -> Path:
     if version not in published:
         there = ", ".join(map(str, sorted(published))) or "none"
         raise RegistryError(f"The version of {name} must be one that is published ({there}). Received: {version}")
+
+
+def folder_of(name: str, version: int) -> Path:
+    """The folder of a published version, which is downloaded if only the bucket has it.
+
+    Raises:
+        RegistryError: If there is no such version.
+        DamagedError: If what the bucket has of it is damaged.
+        UnreachableError: If it must be downloaded and can't be.
+    """
+    require(name, version)
+    shared.bring(name, version)
     return home(name) / str(version)
 
 
 def receipt_of(name: str, version: int) -> dict[str, Any] | None:
     """The receipt that a version carries, or nothing where it has none that can be read and names this version."""
     try:
-        receipt = receipts.read(home(name) / str(version) / RECEIPT)
+        receipt = receipts.read(shared.place(name, version) / RECEIPT)
     except (OSError, ValueError):
         return None
     return receipt if receipt["version"] == version else None
 
 
 def damage(name: str, version: int, ledger: Ledger | None = None) -> str | None:
-    """What of a version is not as it was published, or nothing if every byte is.
+    """What of a version is not as it was published, or nothing if every byte is that is here.
 
     The ledger's digest decides; where it has none, the version's own files vouch for each other.
     """
-    ledger = ledger or read_ledger(name)
+    ledger, folder = ledger or read_ledger(name), home(name) / str(version)
+    if not folder.is_dir() and version in shared.known(name):
+        return _damage(shared.place(name, version), (ledger.published or {}).get(version), receipts.damage_of_receipt)
     if ledger.published is None:
-        return receipts.damage(home(name) / str(version))
-    return _damage(home(name) / str(version), ledger.published.get(version))
+        return receipts.damage(folder)
+    return _damage(folder, ledger.published.get(version))
 
 
-def _damage(folder: Path, entry: Published | None) -> str | None:
+def _damage(
+    folder: Path, entry: Published | None, of_files: Callable[[Path], str | None] = receipts.damage
+) -> str | None:
     if entry is None:
         return f"{folder.name} is not a version that layerflow published"
     if not (folder / DIGESTS).is_file():
         return f"{DIGESTS} is missing"
     if checksums.sha256(folder / DIGESTS) != entry.sums:
         return f"{DIGESTS} is not the list that was published"
-    return receipts.damage(folder)
+    return of_files(folder)
 
 
 def provenance(folder: Path) -> str:

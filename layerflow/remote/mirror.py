@@ -79,8 +79,8 @@ def find(artifact: str, kind: type[Record]) -> tuple[Record, Path] | None:
     return record, folder
 
 
-def bring(record: Record) -> Path | None:
-    """Download the artifact of a record, and those that it consists of, unless they are here.
+def bring(artifact: str) -> Path | None:
+    """Download an artifact, and those that it consists of, unless they are here.
 
     Returns:
         Its folder, if it was downloaded.
@@ -90,9 +90,9 @@ def bring(record: Record) -> Path | None:
         UnreachableError: If the bucket can't be read.
     """
     bucket = buckets.in_force()
-    if bucket is None or not re.fullmatch(r"[a-z_]+/[^/.][^/]*", record.folder):
+    if bucket is None or not re.fullmatch(r"[a-z_]+/[^/.][^/]*", artifact):
         return None
-    return _bring(bucket, record.folder)
+    return _bring(bucket, artifact)
 
 
 def keep(artifact: str, anew: bool = False) -> None:

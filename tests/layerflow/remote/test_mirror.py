@@ -60,10 +60,10 @@ def test_another_store_finds_the_record_and_downloads_the_files_when_they_are_re
     assert found
     assert found[0] == record
     assert not store.path(record.folder).exists(), "nothing has read it yet"
-    mirror.bring(record)
+    mirror.bring(record.folder)
     artifacts.check_record(record)
     assert (store.path(record.folder) / "deep" / "model.keras").read_text() == "weights"
-    assert mirror.bring(record) is None, "it is here"
+    assert mirror.bring(record.folder) is None, "it is here"
 
 
 def test_the_record_is_uploaded_last(enter: Enter, endpoint: Proxy) -> None:
@@ -97,7 +97,7 @@ def test_two_machines_that_make_the_same_key_do_not_mix_their_files(enter: Enter
     found = mirror.find("build_model/k", ModelRef)
     assert found
     assert found[0] == first
-    mirror.bring(first)
+    mirror.bring(first.folder)
     artifacts.check_record(first)
 
 
@@ -171,9 +171,9 @@ def test_a_step_whose_input_can_not_be_downloaded_says_so_and_can_be_retried(ent
     enter("b")
     endpoint.fail("reset", "GET .*keras")
     with pytest.raises(UnreachableError, match=r"read build_model/k/.*, and the connection broke"):
-        mirror.bring(record)
+        mirror.bring(record.folder)
     endpoint.heal()
-    mirror.bring(record)
+    mirror.bring(record.folder)
     artifacts.check_record(record)
 
 
@@ -183,7 +183,7 @@ def test_a_file_that_was_changed_in_the_bucket_is_never_used(enter: Enter) -> No
     lake().put(f"build_model/k/{name}", b"evil")
     enter("b")
     with pytest.raises(DamagedError, match=r"deep/model.keras .* its record was removed there. Re-run"):
-        mirror.bring(record)
+        mirror.bring(record.folder)
     assert not store.path(record.folder).exists()
     assert list((store.root() / "build_model").glob(".*")) == []
     assert mirror.find(record.folder, ModelRef) is None, "the next run makes it again"
@@ -199,7 +199,7 @@ def test_a_record_that_names_files_elsewhere_is_refused(enter: Enter, tmp_path: 
     lake().put("build_model/k/record.json", forged)
     enter("b")
     with pytest.raises(DamagedError, match="outside of its folder"):
-        mirror.bring(record)
+        mirror.bring(record.folder)
     assert not list(tmp_path.rglob("stolen"))
 
 
@@ -235,13 +235,13 @@ def test_parts_that_artifacts_share_come_and_go_with_them(enter: Enter) -> None:
     mirror.keep(record.folder)
     enter("b")
     assert mirror.find(record.folder, ModelRef)
-    mirror.bring(record)
+    mirror.bring(record.folder)
     assert (store.path(pack) / "images.npy").read_text() == "pixels"
 
 
 def test_a_record_can_not_bring_what_is_no_artifact(enter: Enter, endpoint: Proxy) -> None:
     for folder in ("", "../x/y", "build_model", "build_model/.hidden", ".remote/x", "a/b/c"):
-        assert mirror.bring(ModelRef(folder=folder, name="n", digest="d", parameters=1)) is None
+        assert mirror.bring(folder) is None
     assert endpoint.requests == []
 
 
@@ -252,6 +252,6 @@ def test_without_the_variable_nothing_is_asked_or_written(
     record = kept()
     mirror.flush()
     assert mirror.find(record.folder, ModelRef) is None
-    assert mirror.bring(record) is None
+    assert mirror.bring(record.folder) is None
     assert endpoint.requests == []
     assert not (store.root() / ".remote").exists()
