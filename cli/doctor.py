@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,8 @@ from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import LayerflowError, UnreachableError, UserError, mask
 from layerflow.registry import first_weights
+from layerflow.remote import bucket as buckets
+from layerflow.remote import mirror
 from layerflow.settings.data import DataConfig
 from layerflow.settings.model import ModelConfig
 
@@ -65,6 +68,7 @@ def _findings(data: DataConfig, model: ModelConfig = ModelConfig()) -> Iterator[
         "versions": _versions,
         "devices": _devices,
         "store": _store,
+        **({"remote": _remote} if os.environ.get("LAYERFLOW_REMOTE") else {}),
         "dataset": lambda: _dataset(data),
         **({} if model.weights == "none" else {"weights": lambda: _weights(data, model)}),
         "prefect": _prefect,
@@ -132,6 +136,22 @@ def _store() -> tuple[str, str]:
     if free < _LOW_DISK:
         return "warn", f"{detail}. Make room, or set LAYERFLOW_STORE to a folder on another disk."
     return "ok", detail
+
+
+def _remote() -> tuple[str, str]:
+    bucket = buckets.in_force()
+    assert bucket
+    probe = f".probes/{uuid.uuid4().hex}"
+    tag = bucket.create(probe, b"1")
+    swapped = bucket.swap(probe, b"2", tag) if tag else None
+    stale = bucket.swap(probe, b"3", tag) if tag else None
+    bucket.delete([probe])
+    if not swapped or stale:
+        return "fail", f"{bucket.address} must compare and swap objects (If-Match), and does not; use another service."
+    waiting = len(mirror.pending())
+    if waiting:
+        return "warn", f"{bucket.address} can be written; {waiting} artifacts wait for the next run to upload them"
+    return "ok", f"{bucket.address} can be read and written"
 
 
 def _dataset(config: DataConfig) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from layerflow import store, uses
 from layerflow.collection.items import Item, items, published
 from layerflow.collection.liveness import Needs, SharedPacks, is_live, is_of_dataset, needs
 from layerflow.collection.outcomes import Bytes, Collected
+from layerflow.remote import mirror
 from layerflow.settings.gc import GcConfig
 
 #: Where what goes is moved, in one step, and then removed: beside where it was, and so on the same disk.
@@ -50,10 +51,12 @@ def collect(config: GcConfig, dry_run: bool = False, now: float | None = None) -
         everything = list(items())
         found = needs(everything, config.keep_runs)
         locks = _Locks()
+        in_use |= mirror.pending()
         gone = _take(config, found, everything, in_use, now, lambda item: locks.move_away(item, dry_run))
     if not dry_run:
         _empty()
         _remove_locks(now)
+        mirror.forget(now - config.keep_days * 24 * 3600)
     return _told(config, dry_run, found, everything, gone, now)
 
 

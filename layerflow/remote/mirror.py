@@ -135,6 +135,13 @@ def pending() -> set[str]:
     return {"/".join(mark.parts[-2:]) for mark in (store.root() / ".remote").glob("*/pending/*/[!.]*")}
 
 
+def forget(before: float) -> None:
+    """Forget what was noted before a time, in seconds since the epoch. The bucket is asked again; uploads stay due."""
+    for entry in (store.root() / ".remote").glob("*/*/*/[!.]*"):
+        if entry.parts[-3] in ("there", "found") and entry.stat().st_mtime < before:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
 def _pending(bucket: Bucket) -> list[tuple[str, Path]]:
     marks = sorted((bucket.state / "pending").glob("*/[!.]*"), key=lambda mark: mark.stat().st_mtime)
     return [("/".join(mark.parts[-2:]), mark) for mark in marks]

@@ -14,9 +14,11 @@ import pytest
 
 from cli import doctor
 from layerflow.errors import ServerError
+from layerflow.remote import bucket
 from layerflow.settings.data import DataConfig
 from layerflow.settings.model import ModelConfig
 from tests.command import layerflow
+from tests.object_store import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 THINGS = ["versions", "devices", "store", "dataset", "prefect", "locks"]
@@ -160,3 +162,29 @@ def test_the_weights_that_are_missing_are_named(
     (tmp_path / "keras" / name).touch()
     found = {finding.name: finding for finding in doctor._findings(data, model)}
     assert found["weights"][1:] == ("ok", f"imagenet: {tmp_path}/keras/{name}, in the mirror")
+
+
+@pytest.mark.process
+def test_a_bucket_is_written_to_and_left_as_it_was(endpoint: Proxy, empty_store: Path) -> None:
+    """The S3 server is a process of its own."""
+    findings = {each.name: each for each in doctor._findings(DataConfig())}
+    assert findings["remote"].level == "ok"
+    assert findings["remote"].detail.endswith("can be read and written")
+    lake = bucket.in_force()
+    assert lake
+    assert lake.names(".probes") == []
+    endpoint.fail("403")
+    findings = {each.name: each for each in doctor._findings(DataConfig())}
+    assert findings["remote"].level == "fail"
+    assert "and it answered 403" in findings["remote"].detail
+
+
+@pytest.mark.process
+def test_a_service_that_ignores_conditions_is_refused(
+    endpoint: Proxy, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The S3 server is a process of its own."""
+    monkeypatch.setattr(bucket.Bucket, "swap", lambda self, path, content, tag: tag)
+    level, detail = doctor._remote()
+    assert level == "fail"
+    assert "must compare and swap objects" in detail

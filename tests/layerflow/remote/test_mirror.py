@@ -2,16 +2,19 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from layerflow import artifacts, store
+from layerflow import artifacts, store, uses
+from layerflow.collection.collect import collect
 from layerflow.errors import DamagedError, UnreachableError
 from layerflow.records import ModelRef, Record
 from layerflow.remote import bucket, mirror
 from layerflow.remote.bucket import Bucket
+from layerflow.settings.gc import GcConfig
 from tests.object_store import Proxy
 
 pytestmark = pytest.mark.process  # the S3 server is one: two stores see the same objects only there
@@ -255,3 +258,25 @@ def test_without_the_variable_nothing_is_asked_or_written(
     assert mirror.bring(record.folder) is None
     assert endpoint.requests == []
     assert not (store.root() / ".remote").exists()
+
+
+def end_of_this_process() -> None:
+    """It uses nothing any more, as far as a collection knows."""
+    assert uses._mine
+    uses._mine.end()
+    uses._mine = None
+
+
+def test_a_collection_keeps_what_must_be_uploaded_and_forgets_old_notes(enter: Enter, endpoint: Proxy) -> None:
+    old = kept("k1")
+    endpoint.fail("503")
+    record = kept("k2")
+    endpoint.heal()
+    end_of_this_process()
+    collect(GcConfig(), now=time.time() + 100 * 24 * 3600)
+    assert mirror.pending() == {record.folder}
+    assert store.path(record.folder).is_dir()
+    assert not store.path(old.folder).exists()
+    before = len(endpoint.requests)
+    mirror.keep(old.folder)
+    assert len(endpoint.requests) > before, "the note that it was uploaded is forgotten"
