@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from prefect.utilities.templating import apply_values
 
 ROOT = Path(__file__).resolve().parent.parent
 POOLS = {"docker": ROOT / "pools" / "docker.yaml", "kubernetes": ROOT / "pools" / "kubernetes.yaml"}
@@ -122,13 +123,37 @@ def test_every_deployment_is_one_of_prefect_yaml_in_another_pool(kind: str) -> N
         getattr(module, function).validate_parameters(deployment["parameters"])
 
 
-@pytest.mark.parametrize("mark", ["nothing", "gpus: 1", "LAYERFLOW_MIRROR: /data/mirror"])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "nothing",
+        "gpus: 1",
+        "LAYERFLOW_MIRROR: /data/mirror",
+        "LAYERFLOW_REMOTE: s3://",
+        "data_disk: {",
+        "env_from: [",
+        "service_account_name: layerflow",
+    ],
+)
 def test_the_job_variables_for_kubernetes_are_what_its_template_takes(mark: str) -> None:
     schema = {**JOB["variables"], "additionalProperties": False}
     for deployment in with_marks_away(POOLS["kubernetes"], mark)["deployments"]:
         variables = deployment["work_pool"]["job_variables"]
         jsonschema.validate(variables, schema)
         assert mark == "nothing" or mark.split(":")[0] in {**variables, **variables["env"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "volume"),
+    [
+        ({"data_claim": {"claimName": "c"}}, {"name": "data", "persistentVolumeClaim": {"claimName": "c"}}),
+        ({"data_disk": {"sizeLimit": "50Gi"}}, {"name": "data", "emptyDir": {"sizeLimit": "50Gi"}}),
+    ],
+)
+def test_a_pod_has_a_claim_or_a_disk_of_its_own(given: dict[str, object], volume: dict[str, object]) -> None:
+    made = apply_values(JOB["job_configuration"], {"image": "i", **given})["job_manifest"]["spec"]["template"]["spec"]
+    assert made["volumes"][0] == volume
+    assert "envFrom" not in made["containers"][0]
 
 
 def test_every_variable_of_the_template_is_declared_and_used() -> None:

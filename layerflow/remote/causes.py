@@ -1,4 +1,4 @@
-"""Why a request to a bucket failed, in words of our own."""
+"""Why a request to a bucket failed, in a few words."""
 
 import re
 
