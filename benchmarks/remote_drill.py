@@ -128,7 +128,8 @@ def what_is_wrong(announced: dict[int, str], keep: int = 3) -> list[str]:
         visible = {file.partition("/")[0] for file in objects if file.endswith(f"/{shared.COMMIT}")}
         for number in sorted(int(each) for each in visible if each.isdigit()):
             files = {file.partition("/")[2] for file in objects if file.startswith(f"{number}/")}
-            if number in there and not files >= set(checksums.listed(home(NAME) / str(number))):
+            folder = home(NAME) / str(number)
+            if number in there and not (folder.is_dir() and files >= set(checksums.listed(folder))):
                 wrong.append(f"version {number} is torn in the bucket")
         newest = {number for number in sorted(announced)[-keep:] if number > max(there, default=0) - keep}
         wrong += [f"version {number} is lost: {there}" for number in newest - set(there)]

@@ -69,7 +69,7 @@ def find(artifact: str, kind: type[Record]) -> tuple[Record, Path] | None:
         return None
     folder = bucket.state / "found" / artifact
     folder.mkdir(parents=True, exist_ok=True)
-    with store.locked(artifact.replace("/", "-")):
+    with store.locked(f"found-{artifact.replace('/', '-')}"):
         store.write_atomically(folder / _RECORD, found.content)
     if (record := artifacts.record_in(folder, kind)) is None:
         log.warning("%s/%s/%s is no record of this layerflow; the step runs", bucket.address, artifact, _RECORD)
