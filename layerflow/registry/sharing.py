@@ -138,7 +138,7 @@ class _Session:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     shared.download(self.bucket, folder)
-                except DamagedError as error:  # whoever answers is told
+                except DamagedError as error:  # the answer reports it
                     log.warning("%s", error)
 
     def swap(self, content: bytes) -> None:

@@ -44,6 +44,11 @@ def checked(address: str) -> str:
 
 
 def opened(address: str) -> Any:
+    """The store of obstore that an address names.
+
+    Raises:
+        ConfigError: If the environment lacks what it needs.
+    """
     from obstore.exceptions import BaseError
     from obstore.store import from_url
 

@@ -85,10 +85,10 @@ class Bucket:
                 "`pip install 'layerflow[cloud]'`, or in a clone with `make cloud`."
             )
         import obstore
-        from obstore.exceptions import BaseError
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
         self._api, self._store = obstore, opened(self.address)
-        self._errors = (BaseError, OSError, NotImplementedError)
+        self._errors, self._conflicts = (BaseError, OSError), (AlreadyExistsError, PreconditionError)
         parts = urlsplit(self.address)
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
 
@@ -181,10 +181,8 @@ class Bucket:
                     if _tag(self._api.head(self._store, path)) != condition:
                         return None
                     return _tag(self._api.put(self._store, path, content))
-            except Exception as error:
-                if type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
-                    return None
-                raise
+            except self._conflicts:
+                return None
 
         if written := self._tried("write", path, write, missing=None):
             return written

@@ -1,6 +1,9 @@
 """A bucket, on a real S3 server in a process of its own, and in a folder."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,8 @@ from layerflow.errors import ConfigError, UnreachableError
 from layerflow.remote import address, bucket
 from layerflow.remote.bucket import Bucket
 from tests.object_store import KEY_ID, SECRET, Proxy
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(params=["s3", "file"])
@@ -154,3 +159,19 @@ def test_without_obstore_the_command_that_installs_it_is_named(monkeypatch: pyte
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'layerflow\[cloud\]'"):
         Bucket("s3://bucket/x")
+
+
+def test_without_the_variable_obstore_is_never_imported(tmp_path: Path) -> None:
+    """In a new process, in which no other test has imported it."""
+    script = (
+        "import sys; from layerflow.registry import publishing, sharing; from layerflow.remote import mirror\n"
+        "mirror.keep('build_model/k'); mirror.flush(); sharing.refresh_all()\n"
+        "with sharing.changing('m'): assert publishing.next_version('m') == 1\n"
+        "sys.exit('obstore' in sys.modules)"
+    )
+    environment = {**os.environ, "LAYERFLOW_STORE": str(tmp_path)}
+    environment.pop("LAYERFLOW_REMOTE", None)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
