@@ -182,7 +182,9 @@ def show(bucket: Bucket, folder: Path, source: str, to: str, ensure: Callable[[]
 
 def remove(bucket: Bucket, folder: str) -> None:
     """Remove all objects of a folder, its ``COMMIT`` first: nobody loads what is half removed."""
-    bucket.delete(f"{folder}/{file}" for file in sorted(bucket.names(folder), key=lambda file: file != COMMIT))
+    files = bucket.names(folder)
+    bucket.delete(f"{folder}/{file}" for file in files if file == COMMIT)
+    bucket.delete(f"{folder}/{file}" for file in files if file != COMMIT)
 
 
 def keep_folder(folder: Path) -> None:

@@ -168,9 +168,10 @@ class Bucket:
         self._tried("write", to, lambda: self._api.copy(self._store, path, to))
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Remove objects; one that isn't there counts as removed."""
-        for path in paths:
-            self._tried("delete", path, functools.partial(self._api.delete, self._store, path), missing=None)
+        """Remove objects, in any order; one that isn't there counts as removed."""
+        every = list(paths)
+        for some in [[path] for path in every] if self._folder else [every] if every else []:
+            self._tried("delete", some[0], functools.partial(self._api.delete, self._store, some), missing=None)
 
     def _conditional(self, path: str, content: bytes, condition: Any) -> Tag | None:
         def write() -> Tag | None:

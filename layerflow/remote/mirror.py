@@ -22,18 +22,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from layerflow import artifacts, store
+from layerflow.artifacts import RECORD
 from layerflow.errors import DamagedError, UnreachableError
+from layerflow.parts import PARTS, parts_of
 from layerflow.records import Record
 from layerflow.remote import bucket as buckets
 from layerflow.remote.bucket import Bucket
 
 log = logging.getLogger("layerflow")
 
-_RECORD = "record.json"
 #: What may be in an artifact and comes from no list of files: ours, and Prefect's.
-_OWN = (_RECORD, "result.json")
-#: The file of an artifact that names those that it shares with others, and what it may name.
-_PARTS, _PART = "parts.json", re.compile("packs/[0-9a-f]{32}")
+_OWN = (RECORD, "result.json")
 #: Files that are transferred at a time.
 _AT_ONCE = 8
 #: Seconds for which a bucket that was away is not asked again: each step would wait for it otherwise.
@@ -61,7 +60,7 @@ def find(artifact: str, kind: type[Record]) -> tuple[Record, Path] | None:
     if bucket is None or _is_away(bucket):
         return None
     try:
-        found = bucket.get(f"{artifact}/{_RECORD}")
+        found = bucket.get(f"{artifact}/{RECORD}")
     except UnreachableError as error:
         _note_away(bucket, error)
         return None
@@ -70,9 +69,9 @@ def find(artifact: str, kind: type[Record]) -> tuple[Record, Path] | None:
     folder = bucket.state / "found" / artifact
     folder.mkdir(parents=True, exist_ok=True)
     with store.locked(f"found-{artifact.replace('/', '-')}"):
-        store.write_atomically(folder / _RECORD, found.content)
+        store.write_atomically(folder / RECORD, found.content)
     if (record := artifacts.record_in(folder, kind)) is None:
-        log.warning("%s/%s/%s is no record of this layerflow; the step runs", bucket.address, artifact, _RECORD)
+        log.warning("%s/%s/%s is no record of this layerflow; the step runs", bucket.address, artifact, RECORD)
         shutil.rmtree(folder, ignore_errors=True)
         return None
     log.info("%s is in %s", artifact.partition("/")[0], bucket.address)
@@ -150,21 +149,21 @@ def _pending(bucket: Bucket) -> list[tuple[str, Path]]:
 def _upload(bucket: Bucket, artifact: str, anew: bool) -> None:
     """Upload an artifact: the parts that it consists of, its files, and its record last."""
     folder = store.root() / artifact
-    content = (folder / _RECORD).read_bytes()
+    content = (folder / RECORD).read_bytes()
     if artifacts.record_in(folder, Record) is None:
         raise FileNotFoundError(folder)
     for part in _parts(folder):
         if not _mark(bucket, "there", part).exists():
             _upload(bucket, part, anew=False)
-    if not anew and bucket.size(f"{artifact}/{_RECORD}") is not None:
+    if not anew and bucket.size(f"{artifact}/{RECORD}") is not None:
         return
     files, beside = _listed(content)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda name: bucket.upload(folder / name, f"{artifact}/{beside}/{name}"), files))
     if anew:
-        bucket.put(f"{artifact}/{_RECORD}", content)
+        bucket.put(f"{artifact}/{RECORD}", content)
     else:
-        bucket.create(f"{artifact}/{_RECORD}", content)
+        bucket.create(f"{artifact}/{RECORD}", content)
 
 
 def _bring(bucket: Bucket, artifact: str) -> Path | None:
@@ -207,10 +206,10 @@ def _download(bucket: Bucket, artifact: str, to: Path) -> None:
     """
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
-    found = bucket.get(f"{artifact}/{_RECORD}")
+    found = bucket.get(f"{artifact}/{RECORD}")
     if found is None:
-        raise DamagedError(f"{_RECORD} is missing")
-    (to / _RECORD).write_bytes(found.content)
+        raise DamagedError(f"{RECORD} is missing")
+    (to / RECORD).write_bytes(found.content)
     files, beside = _listed(found.content)
 
     def load(name: str) -> None:
@@ -236,30 +235,25 @@ def _listed(content: bytes) -> tuple[list[str], str]:
         record = json.loads(content)
         files, digest = list(record["files"]), str(record["digest"])
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise DamagedError(f"{_RECORD} is no record") from None
+        raise DamagedError(f"{RECORD} is no record") from None
     if not all(name and store.is_below(name) and name not in _OWN for name in files):
-        raise DamagedError(f"{_RECORD} names files outside of its folder")
+        raise DamagedError(f"{RECORD} names files outside of its folder")
     return files, hashlib.sha256(digest.encode()).hexdigest()[:16]
 
 
-def _parts(folder: Path) -> list[str]:
-    """The artifacts that the one in a folder shares with others, such as ``packs/<key>``."""
+def _parts(folder: Path) -> tuple[str, ...]:
+    """The artifacts that the one in a folder shares with others."""
     try:
-        parts = json.loads((folder / _PARTS).read_bytes())
-    except FileNotFoundError:
-        return []
-    except (ValueError, RecursionError):
-        parts = None
-    if not isinstance(parts, list) or not all(isinstance(each, str) and _PART.fullmatch(each) for each in parts):
-        raise DamagedError(f"{_PARTS} does not name packs")
-    return parts
+        return parts_of(folder)
+    except (OSError, ValueError, RecursionError):
+        raise DamagedError(f"{PARTS} does not name packs") from None
 
 
 def _uncommitted(bucket: Bucket, artifact: str, error: Exception) -> DamagedError:
     """Take a damaged artifact out of the bucket, so that it is made again, and return what to raise."""
     shutil.rmtree(bucket.state / "found" / artifact, ignore_errors=True)
     with contextlib.suppress(UnreachableError):
-        bucket.delete([f"{artifact}/{_RECORD}"])
+        bucket.delete([f"{artifact}/{RECORD}"])
     return DamagedError(
         f"{bucket.address}/{artifact} must be as it was uploaded, and {error}; its record was removed there. Re-run "
         "the command, which makes it again."
