@@ -53,6 +53,8 @@ _LONGEST = (
     *(
         "test_families.py",
         "test_docs.py",
+        "test_run_from_a_bucket.py",
+        "test_sharing.py",
         "test_networks.py",
         "test_forged_verification.py",
         "test_data_command.py",

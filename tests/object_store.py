@@ -18,7 +18,7 @@ from tests.servers import free_port
 BUCKET = "lake"
 #: What a server needs and never checks. The tests look for both where no secret may be.
 KEY_ID, SECRET = "AKIATESTSONLY", "tests-only-secret"
-Kind = Literal["503", "403", "reset", "lost answer", "hang"]
+Kind = Literal["503", "403", "reset", "lost answer", "slow", "hang"]
 
 
 class Fault(NamedTuple):
@@ -26,7 +26,7 @@ class Fault(NamedTuple):
 
     Attributes:
         kind: An answer; ``reset``: the connection ends in the middle of the upload; ``lost answer``: the request is
-            carried out and never answered; ``hang``: no answer until the caller gives up.
+            carried out and never answered; ``slow``: the answer is late; ``hang``: it never comes.
         requests: What the method and the path of the requests match, such as ``PUT .*/record.json``.
         times: How many of them fail; all, if negative.
     """
@@ -99,6 +99,8 @@ class Proxy:
         if kind in ("503", "403"):
             self._refuse(handler, int(kind))
             return
+        if kind == "slow":
+            self.ended.wait(0.1)
         if kind == "hang":
             self.ended.wait(60)
             self._break(handler)

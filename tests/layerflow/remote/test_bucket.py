@@ -78,7 +78,7 @@ def test_an_object_is_replaced_by_who_has_seen_it_last(lake: Bucket) -> None:
     assert lake.swap("a", b"3", second)
 
 
-@pytest.mark.parametrize("kind", ["503", "403", "reset", "lost answer"])
+@pytest.mark.parametrize("kind", ["503", "403", "reset", "lost answer", "slow"])
 @pytest.mark.parametrize("verb", ["GET", "PUT", "HEAD"])
 def test_a_request_that_fails_a_few_times_succeeds(endpoint: Proxy, tmp_path: Path, kind: str, verb: str) -> None:
     endpoint.fail(kind, f"{verb} .*", times=2)  # type: ignore[arg-type]
