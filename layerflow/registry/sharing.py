@@ -11,6 +11,7 @@ Without ``LAYERFLOW_REMOTE`` nothing is done here but to hold the store's lock.
 
 import json
 import logging
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Set
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: The objects that claim numbers. They are never removed: no number is given twice.
 _CLAIMS = ".claims"
+#: What may be the name of a model; anything else in the bucket is somebody else's.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 _sessions: dict[str, "_Session"] = {}
 
 
@@ -82,7 +85,7 @@ def refresh_all() -> None:
         log.warning("%s What this store knows of it is used.", error)
         return
     for name in found:
-        if name.isprintable() and not name.startswith("."):
+        if re.fullmatch(_NAME, name):
             refresh(name)
 
 

@@ -354,6 +354,13 @@ def test_no_secret_is_in_what_is_kept(enter: Enter, publish: Callable[[str], int
     assert not [each for each in kept if KEY_ID.encode() in each or SECRET.encode() in each]
 
 
+@pytest.mark.parametrize("name", ["a b", "é", "x" * 101, ".hidden", "-x"])
+def test_what_is_no_name_of_a_model_is_left_alone(enter: Enter, name: str) -> None:
+    lake().put(f"models/{name}/.ledger.json", b"{}")
+    sharing.refresh_all()
+    assert not (store.root() / "models").exists()
+
+
 def test_without_the_variable_no_one_is_asked(
     enter: Enter, publish: Callable[[str], int], endpoint: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
