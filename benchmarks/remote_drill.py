@@ -183,7 +183,7 @@ def race(stores: list[Path], times: int, with_leases: bool, announced: dict[int,
 
 def publish_and_kill(store: Path, moment: Random, announced: dict[int, str]) -> list[str]:
     """Let a machine publish, and kill it: mostly in the middle of a publication."""
-    machine, after = start(store, 0), moment.uniform(0, 0.4)
+    machine, after = start(store, 0), moment.uniform(0, 1.5)
     wrong, killer, published = [], None, 0
     assert machine.stdout
     for line in machine.stdout:
