@@ -37,7 +37,7 @@ class Fault(NamedTuple):
 
 
 class Proxy:
-    """Passes requests on to a server, and lets those fail that it is told to.
+    """Passes requests on to a server, but for those that a test lets fail.
 
     Attributes:
         requests: Those that came, such as ``GET /lake/prefix/a``.

@@ -183,7 +183,7 @@ def _bring(bucket: Bucket, artifact: str) -> Path | None:
                 if last:
                     raise _uncommitted(bucket, artifact, error) from error
                 continue
-            except BaseException:
+            except BaseException:  # a full disk above all: nobody reads what is half done
                 shutil.rmtree(work, ignore_errors=True)
                 raise
             break
