@@ -64,7 +64,8 @@ def read_by_keras(tree: Path) -> int:
 def read_by_layerflow(tree: Path) -> int:
     """List the folder and read its images, which go nowhere; returns their number."""
     from layerflow.data.image_folder_source import FolderSource
-    from layerflow.data.packs import Content, Packs, Row
+    from layerflow.data.packs import Packs
+    from layerflow.data.rows import Content, Row
 
     class Nowhere(Packs):
         """Has no image, and keeps none."""

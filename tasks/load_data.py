@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from layerflow.records import DatasetRef
+from layerflow.remote import mirror
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from tasks.caching import step
@@ -15,4 +16,6 @@ def load_data(config: DataConfig, devices: DevicesConfig, folder: Path) -> Datas
     from layerflow.devices import set_up
 
     set_up(devices)
+    if config.path:  # of other datasets every example is read anyway
+        mirror.bring_newest(config.title)
     return load(config, folder)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from layerflow import checksums
-from layerflow.data.packs import Content, Packs
+from layerflow.data.packs import Packs
+from layerflow.data.rows import Content
 from layerflow.data.split_files import SplitFiles
 from layerflow.records import DatasetRef
 

@@ -10,7 +10,7 @@ from layerflow import store
 from layerflow.collection.items import PUBLISHED, Item
 from layerflow.errors import DamagedError
 from layerflow.json_file import read_json
-from layerflow.parts import parts_of
+from layerflow.parts import PARTS, parts_of
 from layerflow.registry.layout import RECEIPT, is_version
 
 #: The parts of a receipt that name what a step made.
@@ -133,10 +133,20 @@ class SharedPacks:
 
 
 def _packs_of(folder: str) -> tuple[str, ...]:
-    """The packs that an artifact needs; of one that can't be read, which is made again, none."""
-    with contextlib.suppress(OSError, ValueError, DamagedError):
+    """The packs that an artifact needs; of one that says nothing readable, and is made again, none.
+
+    Raises:
+        DamagedError: If the disk can't read it just now.
+    """
+    try:
         return parts_of(store.path(folder))
-    return ()
+    except (FileNotFoundError, ValueError, RecursionError, DamagedError):
+        return ()
+    except OSError as error:
+        raise DamagedError(
+            f"{folder}/{PARTS} must say which packs it needs. It can't be read ({error.strerror}); repair the disk. "
+            "Nothing was collected."
+        ) from error
 
 
 def users_of() -> dict[str, list[str]]:

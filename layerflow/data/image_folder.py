@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from layerflow import store
 from layerflow.code_digest import code_digest
 from layerflow.data import decode, slices_csv
 from layerflow.data.image_folder_layout import MOST_NAMED, FoundFile, ImageFile, brief, class_names, find_files
-from layerflow.data.packs import Content, Packs, Row
+from layerflow.data.rows import Content, Row
 from layerflow.data.threads import in_threads
 from layerflow.errors import DatasetError, FolderChangedError
 
@@ -34,6 +34,8 @@ _PART, _PART_BYTES = 32, 2**22
 _MOST_BYTES = 2**28
 #: Seconds between two lines that say how far reading is.
 _PROGRESS_SECONDS = 10.0
+#: The row of the image that was made of the file with a SHA-256.
+Known = Callable[[bytes], Row | None]
 _listings: dict[tuple[Path, Path | None], "Listing"] = {}
 
 
@@ -134,33 +136,31 @@ def shape_of(listing: Listing, image_size: tuple[int, int] | None, channels: int
 
 
 def read(
-    listing: Listing, split: str, shape: tuple[int, int, int], packs: Packs, broken: list[tuple[str, str]]
-) -> Iterator[tuple[Row, int, tuple[str, ...]]]:
-    """Each image, ``uint8`` of ``shape``, with the number of its class and its value of each of the ``columns``.
+    listing: Listing, split: str, shape: tuple[int, int, int], known: Known, broken: list[tuple[str, str]]
+) -> Iterator[tuple[ImageFile, Row | Content]]:
+    """Each file, with the row that its image has in a pack, or the image, ``uint8`` of ``shape``.
 
-    A file that ``packs`` know is not read. One that can't be read goes to ``broken``.
+    A file that is ``known`` is not read. One that can't be read goes to ``broken``.
 
     Raises:
         FolderChangedError: If a file is not what it was when it was listed.
     """
-    numbers = {name: number for number, name in enumerate(listing.classes)}
     files = [file for file in listing.files if file.split == split]
     size = max(1, min(_PART, _PART_BYTES // int(np.prod(shape))))
-    for part, found in in_threads(lambda file: _read_file(listing, file, shape, packs), files, size):
+    for part, found in in_threads(lambda file: _read_file(listing, file, shape, known), files, size):
         for file, image in zip(part, found, strict=True):
             if isinstance(image, decode.BrokenImageError):
                 broken.append((file.path, str(image)))
-                continue
-            row = image if isinstance(image, Row) else packs.add(image, bytes.fromhex(file.digest))
-            yield row, numbers[file.label], file.slices
+            else:
+                yield file, image
 
 
 def _read_file(
-    listing: Listing, file: ImageFile, shape: tuple[int, int, int], packs: Packs
+    listing: Listing, file: ImageFile, shape: tuple[int, int, int], known: Known
 ) -> Row | Content | decode.BrokenImageError:
     if file.reason:
         return decode.BrokenImageError(file.reason)
-    if row := packs.of_file(bytes.fromhex(file.digest)):
+    if row := known(bytes.fromhex(file.digest)):
         return row
     try:
         content = (listing.root / file.path).read_bytes()

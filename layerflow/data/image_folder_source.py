@@ -5,7 +5,8 @@ from pathlib import Path
 
 from layerflow.code_digest import code_digest
 from layerflow.data import decode, image_folder
-from layerflow.data.packs import Packs, Row
+from layerflow.data.packs import Packs
+from layerflow.data.rows import Row
 from layerflow.settings.data import DataConfig
 
 
@@ -54,7 +55,10 @@ class FolderSource:
         Raises:
             FolderChangedError: If a file is not what it was when it was listed.
         """
-        return image_folder.read(self._listing, split, self.shape, packs, self._broken)
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        for file, image in image_folder.read(self._listing, split, self.shape, packs.of_file, self._broken):
+            row = image if isinstance(image, Row) else packs.add(image, bytes.fromhex(file.digest))
+            yield row, numbers[file.label], file.slices
 
     def require_complete(self) -> None:
         """Name the files that can't be read.

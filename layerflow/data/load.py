@@ -10,7 +10,8 @@ from rich.progress import Progress
 
 from layerflow import checksums
 from layerflow.data.image_folder_source import FolderSource
-from layerflow.data.packs import Packs, Row
+from layerflow.data.packs import Packs
+from layerflow.data.rows import Row
 from layerflow.data.slice_files import SliceFiles
 from layerflow.data.split_files import SPLITS, SplitFiles
 from layerflow.data.tfds_examples import TfdsSource

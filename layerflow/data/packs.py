@@ -4,70 +4,28 @@ A pack never changes. A version that has new images writes them into new packs, 
 """
 
 import hashlib
-import itertools
 import shutil
-import threading
 from array import array
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.lib.format import write_array_header_1_0
 
 from layerflow import artifacts, checksums, store
-from layerflow.records import DatasetRef, PackRef
+from layerflow.data.rows import Content, Row
+from layerflow.data.stored_packs import Index, newest_versions, sources_and_digests, stored_packs
+from layerflow.parts import parts_of
+from layerflow.records import PackRef
 
-#: Most bytes of images in a pack: if one is damaged, so many are read again from their files.
-PACK_BYTES = 128 * 2**20
-#: A version that finds its images in more packs than this that are smaller than an eighth of a full one makes one of
-#: them: so a folder that grows each night is not read from a thousand files.
+#: Most bytes of images in a pack. If one is damaged, so many are read again from their files; and whoever reads images
+#: has each of their packs open.
+PACK_BYTES = 2**30
+#: So many packs more than twice those that would be full, and a version joins those that are less than half full: a
+#: folder that grows each night would be read from a thousand files.
 MOST_SMALL = 16
-#: The versions of a dataset, the newest ones, that tell what was made of a file.
-_VERSIONS = 3
-
-
-class Content(NamedTuple):
-    """An image, and what its bytes decide.
-
-    Attributes:
-        image: ``uint8`` of shape ``(height, width, channels)``, contiguous.
-        digest: SHA-256 of its bytes.
-        test_place: The first 8 bytes of the SHA-256 of its bytes and ``test``.
-    """
-
-    image: np.ndarray
-    digest: bytes
-    test_place: int
-
-    @classmethod
-    def of(cls, image: np.ndarray) -> Self:
-        """The content of an image, ``uint8`` of shape ``(height, width, channels)``."""
-        image = np.ascontiguousarray(image)
-        digest = hashlib.sha256(image.data)
-        own = digest.digest()
-        digest.update(b"test")
-        return cls(image, own, int.from_bytes(digest.digest()[:8], "big"))
-
-
-class Row(NamedTuple):
-    """An image in a pack.
-
-    Attributes:
-        pack: Number of the pack.
-        row: Its place there.
-        digest: SHA-256 of its bytes.
-        test_place: As ``Content`` has it.
-        source: What tells the file that it was made of, and how, from all others; empty if it was no file.
-    """
-
-    pack: int
-    row: int
-    digest: bytes
-    test_place: int
-    source: bytes = b""
 
 
 class Packs:
@@ -88,13 +46,16 @@ class Packs:
     def __init__(self, folder: Path, shape: tuple[int, int, int], rule: str = "", name: str = "") -> None:
         self._scratch, self._shape, self._rule = folder / "new_pack", shape, rule.encode()
         self._full = max(1, PACK_BYTES // int(np.prod(shape)))
-        self._known = [pack for each in _folders("packs") if (pack := _Known.read(each, shape))]
+        earlier = newest_versions(name, shape) if name else []
+        # First those of the newest version: from the others it may have moved its rows away.
+        self._known = stored_packs(shape, first=parts_of(earlier[0]) if earlier else ())
         #: The folder in the store of each pack, in the order of their numbers.
         self._parts = [pack.folder for pack in self._known]
-        self._by_image = _Index([pack.digests for pack in self._known])
-        self._images_of_files = list(_earlier(name)) if rule else []
-        self._by_source = _Index([sources for sources, _ in self._images_of_files])
+        self._by_image = Index([pack.digests for pack in self._known])
+        self._images_of_files = [pair for each in earlier for pair in sources_and_digests(each)] if rule else []
+        self._by_source = Index([sources for sources, _ in self._images_of_files])
         self._new: _NewPack | None = None
+        self._new_rows: dict[bytes, tuple[int, int]] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -106,10 +67,9 @@ class Packs:
     def of_file(self, digest: bytes) -> Row | None:
         """The image that the same code made of the file with this SHA-256, if a sound pack has it."""
         source = self._source_of(digest)
-        if (at := self._by_source.find(source)) is None:
-            return None
-        version, number = at
-        return self._find(self._images_of_files[version][1][number].tobytes(), source)
+        for version, number in self._by_source.find(source):
+            return self._find(self._images_of_files[version][1][number].tobytes(), source)
+        return None
 
     def add(self, content: Content, file: bytes | None = None) -> Row:
         """Where an image is: in a pack that has it, or in a new one.
@@ -125,7 +85,7 @@ class Packs:
         """Finish the new packs, and say where the rows of a version are then.
 
         Rows of a pack that the version uses by less than half move into a new one, and so do those of many small ones.
-        The old packs go with the versions that they were made for: what no image needs is at most as much as the rest.
+        Of the packs of a version, at least half of the rows are its own, and few packs are less than half full.
 
         Args:
             places: Pack and row of each image, ``uint32`` of shape ``(examples, 2)``.
@@ -143,17 +103,20 @@ class Packs:
         return hashlib.sha256(file + self._rule).digest()
 
     def _find(self, digest: bytes, source: bytes) -> Row | None:
-        if (at := self._by_image.find(digest)) is None or not (pack := self._known[at[0]]).is_sound():
-            return None
-        return Row(*at, digest, int(pack.test_places[at[1]]), source)
+        for number, row in self._by_image.find(digest):
+            if (pack := self._known[number]).is_sound():
+                return Row(number, row, digest, int(pack.test_places[row]), source)
+        return None
 
     def _append(self, content: Content) -> Row:
-        if self._new is None:
-            self._new = self._open.enter_context(_NewPack(self._scratch, self._shape))
-        row = Row(len(self._parts), self._new.add(content), content.digest, content.test_place)
-        if row.row + 1 == self._full:
-            self._finish()
-        return row
+        if content.digest not in self._new_rows:
+            if self._new is None:
+                self._new = self._open.enter_context(_NewPack(self._scratch, self._shape))
+            row = self._new.add(content)
+            self._new_rows[content.digest] = len(self._parts), row
+            if row + 1 == self._full:
+                self._finish()
+        return Row(*self._new_rows[content.digest], content.digest, content.test_place)
 
     def _finish(self) -> None:
         if self._new:
@@ -167,8 +130,9 @@ class Packs:
         rows = np.unique(places, axis=0)
         used = np.bincount(rows[:, 0], minlength=len(self._parts))[: len(self._known)]
         sizes = np.array([len(pack.digests) for pack in self._known])
-        small = (used > 0) & (sizes < self._full / 8)
-        left = (used > 0) & (used < sizes / 2) | (small if small.sum() > MOST_SMALL else False)
+        left = (used > 0) & (used < sizes / 2)
+        if np.count_nonzero(used) > MOST_SMALL + 2 * len(rows) / self._full:
+            left |= (used > 0) & (sizes < self._full / 2)
         places = places.copy()
         for number in np.flatnonzero(left):
             pack = self._known[number]
@@ -181,54 +145,6 @@ class Packs:
             chosen = places[:, 0] == number
             places[chosen] = moved[places[chosen, 1]]
         return places
-
-
-class _Known:
-    """A pack in the store. What it says is believed once ``is_sound`` has checked it."""
-
-    def __init__(self, record: PackRef, digests: np.ndarray, test_places: np.ndarray) -> None:
-        self.folder, self.digests, self.test_places = record.folder, digests, test_places
-        self._sound: bool | None = None
-        self._lock = threading.Lock()
-
-    @classmethod
-    def read(cls, folder: Path, shape: tuple[int, int, int]) -> Self | None:
-        """The pack in a folder, if it can be read and its images have this shape."""
-        record = artifacts.record_in(folder, PackRef)
-        if record is None or record.image_shape != shape:
-            return None
-        try:
-            arrays = [np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("digests", "test_places")]
-        except (OSError, ValueError):
-            return None
-        return cls(record, *arrays) if [each.shape for each in arrays] == [(record.rows, 32), (record.rows,)] else None
-
-    def is_sound(self) -> bool:
-        """Whether all its bytes are as they were stored; from now on it stays while this process lives."""
-        with self._lock:
-            if self._sound is None:
-                self._sound = artifacts.sound(store.path(self.folder))
-        return self._sound
-
-
-class _Index:
-    """The rows of some tables, by the 32 bytes that each of them has."""
-
-    def __init__(self, tables: list[np.ndarray]) -> None:
-        lengths = [len(table) for table in tables]
-        keys = np.concatenate([np.empty((0, 32), np.uint8), *tables]).view("S32").ravel()
-        order = np.argsort(keys, kind="stable")
-        self._keys = keys[order]
-        self._tables = np.repeat(np.arange(len(tables)), lengths)[order]
-        self._rows = np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)])[order]
-
-    def find(self, key: bytes) -> tuple[int, int] | None:
-        """The number of a table that has these bytes, and of their row there."""
-        at = int(np.searchsorted(self._keys, key))
-        # NumPy leaves out zeros at the end of what it gives.
-        if at == len(self._keys) or self._keys[at] != key.rstrip(b"\0"):
-            return None
-        return int(self._tables[at]), int(self._rows[at])
 
 
 class _NewPack:
@@ -278,19 +194,3 @@ class _NewPack:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(self._test_places), *self._shape)}
         self._images.seek(0)
         write_array_header_1_0(self._images, header)
-
-
-def _earlier(name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Sources and digests of the files of each split of the newest versions of a dataset, as far as they are whole."""
-    newest = sorted(_folders("load_data"), key=lambda folder: -folder.stat().st_mtime)
-    of_name = (each for each in newest if (data := artifacts.record_in(each, DatasetRef)) and data.name == name)
-    for folder in itertools.islice(of_name, _VERSIONS):
-        if not artifacts.sound(folder):
-            continue
-        for sources in folder.glob("*_sources.npy"):
-            digests = sources.with_name(sources.name.replace("sources", "sha256"))
-            yield np.load(sources, allow_pickle=False), np.load(digests, allow_pickle=False)
-
-
-def _folders(step: str) -> list[Path]:
-    return sorted(each for each in (store.root() / step).glob("[!.]*") if each.is_dir())

@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from layerflow import artifacts, store
-from layerflow.data.arrays import images_and_labels
+from layerflow.data.arrays import images_and_labels, labels_of
 from layerflow.data.image_digests import image_digests
 from layerflow.errors import DataError, printed
 from layerflow.records import DatasetRef
@@ -95,7 +95,7 @@ def _places(data: DatasetRef) -> dict[int, list[tuple[str, str]]]:
     """Class and split of each image, by the digest of its pixels."""
     found = defaultdict[int, list[tuple[str, str]]](list)
     for split in data.counts:
-        _, labels = images_and_labels(data, split)
+        labels = labels_of(data, split)
         for digest, label in zip(image_digests(data, split).tolist(), labels.tolist(), strict=True):
             found[digest].append((data.classes[label], split))
     return found

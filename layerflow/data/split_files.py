@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from layerflow.data.packs import Packs, Row
+from layerflow.data.packs import Packs
+from layerflow.data.rows import Row
 from layerflow.parts import PARTS
 
 SPLITS = ("train", "validation", "test")

@@ -10,7 +10,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from layerflow.data import decode, tfds_source
-from layerflow.data.packs import Content, Packs, Row
+from layerflow.data.packs import Packs
+from layerflow.data.rows import Content, Row
 from layerflow.data.threads import in_threads
 from layerflow.errors import DatasetError, did_you_mean, printed
 from layerflow.settings.data import DataConfig, splits_in

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layerflow import artifacts, checksums, store
-from layerflow.data.arrays import images_and_labels
+from layerflow.data.arrays import labels_of
 from layerflow.data.slices import slices_of
 from layerflow.export import verification
 from layerflow.outcomes import Comparison
@@ -106,7 +106,7 @@ def compare(
     found = comparison_of(version, report, new=tests.new, left_out=left_out, test_set=tests.digest)
     if not by_answers:
         return found
-    labels = np.asarray(images_and_labels(challenger.data, "test")[1])[tests.rows]
+    labels = np.asarray(labels_of(challenger.data, "test"))[tests.rows]
     answers = Answers.of(labels, report["answers"], challenger.data.classes, rival.classes)
     slices = slices_of(challenger.data)
     return by_metric(gate, found, answers, slices._replace(numbers=slices.numbers[tests.rows]))
@@ -146,7 +146,7 @@ def _test_set(challenger: Challenger, rival: Rival, learned: Callable[[], KnownI
 def _of_known_classes(challenger: Challenger, rival: Rival, tests: ComparedImages) -> ComparedImages:
     """Those of the test images whose class the rival knows too."""
     known = np.isin(np.array(challenger.data.classes), rival.classes)
-    labels = np.asarray(images_and_labels(challenger.data, "test")[1])
+    labels = np.asarray(labels_of(challenger.data, "test"))
     return tests.keep(known[labels[tests.rows]])
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from layerflow import artifacts, store
-from layerflow.data.arrays import images_and_labels
+from layerflow.data.arrays import labels_of
 from layerflow.data.slices import Slices
 from layerflow.evaluation.metrics import make_metric
 from layerflow.evaluation.paired import METHOD, Metric, Paired, compare_figures
@@ -87,7 +87,7 @@ def below_metric_floor(gate: GateConfig, data: DatasetRef, evaluation: Evaluatio
         return None
     for record in (data, evaluation):
         artifacts.check_record(record)
-    labels = np.asarray(images_and_labels(data, "test")[1])
+    labels = np.asarray(labels_of(data, "test"))
     probabilities = np.load(store.path(evaluation.predictions), allow_pickle=False)
     metric = make_metric(gate, data.classes)
     figure = metric(labels, probabilities)

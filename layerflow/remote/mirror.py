@@ -24,15 +24,13 @@ from pathlib import Path
 from layerflow import artifacts, store
 from layerflow.artifacts import RECORD
 from layerflow.errors import DamagedError, UnreachableError
-from layerflow.parts import PARTS, parts_of
 from layerflow.records import Record
 from layerflow.remote import bucket as buckets
 from layerflow.remote.bucket import Bucket
+from layerflow.remote.listed import listed, parts_in
 
 log = logging.getLogger("layerflow")
 
-#: What may be in an artifact and comes from no list of files: ours, and Prefect's.
-_OWN = (RECORD, "result.json")
 #: Files that are transferred at a time.
 _AT_ONCE = 8
 #: Seconds for which a bucket that was away is not asked again: each step would wait for it otherwise.
@@ -94,6 +92,25 @@ def bring(artifact: str) -> Path | None:
     return _bring(bucket, artifact)
 
 
+def bring_newest(dataset: str) -> None:
+    """Download the version of a dataset that was uploaded last, with its packs: only what is new is read then.
+
+    A failure is a warning: everything is read then.
+    """
+    bucket = buckets.in_force()
+    if bucket is None or _is_away(bucket):
+        return
+    try:
+        found = bucket.get(_newest(dataset))
+        named = found.content.decode() if found else ""
+        if re.fullmatch(r"load_data/[^/.][^/]*", named):
+            _bring(bucket, named)
+    except (DamagedError, ValueError) as error:
+        log.warning("the newest version of %s in %s can't be used: %s", dataset, bucket.address, error)
+    except UnreachableError as error:
+        _note_away(bucket, error)
+
+
 def keep(artifact: str, anew: bool = False) -> None:
     """Upload a finished artifact unless it was, and what could not be uploaded before. A failure is a warning.
 
@@ -137,13 +154,17 @@ def pending() -> set[str]:
 def forget(before: float) -> None:
     """Forget what was noted before a time, in seconds since the epoch. The bucket is asked again; uploads stay due."""
     for entry in (store.root() / ".remote").glob("*/*/*/[!.]*"):
-        if entry.parts[-3] in ("there", "found") and entry.stat().st_mtime < before:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            if entry.parts[-3] in ("there", "found") and entry.stat().st_mtime < before:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _pending(bucket: Bucket) -> list[tuple[str, Path]]:
-    marks = sorted((bucket.state / "pending").glob("*/[!.]*"), key=lambda mark: mark.stat().st_mtime)
-    return [("/".join(mark.parts[-2:]), mark) for mark in marks]
+    times = dict[Path, float]()
+    for mark in (bucket.state / "pending").glob("*/[!.]*"):
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            times[mark] = mark.stat().st_mtime
+    return [("/".join(mark.parts[-2:]), mark) for mark in sorted(times, key=lambda each: times[each])]
 
 
 def _upload(bucket: Bucket, artifact: str, anew: bool) -> None:
@@ -152,18 +173,27 @@ def _upload(bucket: Bucket, artifact: str, anew: bool) -> None:
     content = (folder / RECORD).read_bytes()
     if artifacts.record_in(folder, Record) is None:
         raise FileNotFoundError(folder)
-    for part in _parts(folder):
-        if not _mark(bucket, "there", part).exists():
-            _upload(bucket, part, anew=False)
+    if parts := parts_in(folder):
+        there = {name.partition("/")[0] for name in bucket.names("packs") if name.endswith(f"/{RECORD}")}
+        for part in parts:
+            if part.rpartition("/")[2] not in there:
+                _upload(bucket, part, anew=False)
     if not anew and bucket.size(f"{artifact}/{RECORD}") is not None:
         return
-    files, beside = _listed(content)
+    files, beside = listed(content)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda name: bucket.upload(folder / name, f"{artifact}/{beside}/{name}"), files))
     if anew:
         bucket.put(f"{artifact}/{RECORD}", content)
     else:
         bucket.create(f"{artifact}/{RECORD}", content)
+    if artifact.startswith("load_data/"):
+        bucket.put(_newest(json.loads(content)["record"]["name"]), artifact.encode())
+
+
+def _newest(dataset: str) -> str:
+    """The object that names the version of a dataset that was uploaded last."""
+    return f"newest/{hashlib.sha256(dataset.encode()).hexdigest()[:32]}"
 
 
 def _bring(bucket: Bucket, artifact: str) -> Path | None:
@@ -210,7 +240,7 @@ def _download(bucket: Bucket, artifact: str, to: Path) -> None:
     if found is None:
         raise DamagedError(f"{RECORD} is missing")
     (to / RECORD).write_bytes(found.content)
-    files, beside = _listed(found.content)
+    files, beside = listed(found.content)
 
     def load(name: str) -> None:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
@@ -219,34 +249,11 @@ def _download(bucket: Bucket, artifact: str, to: Path) -> None:
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(load, files))
-    for part in _parts(to):
+    for part in parts_in(to):
+        artifacts.sound(store.path(part))  # a damaged one here is set aside, and says nothing of the bucket
         _bring(bucket, part)
     artifacts.check(to)
     store.sync(to)
-
-
-def _listed(content: bytes) -> tuple[list[str], str]:
-    """The files that a record lists, and the folder in which they are in the bucket.
-
-    Raises:
-        DamagedError: If it is no record, or names a file outside of its folder.
-    """
-    try:
-        record = json.loads(content)
-        files, digest = list(record["files"]), str(record["digest"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise DamagedError(f"{RECORD} is no record") from None
-    if not all(name and store.is_below(name) and name not in _OWN for name in files):
-        raise DamagedError(f"{RECORD} names files outside of its folder")
-    return files, hashlib.sha256(digest.encode()).hexdigest()[:16]
-
-
-def _parts(folder: Path) -> tuple[str, ...]:
-    """The artifacts that the one in a folder shares with others."""
-    try:
-        return parts_of(folder)
-    except (OSError, ValueError, RecursionError):
-        raise DamagedError(f"{PARTS} does not name packs") from None
 
 
 def _uncommitted(bucket: Bucket, artifact: str, error: Exception) -> DamagedError:

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from layerflow.data.arrays import images_and_labels
+from layerflow.data.arrays import labels_of
 from layerflow.records import DatasetRef, TrainedRef
 
 log = logging.getLogger(__name__)
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 def warn_if_not_beaten(trained: TrainedRef, data: DatasetRef) -> None:
     """Log a warning where the best epoch is no better on validation than always answering its most frequent class."""
-    _, labels = images_and_labels(data, "validation")
+    labels = labels_of(data, "validation")
     counts = np.bincount(labels)
     accuracy = trained.history[trained.best_epoch - 1].val_accuracy
     # As counts: a share in float32 is not that in float64.

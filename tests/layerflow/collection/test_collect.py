@@ -1,5 +1,6 @@
 """What a collection removes, what it leaves alone, and what others may do meanwhile."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import tasks
 from layerflow import artifacts, store, uses
 from layerflow.checksums import EXTRA
 from layerflow.collection import collect as collecting
+from layerflow.collection import liveness
 from layerflow.collection.card import draw, summary
 from layerflow.collection.collect import collect
 from layerflow.collection.items import STEPS
@@ -169,6 +171,22 @@ def test_a_damaged_version_keeps_no_pack(empty_store: Path) -> None:
     write(f"packs/{'a' * 32}/images.npy", age=40)
     collect(GcConfig(), now=NOW)
     assert left() == {"load_data/.damaged-a-1/parts.json"}
+
+
+def test_where_the_disk_can_not_say_what_a_version_needs_nothing_goes(
+    empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version_with([f"packs/{'a' * 32}"], "old", age=40)
+    write("train_model/old/card.md", age=40)
+    before = left()
+
+    def fail(folder: Path) -> tuple[str, ...]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(liveness, "parts_of", fail)
+    with pytest.raises(DamagedError, match="must say which packs it needs"):
+        collect(GcConfig(), now=NOW)
+    assert left() == before
 
 
 def test_above_its_size_the_store_loses_the_packs_of_the_versions_that_go(empty_store: Path) -> None:

@@ -1,6 +1,7 @@
 """Images kept once, by content: what a new version writes, reads again, and does not read."""
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from layerflow import artifacts, checksums, store
-from layerflow.data import image_folder, image_folder_source, load, packs
+from layerflow.data import image_folder, image_folder_source, load, packs, stored_packs
 from layerflow.data.arrays import images_and_labels
 from layerflow.data.image_digests import image_digests
 from layerflow.data.prepared import difference, prepared_as, write_folder
@@ -163,10 +164,21 @@ def test_files_that_were_encoded_anew_are_kept_once(version: Version, pets: Path
     assert len(decoded) == 60
 
 
-def test_a_pack_that_can_not_be_read_is_no_pack(version: Version, pets: Path, empty_store: Path) -> None:
+HEADER = b"\x93NUMPY\x01\x00\x76\x00"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"no array", b"PK\x03\x04", HEADER + b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999,)}"],
+    ids=["empty", "text", "zip", "huge"],
+)
+@pytest.mark.parametrize("name", ["digests.npy", "test_places.npy", "images.npy", "record.json"])
+def test_a_pack_that_can_not_be_read_is_no_pack(
+    name: str, damage: bytes, version: Version, pets: Path, empty_store: Path
+) -> None:
     version("first")
     (pack,) = (empty_store / "packs").glob("[!.]*")
-    (pack / "digests.npy").write_bytes(b"no array")
+    (pack / name).write_bytes(damage)
     draw(pets, range(60, 61))
     assert sum(each.rows for each in packs_of(version("second"))) == 61
 
@@ -175,8 +187,9 @@ def test_a_version_whose_packs_have_other_images_is_refused(version: Version, pe
     data = version("first")
     rows = empty_store / data.folder / "train_rows.npy"
     places = np.load(rows)
-    for wrong in (places[::-1], places + np.array([0, 1000], np.uint32), places + np.array([9, 0], np.uint32)):
-        np.save(rows, wrong)
+    far, elsewhere = places + np.array([0, 1000], np.uint32), places + np.array([9, 0], np.uint32)
+    for wrong in (places[::-1], far, elsewhere, places.astype(float), places[:, :1], places[:0], None):
+        rows.write_bytes(b"") if wrong is None else np.save(rows, wrong)
         with pytest.raises(DamagedError, match="must say where its images are"):
             images_and_labels(data, "train")
 
@@ -197,11 +210,61 @@ def test_parts_that_are_no_packs_are_damage(version: Version, empty_store: Path)
 
 def test_many_small_packs_become_one(version: Version, pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "MOST_SMALL", 3)
-    for night in range(7):
+    for night in range(9):
         draw(pets, range(60 + night, 61 + night))
         data = version(str(night))
         assert len(packs_of(data)) <= 4
-    assert sum(each.rows for each in packs_of(data)) == 67
+    assert sum(each.rows for each in packs_of(data)) == 69
+
+
+def test_what_was_moved_is_not_moved_again(version: Version, pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times, because which pack comes first by name is chance."""
+    monkeypatch.setattr(packs, "PACK_BYTES", 40 * 8 * 8 * 3)
+    version("first")
+    for number in range(33):
+        for file in pets.rglob(f"{number}.png"):
+            file.unlink()
+    for night in range(10):
+        draw(pets, range(60 + night, 61 + night))
+        before = {each.name for each in (store.root() / "packs").iterdir()}
+        version(f"night {night}")
+        new = [each for each in (store.root() / "packs").iterdir() if each.name not in before]
+        rows = sum(record.rows for each in new if (record := artifacts.record_in(each, PackRef)))
+        assert rows == 1 or night == 0
+
+
+def test_copies_in_one_version_are_kept_once(version: Version, pets: Path) -> None:
+    for number in range(50):
+        shutil.copy(pets / "train/cat/2.png", pets / f"train/dog/copy-{number}.png")
+    data = version("first")
+    assert (sum(pack.rows for pack in packs_of(data)), sum(data.counts.values())) == (60, 110)
+
+
+def test_two_sizes_of_one_folder_in_turn_decode_nothing_twice(
+    pets: Path, empty_store: Path, decoded: list[bytes]
+) -> None:
+    for night in range(3):
+        for size in ("8x8", "6x6"):
+            image_folder.forget()
+            config = DataConfig(name="folder", path=pets, image_size=size)
+            artifacts.make("load_data", f"{size} {night}", DatasetRef, partial(load.load, config))
+            assert len(decoded) == (1 if night else 60)
+            decoded.clear()
+        draw(pets, range(60 + night, 61 + night))
+
+
+def test_the_newest_versions_are_those_that_were_made_last(version: Version, pets: Path) -> None:
+    for night in range(6):
+        draw(pets, range(60 + night, 61 + night))
+        version(str(night))
+    newest = stored_packs.newest_versions("pets", (8, 8, 3))
+    assert [folder.name for folder in newest] == ["5", "4", "3"]
+
+
+def test_splits_share_the_files_that_they_have_open(version: Version) -> None:
+    data = version("first")
+    (train,), (test,) = (images_and_labels(data, split)[0].packs for split in ("train", "test"))
+    assert train is test
 
 
 def test_rows_that_few_images_need_are_left_behind(version: Version, pets: Path) -> None:

@@ -6,15 +6,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import tasks
 from layerflow import artifacts, store, uses
 from layerflow.collection.collect import collect
+from layerflow.data import image_folder
 from layerflow.errors import DamagedError, UnreachableError
-from layerflow.records import ModelRef, Record
+from layerflow.parts import parts_of
+from layerflow.records import DatasetRef, ModelRef, PackRef, Record
 from layerflow.remote import bucket, mirror
 from layerflow.remote.bucket import Bucket
+from layerflow.settings.data import DataConfig
+from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.gc import GcConfig
+from tasks import caching
 from tests.object_store import Proxy
 
 pytestmark = pytest.mark.process  # the S3 server is one: two stores see the same objects only there
@@ -67,6 +75,56 @@ def test_another_store_finds_the_record_and_downloads_the_files_when_they_are_re
     artifacts.check_record(record)
     assert (store.path(record.folder) / "deep" / "model.keras").read_text() == "weights"
     assert mirror.bring(record.folder) is None, "it is here"
+
+
+def photos(root: Path, numbers: range) -> Path:
+    for number in numbers:
+        file = root / "train" / ("cat", "dog")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)).save(file)
+    return root
+
+
+def prepared(root: Path) -> DatasetRef:
+    """The folder as the step prepares it."""
+    image_folder.forget()
+    config = DataConfig(name="folder", path=root, validation_fraction=0.3, test_fraction=0.3)
+    return caching.make(tasks.load_data, config, DevicesConfig())
+
+
+def test_an_empty_disk_decodes_and_uploads_only_images_that_are_new(
+    enter: Enter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, decoded = image_folder.decode.read, []
+    monkeypatch.setattr(image_folder.decode, "read", lambda *of: (decoded.append(1), read(*of))[1])
+    for night in range(3):
+        enter(f"pod-{night}")
+        decoded.clear()
+        data = prepared(photos(tmp_path / "pets", range(40 + night)))
+        artifacts.check_record(data)
+        assert len(decoded) == (1 if night else 40)
+    packs = [artifacts.record_in(store.path(part), PackRef) for part in parts_of(store.path(data.folder))]
+    assert sorted(pack.rows for pack in packs if pack) == [1, 1, 40]
+    assert len([name for name in lake().names("packs") if name.endswith("record.json")]) == 3
+
+
+def test_damaged_packs_here_say_nothing_of_the_bucket(enter: Enter, tmp_path: Path) -> None:
+    for night in range(3):
+        data = prepared(photos(tmp_path / "pets", range(40 + night)))
+    for part in parts_of(store.path(data.folder)):
+        (store.path(part) / "images.npy").write_bytes(b"damaged")
+    shutil.rmtree(store.path(data.folder))
+    mirror.bring(data.folder)
+    artifacts.check_record(data)
+
+
+def test_packs_that_the_bucket_lost_are_uploaded_again(enter: Enter, tmp_path: Path) -> None:
+    prepared(photos(tmp_path / "pets", range(40)))
+    lake().delete([f"packs/{name}" for name in lake().names("packs")])
+    data = prepared(photos(tmp_path / "pets", range(41)))
+    enter("b")
+    mirror.bring(data.folder)
+    artifacts.check_record(data)
 
 
 def test_the_record_is_uploaded_last(enter: Enter, endpoint: Proxy) -> None:
