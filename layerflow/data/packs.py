@@ -123,6 +123,19 @@ class Packs:
             self._parts.append(self._new.finish().folder)
             self._new = None
 
+    def _to_join(self, sizes: np.ndarray) -> list[int]:
+        """The smallest packs, and larger ones as long as they are no larger than these together.
+
+        So an image is written again a few times in the life of a folder that grows, and not with each joining.
+        """
+        chosen, rows = list[int](), 0
+        for number in np.argsort(sizes, kind="stable").tolist():
+            if sizes[number] >= self._full / 2 or (len(chosen) >= MOST_SMALL and sizes[number] > rows):
+                break
+            chosen.append(number)
+            rows += int(sizes[number])
+        return chosen
+
     def _gather(self, places: np.ndarray) -> np.ndarray:
         """Write the rows of packs that are not worth keeping into new ones; returns where all rows are then."""
         if not self._known:
@@ -132,7 +145,7 @@ class Packs:
         sizes = np.array([len(pack.digests) for pack in self._known])
         left = (used > 0) & (used < sizes / 2)
         if np.count_nonzero(used) > MOST_SMALL + 2 * len(rows) / self._full:
-            left |= (used > 0) & (sizes < self._full / 2)
+            left[self._to_join(np.where(used, sizes, self._full))] = True
         places = places.copy()
         for number in np.flatnonzero(left):
             pack = self._known[number]
