@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 from layerflow import checksums
 from layerflow.checksums import DIGESTS, EXTRA
@@ -201,7 +202,8 @@ def publish_and_kill(store: Path, moment: Random, announced: dict[int, str]) -> 
 def drill(races: int, kills: int, seed: int) -> int:
     """Race and kill so many times; return how many things were wrong."""
     moment, announced, failures = Random(seed), dict[int, str](), 0
-    with ExitStack() as stack:
+    with ExitStack() as stack, patch.dict(os.environ):  # as it was, for whoever calls this
+        stack.callback(buckets.forget)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         proxy = object_store.Proxy(stack.enter_context(object_store.s3_server()))
         os.environ |= {

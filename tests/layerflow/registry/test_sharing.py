@@ -289,7 +289,8 @@ def test_a_bucket_that_is_away_leaves_what_is_known(
     sharing.refresh(NAME)
     sharing.refresh_all()
     assert versions.numbers(NAME) == [1]
-    assert caplog.text.count("What this store knows of") == 2
+    said = [each for each in caplog.records if each.name.startswith("layerflow")]  # Prefect's logger may repeat it
+    assert [each.levelname for each in said if "What this store knows of" in each.getMessage()] == ["WARNING"] * 2
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"highest": 99}', b"\xff" * 9])
