@@ -1,4 +1,4 @@
-"""Images that lie in several packs, as one array that is read as it is asked for."""
+"""Images in several packs, as one array that is read as it is asked for."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -14,7 +14,7 @@ def parts_of(folder: Path) -> tuple[str, ...]:
     """The artifacts, such as ``packs/<key>``, that the one in ``folder`` needs.
 
     Raises:
-        OSError: If what says so can't be read.
+        OSError: If the list of them can't be read.
         ValueError: If it names anything else.
     """
     if not (folder / PARTS).exists():
