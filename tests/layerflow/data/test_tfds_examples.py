@@ -10,14 +10,15 @@ import pytest
 import tensorflow_datasets as tfds
 from pydantic import ValidationError
 
-from layerflow import store
+from layerflow import artifacts, store
 from layerflow.config import RetrainConfig
 from layerflow.data import load, slice_files
 from layerflow.data.arrays import images_and_labels
 from layerflow.data.resize import resize
 from layerflow.data.slices import slices_of
 from layerflow.errors import DatasetError, config_sentence
-from layerflow.records import DatasetRef
+from layerflow.parts import parts_of
+from layerflow.records import DatasetRef, PackRef
 from layerflow.settings.data import DataConfig, splits_in
 
 #: First number and size of each split. Each image is full of its number, which is how the tests know it.
@@ -102,10 +103,16 @@ def numbers(folder: Path, split: str) -> list[int]:
     return sorted(pairs(folder, split)[0].tolist())
 
 
+def version_in(folder: Path) -> DatasetRef:
+    """As much of the record of what was loaded into a folder of the store as reading its images needs."""
+    pack = artifacts.record_in(store.path(parts_of(folder)[0]), PackRef)
+    assert pack
+    return DatasetRef.model_construct(folder=os.path.relpath(folder, store.root()), image_shape=pack.image_shape)
+
+
 def pairs(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """The number that is the first pixel of each image, and its label."""
-    made = DatasetRef.model_construct(folder=os.path.relpath(folder, store.root()))
-    images, labels = images_and_labels(made, split)
+    images, labels = images_and_labels(version_in(folder), split)
     return np.asarray(images)[:, 0, 0, 0], labels
 
 
@@ -218,7 +225,7 @@ def test_images_of_several_sizes_are_made_fit_in_their_order_and_each_keeps_its_
     resized = {resize(noise(number), 10, 10).tobytes(): number % 2 for number in range(50)}
     found = {}
     for split in ("train", "validation", "test"):
-        images, labels = images_and_labels(DatasetRef.model_construct(folder="."), split)
+        images, labels = images_and_labels(version_in(tmp_path), split)
         found |= dict(zip([image.tobytes() for image in images], labels.tolist(), strict=True))
     assert found == resized
 
