@@ -24,6 +24,7 @@ from layerflow.collection.collect import collect
 from layerflow.collection.items import STEPS, items
 from layerflow.config import RetrainConfig
 from layerflow.export import verification
+from layerflow.parts import parts_of
 from layerflow.registry import layout, versions
 from layerflow.registry.promotion import promote
 from layerflow.registry.receipt import Challenger
@@ -127,6 +128,7 @@ def what_is_left() -> int:
     for number in versions.numbers(NAME):
         receipt = json.loads((layout.home(NAME) / str(number) / layout.RECEIPT).read_text())
         needed |= {part["folder"] for part in receipt.values() if isinstance(part, dict) and "folder" in part}
+    needed |= {pack for folder in needed for pack in parts_of(store.path(folder))}
     print(f"{len(needed)} artifacts are needed, {len(left)} are left", flush=True)
     return wrong + (left != needed) + (collect(KEEP).removed != 0)
 

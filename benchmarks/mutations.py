@@ -216,6 +216,27 @@ MUTATIONS = (
         'if damage := "":',
         ("tests/layerflow/registry/test_candidates.py",),
     ),
+    Mutation(
+        "a pack stays while a version of data needs it",
+        "layerflow/collection/collect.py",
+        "if shared.is_needed(each):",
+        "if False:",
+        ("tests/layerflow/collection/test_collect.py", "-k", "last_version"),
+    ),
+    Mutation(
+        "the images in the packs are those of the version",
+        "layerflow/data/arrays.py",
+        "if not same:",
+        "if False:",
+        ("tests/layerflow/data/test_packs.py", "-k", "other_images"),
+    ),
+    Mutation(
+        "a damaged pack is not taken from",
+        "layerflow/data/packs.py",
+        "if (pack := self._known[number]).is_sound():",
+        "if pack := self._known[number]:",
+        ("tests/layerflow/data/test_packs.py", "-k", "not_taken_from"),
+    ),
 )
 
 
