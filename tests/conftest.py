@@ -158,6 +158,18 @@ def endpoint(s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     proxy.close()
 
 
+@pytest.fixture
+def enter(endpoint: object_store.Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object_store.Enter:
+    """``enter("b")`` puts another store into force, with the same bucket; it begins with ``a``."""
+
+    def change(name: str) -> Path:
+        monkeypatch.setenv("LAYERFLOW_STORE", str(tmp_path / name))
+        return tmp_path / name
+
+    change("a")
+    return change
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A real Prefect server with a database of its own, for the whole session."""

@@ -8,16 +8,20 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Literal, NamedTuple
 
+from layerflow.remote.bucket import Bucket, in_force
 from tests.servers import free_port
 
 BUCKET = "lake"
 #: What a server needs and never checks. The tests look for both where no secret may be.
 KEY_ID, SECRET = "AKIATESTSONLY", "tests-only-secret"
+#: What the fixture `enter` gives: it puts a store into force, by its name.
+Enter = Callable[[str], Path]
 Kind = Literal["503", "403", "reset", "lost answer", "slow", "hang"]
 
 
@@ -191,6 +195,13 @@ def s3_server() -> Iterator[int]:
     finally:
         process.terminate()
         process.wait()
+
+
+def lake() -> Bucket:
+    """The bucket in force."""
+    found = in_force()
+    assert found
+    return found
 
 
 def environment_of(url: str) -> dict[str, str]:

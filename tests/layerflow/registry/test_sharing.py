@@ -14,8 +14,7 @@ from layerflow.errors import DamagedError, RegistryError, UnreachableError
 from layerflow.registry import aliases, layout, ledger, publishing, shared, sharing, versions
 from layerflow.registry.layout import RECEIPT
 from layerflow.remote import bucket, lease
-from layerflow.remote.bucket import Bucket
-from tests.object_store import Proxy
+from tests.object_store import Enter, Proxy, lake
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
@@ -23,32 +22,17 @@ from remote_drill import NAME, drill, publish_one
 
 pytestmark = pytest.mark.process  # the S3 server is one: two stores see the same objects only there
 
-Enter = Callable[[str], Path]
 
-
-@pytest.fixture
-def enter(endpoint: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Enter:
-    """``enter("b")`` puts another store into force; it begins with ``a``."""
-
-    def change(name: str) -> Path:
-        monkeypatch.setenv("LAYERFLOW_STORE", str(tmp_path / name))
-        return tmp_path / name
-
-    change("a")
+@pytest.fixture(autouse=True)
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a dead machine waits five seconds."""
     monkeypatch.setattr(lease, "SECONDS", 5)
-    return change
 
 
 @pytest.fixture
 def publish(enter: Enter, tmp_path: Path) -> Callable[[str], int]:
     """Publishes a small version from the store in force, and returns its number."""
     return lambda label: publish_one(label, tmp_path / "exports")
-
-
-def lake() -> Bucket:
-    found = bucket.in_force()
-    assert found
-    return found
 
 
 def in_bucket() -> list[str]:

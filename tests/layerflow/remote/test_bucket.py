@@ -148,6 +148,13 @@ def test_an_address_of_no_bucket_is_refused(wrong: str) -> None:
         Bucket(wrong)
 
 
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_folder_that_can_not_be_made_is_one_sentence(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ConfigError, match="must be a folder that can be made and read; received: "):
+        Bucket(f"file://{tmp_path / folder}")
+
+
 @pytest.mark.parametrize("wrong", ["s3://id:s3cret@b/x", "s3://b/x?key=s3cret", "az://b/x#sig=s3cret"])
 def test_an_address_with_credentials_is_refused_and_not_repeated(wrong: str) -> None:
     with pytest.raises(ConfigError, match="without credentials") as caught:

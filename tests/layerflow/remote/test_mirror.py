@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,35 +16,14 @@ from layerflow.data import image_folder
 from layerflow.errors import DamagedError, UnreachableError
 from layerflow.parts import parts_of
 from layerflow.records import DatasetRef, ModelRef, PackRef, Record
-from layerflow.remote import bucket, mirror
-from layerflow.remote.bucket import Bucket
+from layerflow.remote import mirror
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.gc import GcConfig
 from tasks import caching
-from tests.object_store import Proxy
+from tests.object_store import Enter, Proxy, lake
 
 pytestmark = pytest.mark.process  # the S3 server is one: two stores see the same objects only there
-
-Enter = Callable[[str], Path]
-
-
-@pytest.fixture
-def enter(endpoint: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Enter:
-    """``enter("b")`` puts another store into force; it begins with ``a``."""
-
-    def change(name: str) -> Path:
-        monkeypatch.setenv("LAYERFLOW_STORE", str(tmp_path / name))
-        return tmp_path / name
-
-    change("a")
-    return change
-
-
-def lake() -> Bucket:
-    found = bucket.in_force()
-    assert found
-    return found
 
 
 def made(key: str = "k", text: str = "weights", anew: bool = False) -> ModelRef:
