@@ -5,6 +5,7 @@ Credentials and endpoints are in the environment, under the names that the SDKs 
 
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -53,7 +54,14 @@ def opened(address: str) -> Any:
     from obstore.store import from_url
 
     if address.startswith("file:"):
-        return from_url(address, mkdir=True)
+        try:
+            Path(unquote(urlsplit(address).path)).mkdir(parents=True, exist_ok=True)
+            return from_url(address)
+        except OSError as error:
+            raise ConfigError(
+                f"LAYERFLOW_REMOTE {address} must be a folder that can be made and read; received: "
+                f"{error.strerror or cause_of(error)}. Name another, or unset it to use the local store alone."
+            ) from None
     names = [f"{cloud}_ENDPOINT{end}" for cloud in ("AWS", "AZURE") for end in ("", "_URL")]
     options: Any = {
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
