@@ -23,8 +23,8 @@ from layerflow.records import PackRef
 #: Most bytes of images in a pack. If one is damaged, so many are read again from their files; and whoever reads images
 #: has each of their packs open.
 PACK_BYTES = 2**30
-#: So many packs more than twice those that would be full, and a version joins those that are less than half full: a
-#: folder that grows each night would be read from a thousand files.
+#: So many packs more than twice those that would be full, and a version joins the smallest ones: a folder that grows
+#: each night would be read from a thousand files.
 MOST_SMALL = 16
 
 
@@ -85,7 +85,7 @@ class Packs:
         """Finish the new packs, and say where the rows of a version are then.
 
         Rows of a pack that the version uses by less than half move into a new one, and so do those of many small ones.
-        Of the packs of a version, at least half of the rows are its own, and few packs are less than half full.
+        So at least half of the rows of its packs are its own.
 
         Args:
             places: Pack and row of each image, ``uint32`` of shape ``(examples, 2)``.

@@ -13,6 +13,8 @@ from layerflow.records import DatasetRef, PackRef
 
 #: The versions of a dataset, the newest ones, that tell what was made of a file.
 _VERSIONS = 3
+#: The files of a pack that say what its rows are.
+_TABLES = ("digests.npy", "test_places.npy")
 
 
 class StoredPack:
@@ -38,9 +40,6 @@ class StoredPack:
             if self._sound is None:
                 self._sound = artifacts.sound(store.path(self.folder))
         return self._sound
-
-
-_TABLES = ("digests.npy", "test_places.npy")
 
 
 class Index:
