@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray cloud run test check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling lock clean
+.PHONY: help setup ray cloud run test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,18 +52,21 @@ $(VENV)/.cloud: $(VENV)/.ready requirements-cloud.lock
 run: setup ## retrain on the embedded digits: train, prove, publish
 	$(VENV)/bin/layerflow retrain
 
-test: ray ## the whole test suite
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 # in the order of tests/conftest.py
+test: ray ## the test suite, but for the long tests of `make drill-tests`
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m "not drill" # in the order of tests/conftest.py
+
+drill-tests: ray ## the long tests: browsers, pools, Ray's lost workers, whole pipelines by two devices (ten minutes)
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m drill
 
 check: lint ## ruff, mypy, and the tests that start no process and take no seconds: within a minute
-	$(PY) -m pytest -n 2 -q -m "not process and not slow"
+	$(PY) -m pytest -n 2 -q -m "not process and not slow and not drill"
 
 lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-drill: ray ## nights that go wrong, training killed 100 times, publishing and collecting 300 times each, two machines with one bucket 100 times, 10,000 fuzzed inputs, guards taken out (hours)
+drill: drill-tests ## nights that go wrong, training killed 100 times, publishing and collecting 300 times each, two machines with one bucket 100 times, 10,000 fuzzed inputs, guards taken out (hours)
 	$(PY) benchmarks/nights.py
 	$(PY) benchmarks/growing_folder.py 30
 	$(PY) benchmarks/drill.py 100

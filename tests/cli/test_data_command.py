@@ -64,6 +64,7 @@ def test_a_folder_is_trained_and_published_then_unchanged_then_says_what_is_new(
     assert {change["field"].partition(".")[0] for change in grown["changes"]} == {"data"}
 
 
+@pytest.mark.drill
 @pytest.mark.process
 def test_a_folder_without_test_to_which_images_are_added_is_compared(tmp_path: Path) -> None:
     """In a process of its own, whose exit status and streams are what is claimed."""

@@ -291,6 +291,7 @@ def test_a_shell_completes_commands() -> None:
     assert "data.name" in script
 
 
+@pytest.mark.drill
 @pytest.mark.usefixtures("on_the_server")
 @pytest.mark.process
 def test_real_mnist_is_promoted(mirror: str, real_datasets: Path, tmp_path: Path) -> None:

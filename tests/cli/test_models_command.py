@@ -145,6 +145,7 @@ def test_what_does_not_exist_is_one_sentence_and_status_2(published: Path, comma
     assert versions.numbers(NAME) == [2, 1]
 
 
+@pytest.mark.drill
 @pytest.mark.usefixtures("on_the_server")
 @pytest.mark.process
 def test_where_a_server_is_configured_a_rollback_is_a_run_there_and_a_wrong_one_is_none(published: Path) -> None:

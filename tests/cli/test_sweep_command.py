@@ -8,6 +8,7 @@ import pytest
 from tests.command import layerflow, several
 
 
+@pytest.mark.drill
 @pytest.mark.process
 def test_it_prints_one_json_object_with_the_trials_and_the_retraining(tmp_path: Path) -> None:
     """In a process of its own, whose exit status and streams are what is claimed."""

@@ -69,6 +69,7 @@ def approve_in_the_ui(server: dict[str, str], run: str) -> None:
         ended(server, run, "Suspended")
 
 
+@pytest.mark.drill
 @pytest.mark.process
 def test_a_suspended_run_outlives_a_restart_and_the_form_publishes_its_candidate(tmp_path: Path) -> None:
     """In processes of their own: the server's and the worker's end while the run waits, and others continue."""

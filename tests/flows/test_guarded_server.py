@@ -5,6 +5,7 @@ import pytest
 from tests.command import layerflow
 
 
+@pytest.mark.drill
 @pytest.mark.process
 def test_without_the_password_it_is_one_sentence_and_with_it_a_run_is_made(guarded_server: dict[str, str]) -> None:
     """In processes of their own: the password is in their environment."""

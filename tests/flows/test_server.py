@@ -170,6 +170,7 @@ CARDS = {
 }
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("ui", ["", "/v2"])
 def test_the_ui_shows_the_run_every_card_with_its_pictures_and_the_form(
     ui: str, deployed: dict[str, str], nightly_run: dict[str, Any], browser: webdriver.Chrome
@@ -205,6 +206,7 @@ def test_without_a_server_deploying_and_serving_are_one_sentence(tmp_path: Path)
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.drill
 def test_runs_by_hand_are_tagged_and_tell_what_became_of_the_model(
     deployed: dict[str, str], nightly_run: dict[str, Any], receiver: tuple[str, list[dict[str, Any]]]
 ) -> None:
@@ -238,6 +240,7 @@ def test_runs_by_hand_are_tagged_and_tell_what_became_of_the_model(
         time.sleep(0.2)
 
 
+@pytest.mark.drill
 def test_serving_runs_a_deployment_without_a_worker_and_leaves_its_schedules_active(
     deployed: dict[str, str], nightly_run: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -256,6 +259,7 @@ def test_serving_runs_a_deployment_without_a_worker_and_leaves_its_schedules_act
     assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
 
+@pytest.mark.drill
 def test_other_pools_take_the_deployments_over_and_the_process_pool_takes_them_back(deployed: dict[str, str]) -> None:
     first = layerflow("deploy", "--file", "pools/docker.yaml", environment=deployed)
     assert first.returncode == 1

@@ -176,6 +176,7 @@ def trials(config: RetrainConfig, space: Any, data: DatasetRef, count: int, para
     return run_trials(config, plan(config, space, ray), data, count, parallel, ray)
 
 
+@pytest.mark.drill
 @pytest.mark.usefixtures("on_the_server")
 @pytest.mark.process
 def test_on_ray_without_the_test_images_the_figures_are_the_same(

@@ -35,7 +35,7 @@ LIGHTEST = {
     **{"NASNetMobile": 32, "ResNet50": 32, "ResNet50V2": 32, "VGG16": 32, "VGG19": 32, "Xception": 71},
 }
 #: Those of the suite: pixels as they are, by a scale of the network's own, from -1 to 1, and less ImageNet's means.
-QUICK = ("MobileNetV3Small", "EfficientNetB0", "MobileNet", "ResNet50")
+QUICK = ("MobileNetV3Small", "EfficientNetB0", "MobileNet", "VGG16")
 #: Arguments of the functions that are ours to decide, or that only the classifying layers have.
 OURS = {
     *("include_top", "weights", "input_tensor", "input_shape", "pooling", "classes", "classifier_activation", "name"),

@@ -93,7 +93,7 @@ def test_a_saved_network_answers_the_same_in_a_fresh_process(name: str, tmp_path
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@every_network
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet", pytest.param("vit", marks=pytest.mark.drill)])
 @pytest.mark.process
 def test_each_is_trained_evaluated_exported_and_verified_and_learns(name: str, digits: DatasetRef) -> None:
     """Whoever verifies is a process of its own, always."""
@@ -116,7 +116,7 @@ def test_each_is_trained_evaluated_exported_and_verified_and_learns(name: str, d
     assert trained.compiled == ("graph" if name in ("cnn", "resnet") else "xla")
 
 
-@pytest.mark.parametrize("name", ["cnn", "vit"])
+@pytest.mark.parametrize("name", ["cnn", pytest.param("vit", marks=pytest.mark.drill)])
 @pytest.mark.slow
 def test_training_resumed_in_mid_epoch_ends_with_the_same_bits(
     name: str, digits: DatasetRef, session_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -149,7 +149,9 @@ def test_training_resumed_in_mid_epoch_ends_with_the_same_bits(
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(("name", "precision"), [("cnn", "mixed_bfloat16"), ("vit", "mixed_float16")])
+@pytest.mark.parametrize(
+    ("name", "precision"), [("cnn", "mixed_bfloat16"), pytest.param("vit", "mixed_float16", marks=pytest.mark.drill)]
+)
 @pytest.mark.slow
 def test_networks_train_in_mixed_precision(name: str, precision: str, digits: DatasetRef, tmp_path: Path) -> None:
     config = ModelConfig(name=name, **SMALL[name])

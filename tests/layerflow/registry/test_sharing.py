@@ -324,6 +324,7 @@ def test_a_receipt_that_was_changed_in_the_bucket_makes_its_version_damaged(
     assert versions.damage(NAME, 1) == f"{RECEIPT} was changed"
 
 
+@pytest.mark.drill
 def test_two_stores_that_race_and_die_leave_no_version_torn_doubled_or_lost() -> None:
     """The processes are the test: each is killed by the system at a random moment."""
     assert drill(races=2, kills=1, seed=4) == 0

@@ -263,6 +263,7 @@ def test_a_publisher_that_was_killed_leaves_the_lock_free(shelf: Path, contender
     assert publish(contenders["good"], "next") == 1
 
 
+@pytest.mark.drill
 @pytest.mark.process
 def test_three_kills_leave_no_torn_version_and_lose_no_champion(monkeypatch: pytest.MonkeyPatch) -> None:
     """In processes of their own, since they are killed."""

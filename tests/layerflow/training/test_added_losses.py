@@ -111,7 +111,7 @@ def test_the_figures_are_those_of_fit_and_evaluate(penalised: ModelRef, digits: 
     assert last["val_accuracy"] == pytest.approx(expected["accuracy"], rel=1e-6)
 
 
-@pytest.mark.parametrize("compiled", ["xla", "graph"])
+@pytest.mark.parametrize("compiled", [pytest.param("xla", marks=pytest.mark.drill), "graph"])
 def test_interrupted_and_resumed_it_ends_with_the_same_bits(
     penalised: ModelRef, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: str
 ) -> None:

@@ -189,7 +189,11 @@ def weights(folder: Path) -> list[np.ndarray]:
     return keras.models.load_model(folder / "model.keras").get_weights()
 
 
-@pytest.mark.parametrize("layers", [AUGMENT.layers, ("CutMix", "RandomErasing")], ids=["shift and mix", "cut, erase"])
+@pytest.mark.parametrize(
+    "layers",
+    [AUGMENT.layers, pytest.param(("CutMix", "RandomErasing"), marks=pytest.mark.drill)],
+    ids=["shift and mix", "cut, erase"],
+)
 def test_interrupted_in_mid_epoch_it_goes_on_with_the_same_bits(
     model: ModelRef, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: Any
 ) -> None:

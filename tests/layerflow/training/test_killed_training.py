@@ -12,6 +12,7 @@ from drill import drill
 from tests import forked
 
 
+@pytest.mark.drill
 @pytest.mark.process
 def test_a_training_killed_twice_ends_with_the_bits_of_one_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """In processes of their own, since they are killed."""

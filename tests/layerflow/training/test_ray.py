@@ -183,6 +183,7 @@ def test_two_workers_have_the_losses_of_one(two: Run, digits: DatasetRef, workpl
     assert two.made.history[-1].loss < two.made.history[0].loss / 2
 
 
+@pytest.mark.drill
 def test_two_workers_go_from_the_head_to_the_whole_network_as_one_does(digits: DatasetRef, workplace: Path) -> None:
     config = ModelConfig(hidden=(16,))
     with seeded(1):
@@ -224,6 +225,7 @@ def test_callbacks_hear_of_every_epoch(two: Run) -> None:
     assert two.told.losses == [epoch.loss for epoch in two.made.history]
 
 
+@pytest.mark.drill
 def test_a_killed_worker_is_replaced_and_the_model_has_the_same_bits(
     two: Run, digits: DatasetRef, workplace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,6 +74,7 @@ def test_all_parts_of_a_recipe_train_together_and_are_in_the_record(
     assert best["val_confidence"] == pytest.approx(float(softmax(logits).max(axis=-1).mean()), rel=1e-5)
 
 
+@pytest.mark.drill
 @pytest.mark.slow
 @pytest.mark.process
 def test_two_replicas_have_the_losses_and_averages_of_one() -> None:

@@ -78,7 +78,10 @@ def small_engine(images: np.ndarray, streamed: bool = True) -> Engine:
 
 @pytest.mark.parametrize(
     ("network", "compiled"),
-    [({"hidden": (32,), "dropout": 0.3}, "xla"), ({"name": "cnn", "width": 4}, "graph")],
+    [
+        ({"hidden": (32,), "dropout": 0.3}, "xla"),
+        pytest.param({"name": "cnn", "width": 4}, "graph", marks=pytest.mark.drill),
+    ],
     ids=["mlp and xla", "cnn and graph"],
 )
 def test_streamed_training_has_the_bits_of_resident_training(

@@ -61,6 +61,7 @@ def test_every_epoch_the_weights_and_the_graph_are_there(model: ModelRef, digits
     }
 
 
+@pytest.mark.drill
 def test_a_continued_training_goes_on_in_its_folder(model: ModelRef, digits: DatasetRef, tmp_path: Path) -> None:
     _, first = train(model, digits, tmp_path / "a", epochs=2, seed=72)
     _, second = train(model, digits, tmp_path / "b", epochs=3, seed=72)

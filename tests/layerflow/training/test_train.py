@@ -140,6 +140,7 @@ def test_several_replicas_accumulate_no_gradients() -> None:
         step._let_sum_be(optimizer)
 
 
+@pytest.mark.drill
 @pytest.mark.process
 def test_the_whole_pipeline_on_two_replicas_resumes_and_ends_as_on_one(digits: DatasetRef, model: ModelRef) -> None:
     """In a process of its own: the number of devices is fixed before TensorFlow's first operation."""
@@ -198,10 +199,10 @@ def assert_same_training(ours: tuple[TrainedRef, Path], theirs: tuple[TrainedRef
 @pytest.mark.parametrize(
     ("moment", "compiled"),
     [
-        ("before the write", "xla"),
+        pytest.param("before the write", "xla", marks=pytest.mark.drill),
         ("after the write", "graph"),
         ("in mid-epoch", "xla"),
-        ("in mid-epoch", "graph"),
+        pytest.param("in mid-epoch", "graph", marks=pytest.mark.drill),
     ],
 )
 def test_interrupted_twice_and_resumed_is_bit_identical_to_uninterrupted(
