@@ -26,6 +26,7 @@ from layerflow.registry import first_weights
 from layerflow.remote import bucket as buckets
 from layerflow.remote import mirror
 from layerflow.settings.data import DataConfig
+from layerflow.settings.hub import is_hub
 from layerflow.settings.model import ModelConfig
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -70,7 +71,7 @@ def _findings(data: DataConfig, model: ModelConfig = ModelConfig()) -> Iterator[
         "store": _store,
         **({"remote": _remote} if os.environ.get("LAYERFLOW_REMOTE") else {}),
         "dataset": lambda: _dataset(data),
-        **({} if model.weights == "none" else {"weights": lambda: _weights(data, model)}),
+        **({"weights": lambda: _weights(data, model)} if model.weights != "none" or is_hub(model.name) else {}),
         "prefect": _prefect,
         "locks": _locks,
     }
@@ -161,7 +162,10 @@ def _dataset(config: DataConfig) -> tuple[str, str]:
 
 
 def _weights(data: DataConfig, model: ModelConfig) -> tuple[str, str]:
-    return "ok", f"{model.weights}: {first_weights.check(RetrainConfig(data=data, model=model))}"
+    what = model.name if is_hub(model.name) else model.weights
+    with quiet_stderr():  # KerasHub says which presets it has, and imports TensorFlow
+        found = first_weights.check(RetrainConfig(data=data, model=model))
+    return "ok", f"{what}: {found}"
 
 
 def _prefect() -> tuple[str, str]:

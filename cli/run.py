@@ -183,7 +183,8 @@ def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
     from tasks.caching import cached
 
     devices = config.devices_for_model
-    weights = first_weights.first_weights(config, data.image_shape[:2])
+    with quiet_stderr():  # KerasHub says which presets it has, and imports TensorFlow
+        weights = first_weights.first_weights(config, data.image_shape[:2])
     model = cached(tasks.build_model, config.model, data, config.training.seed, devices, weights)
     trained = model and cached(
         tasks.train_model, config.training, config.augment, config.finetune, model, data, devices

@@ -15,6 +15,7 @@ _ROOMS = ("layerflow", "layers")
 _LIBRARIES = {
     "tensorflow": "tensorflow",
     "keras": "keras",
+    "keras_hub": "keras-hub",
     "tensorflow_datasets": "tensorflow-datasets",
     "sklearn": "scikit-learn",
     "scipy": "scipy",  # resizes

@@ -1,9 +1,13 @@
 """Optional dependencies: whether they are installed, and the command that installs them."""
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 from layerflow.errors import ConfigError
-from layerflow.settings.training import TrainingConfig
+from layerflow.settings.hub import is_hub
+
+if TYPE_CHECKING:  # what makes a network needs no settings of its training
+    from layerflow.settings.training import TrainingConfig
 
 
 def require_ray_for_trials() -> None:
@@ -19,7 +23,7 @@ def require_ray_for_trials() -> None:
         )
 
 
-def require_ray(config: TrainingConfig) -> None:
+def require_ray(config: "TrainingConfig") -> None:
     """See that Ray is there where several workers need it.
 
     Raises:
@@ -29,4 +33,17 @@ def require_ray(config: TrainingConfig) -> None:
         raise ConfigError(
             f"training.workers {config.workers} needs Ray, which is not installed; "
             "pip install 'layerflow[ray]', or in a clone: make ray."
+        )
+
+
+def require_hub(name: str) -> None:
+    """See that KerasHub is there where ``model.name`` names one of its presets.
+
+    Raises:
+        ConfigError: With the command that installs it.
+    """
+    if is_hub(name) and importlib.util.find_spec("keras_hub") is None:
+        raise ConfigError(
+            f"model.name {name} needs KerasHub, which is not installed; pip install 'layerflow[hub]', or in a clone: "
+            "make hub."
         )

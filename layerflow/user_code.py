@@ -20,6 +20,7 @@ from typing import Any
 from layerflow import checksums
 from layerflow.errors import ConfigError, did_you_mean, printed
 from layerflow.settings.applications import is_application
+from layerflow.settings.hub import is_hub
 
 #: The user's packages that were imported, with the setting that names each.
 _packages: dict[str, str] = {}
@@ -37,7 +38,7 @@ _DEFINED = re.compile(r"([A-Za-z_][\w.]*)\(\) ")
 
 def is_own(name: str) -> bool:
     """Whether a network's name is that of something to be imported."""
-    return ":" in name and not is_application(name)
+    return ":" in name and not is_application(name) and not is_hub(name)
 
 
 def package_digest(name: str, setting: str = "model.name") -> str:

@@ -5,16 +5,30 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class FirstWeights(BaseModel):
-    """Which weights a network is to start from. They are known by their digest, wherever the file is.
+class PresetFiles(BaseModel):
+    """Which preset of KerasHub describes a network. It is known by its digest, wherever the files are.
 
-    ``classes`` are those that the weights were trained for, as far as that is known. ``file`` is where they are;
-    nothing if they are ImageNet's, and Keras fetches them from the network.
+    ``folder`` is where they are; nothing if they come from the network.
     """
 
     model_config = ConfigDict(frozen=True)
 
     digest: str
+    folder: Path | None = Field(exclude=True)
+
+
+class FirstWeights(BaseModel):
+    """Which weights a network is to start from. They are known by their digest, wherever the file is.
+
+    ``classes`` are those that the weights were trained for, as far as that is known. ``file`` is where they are;
+    nothing if they come from the network, or if all weights are new. ``preset`` describes a network of KerasHub.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    # Left out of the keys of other networks.
+    preset: PresetFiles | None = Field(None, exclude_if=lambda preset: preset is None)
     classes: tuple[str, ...] | None = None
     source: str = Field(exclude=True)
     license: str = Field("unknown", exclude=True)

@@ -148,8 +148,11 @@ def test_the_verifier_imports_nothing_of_the_project() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("flows.retrain", ["tensorflow", "keras", "tensorflow_datasets", "sklearn", "matplotlib", "obstore"]),
-        ("flows.sweep", ["tensorflow", "keras", "optuna", "ray", "prefect_ray", "sklearn", "matplotlib"]),
+        (
+            "flows.retrain",
+            ["tensorflow", "keras", "tensorflow_datasets", "sklearn", "matplotlib", "obstore", "keras_hub"],
+        ),
+        ("flows.sweep", ["tensorflow", "keras", "keras_hub", "optuna", "ray", "prefect_ray", "sklearn", "matplotlib"]),
         ("layerflow.config", ["tensorflow", "keras", "prefect"]),
         ("layerflow.records", ["tensorflow", "keras", "prefect"]),
         ("layerflow.registry.promotion", ["tensorflow", "prefect", "matplotlib"]),
@@ -189,6 +192,15 @@ def test_obstore_is_imported_by_nothing_but_the_bucket_that_was_asked_for() -> N
             assert "obstore" not in {name.partition(".")[0] for node in _top(file) for name in _names(node)}, file
             if file.parent.name != "remote":
                 assert not {name for name in imported(file) if name.partition(".")[0] == "obstore"}, file
+
+
+def test_keras_hub_is_imported_by_nothing_but_its_networks() -> None:
+    """Whatever imports it has its version in the cache key, which those who don't have it could not even look up."""
+    for room in ROOMS:
+        for file in sources(room):
+            if file != ROOT / "layerflow" / "models" / "hub.py":
+                assert not {"keras_hub", "kagglehub"} & {name.partition(".")[0] for name in imported(file)}, file
+                assert "layerflow.models.hub" not in imported(file), file
 
 
 def _top(file: Path) -> list[ast.stmt]:

@@ -1,9 +1,12 @@
 """The keys under which steps are found again."""
 
+from importlib import metadata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
+from layerflow import extras
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.serving import Serving
 from layerflow.settings.augment import AugmentConfig
@@ -13,7 +16,7 @@ from layerflow.settings.export import AbstainConfig, ExportConfig
 from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
-from layerflow.weights import FirstWeights
+from layerflow.weights import FirstWeights, PresetFiles
 from tasks import build_model, evaluate_model, export_model, load_data, train_model
 from tasks.caching import key_of
 
@@ -58,6 +61,30 @@ def test_the_first_weights_count_by_their_content_and_not_by_their_name() -> Non
     assert key("a.keras", first("1", "a.keras")) == key("b.keras", first("1", "b.keras"))
     assert key("champion", first("1", "mlp-digits@1")) != key("champion", first("2", "mlp-digits@2"))
     assert key("champion", first("1", "mlp-digits@1")) != key("none", None)
+
+
+def test_the_preset_counts_by_what_it_says_and_with_the_version_of_keras_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda _: ModuleSpec("keras_hub", None))
+    real, version = metadata.version, "0.32.0"
+    monkeypatch.setattr(metadata, "version", lambda name: version if name == "keras-hub" else real(name))
+
+    def key(name: str = "hub:tiny", preset: PresetFiles | None = None) -> str:
+        first = FirstWeights(digest="1", source="1", preset=preset)
+        inputs = {**INPUTS[build_model], "config": ModelConfig(name=name), "weights": first}
+        return key_of(build_model.cache_policy.work, {**inputs, "devices": DevicesConfig()})
+
+    def preset(digest: str, folder: str) -> PresetFiles:
+        return PresetFiles(digest=digest, folder=Path(folder))
+
+    assert key(preset=preset("1", "a")) == key(preset=preset("1", "b")) != key(preset=preset("2", "a"))
+    before, others = key(preset=preset("1", "a")), key("applications:VGG16")
+    version = "0.33.0"
+    assert key(preset=preset("1", "a")) != before
+    assert key("applications:VGG16") == others
+
+
+def test_a_first_weight_without_a_preset_has_the_key_that_it_always_had() -> None:
+    assert FirstWeights(digest="1", source="mlp-digits@1").model_dump(mode="json") == {"digest": "1", "classes": None}
 
 
 def test_an_edit_of_ones_own_loss_is_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from layerflow import user_code
 from layerflow.code_digest import code_digest
+from layerflow.extras import require_hub
 from layerflow.settings.applications import is_application
+from layerflow.settings.hub import is_hub
 
 
 def network_code(name: str) -> str:
@@ -11,8 +13,16 @@ def network_code(name: str) -> str:
     What makes and loads networks imports one by its name, so that none is in the key of another's steps.
 
     Raises:
-        ConfigError: If it is a user's, and there is no such package.
+        ConfigError: If it is a user's, and there is no such package, or KerasHub's, which isn't installed.
     """
     if user_code.is_own(name):
         return user_code.package_digest(name)
-    return code_digest(f"layerflow.models.{'application' if is_application(name) else name}")
+    require_hub(name)
+    return code_digest(f"layerflow.models.{module_of(name)}")
+
+
+def module_of(name: str) -> str:
+    """The module of ``layerflow.models`` with the class of a network that is no user's."""
+    if is_application(name):
+        return "application"
+    return "hub" if is_hub(name) else name

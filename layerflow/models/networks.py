@@ -7,12 +7,18 @@ from typing import Any
 import keras
 
 from layerflow import user_code
-from layerflow.settings.applications import is_application
+from layerflow.extras import require_hub
+from layerflow.models.network_code import module_of
 
 
 def network_class(name: str) -> Any:
-    """The class of one of layerflow's networks, such as ``layerflow.models.mlp.Mlp``; its saved files then load."""
-    name = "application" if is_application(name) else name
+    """The class of one of layerflow's networks, such as ``layerflow.models.mlp.Mlp``; its saved files then load.
+
+    Raises:
+        ConfigError: If it is one of KerasHub's, which isn't installed.
+    """
+    require_hub(name)
+    name = module_of(name)
     return getattr(importlib.import_module(f"layerflow.models.{name}"), name.capitalize())
 
 

@@ -7,18 +7,23 @@ from typing import Any
 from layerflow import artifacts, checksums, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, RegistryError, printed
+from layerflow.models import hub_files
 from layerflow.models.imagenet import place_of
+from layerflow.models.preset import WEIGHTS, read_preset
 from layerflow.models.published import SIZES, Published, published
 from layerflow.records import TrainedRef
 from layerflow.registry import sharing, versions
 from layerflow.remote import mirror
 from layerflow.settings.applications import MODULES, PREFIX
+from layerflow.settings.hub import is_hub
 from layerflow.settings.model import VERSION
-from layerflow.weights import FirstWeights
+from layerflow.weights import FirstWeights, PresetFiles
 
 
 def first_weights(config: RetrainConfig, size: tuple[int, int]) -> FirstWeights | None:
     """The weights that the network of ``config`` is to start from; nothing if all are to be new.
+
+    For a network of KerasHub, the answer also says which preset describes it, even if all weights are to be new.
 
     Args:
         config: ``champion`` is the version of its ``registry_name`` that is live now.
@@ -27,7 +32,21 @@ def first_weights(config: RetrainConfig, size: tuple[int, int]) -> FirstWeights 
     Raises:
         ConfigError: If there is no such file.
         RegistryError: If there is no such version, or what it was exported from is gone or was changed.
+        MirrorError: If the mirror lacks the preset.
     """
+    if not is_hub(config.model.name):
+        return _weights(config, size)
+    preset = _preset(config)
+    if config.model.weights == "none":
+        return FirstWeights(digest="none", source="none", preset=preset)
+    if config.model.weights == "preset":
+        return _of_preset(config.model.name, preset)
+    found = _weights(config, size)
+    assert found
+    return found.model_copy(update={"preset": preset})
+
+
+def _weights(config: RetrainConfig, size: tuple[int, int]) -> FirstWeights | None:
     weights = config.model.weights
     if weights == "none":
         return None
@@ -45,9 +64,11 @@ def check(config: RetrainConfig) -> str:
 
     Raises:
         ConfigError, RegistryError: As ``first_weights`` does.
-        MirrorError: If the mirror lacks the ImageNet weights.
+        MirrorError: If the mirror lacks the ImageNet weights, or files of the preset.
         UnreachableError: If they must be downloaded and the network can't be reached.
     """
+    if is_hub(config.model.name):
+        return _check_hub(config)
     is_imagenet, size = config.model.weights == "imagenet", config.data.size
     if is_imagenet and size is None and MODULES[_application(config)] in SIZES:
         return "a file for the size of the images, which data.image_size does not say"
@@ -56,6 +77,31 @@ def check(config: RetrainConfig) -> str:
     if found is None:
         return "all new"
     return place_of(_published(config, size), found.file) if is_imagenet else f"{found.source}, in {found.file}"
+
+
+def _check_hub(config: RetrainConfig) -> str:
+    name, weights = config.model.name, config.model.weights
+    folder = hub_files.folder_in(config.data.mirror_folder, name)
+    place = f"the preset from {hub_files.place_of(name, folder, weights == 'preset')}"
+    if weights in ("none", "preset"):
+        return place if weights == "preset" else f"all new; {place}"
+    found = _weights(config, (0, 0))  # it makes no difference
+    assert found
+    return f"{found.source}, in {found.file}; {place}"
+
+
+def _preset(config: RetrainConfig) -> PresetFiles:
+    folder = hub_files.folder_in(config.data.mirror_folder, config.model.name)
+    digest = read_preset(folder).digest if folder else hub_files.handle_of(config.model.name)
+    return PresetFiles(digest=digest, folder=folder)
+
+
+def _of_preset(name: str, preset: PresetFiles) -> FirstWeights:
+    """What is in the mirror counts by its content; a version of a preset on Kaggle never changes."""
+    if preset.folder is None:
+        return FirstWeights(digest=preset.digest, source=name, preset=preset)
+    file = hub_files.fetch(name, preset.folder, with_weights=True) / WEIGHTS
+    return FirstWeights(digest=checksums.sha256(file), source=name, file=file, preset=preset)
 
 
 def _imagenet(config: RetrainConfig, size: tuple[int, int]) -> FirstWeights:

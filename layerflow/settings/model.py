@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Positiv
 from layerflow.errors import did_you_mean, shown
 from layerflow.settings.applications import ALPHAS, MODULES, OPTIONS, PREFIX, is_application
 from layerflow.settings.fields import Group, name_or_form, own_module
+from layerflow.settings.hub import is_hub, require_preset
 
 #: The networks, and the settings that each takes; their defaults are those of its constructor.
 MODELS = {
@@ -16,17 +17,32 @@ MODELS = {
     "resnet": ("width", "depth", "shift", "flip"),
     "vit": ("width", "depth", "heads", "patch_size", "dropout", "shift", "flip"),
 }
-#: What a network of ``keras.applications`` takes, and a custom one.
-APPLICATION, OWN = ("dropout", "options"), ("options",)
+#: What a network of ``keras.applications`` takes, one of KerasHub, and a custom one.
+_APPLICATION, _HUB, _OWN = ("dropout", "options"), ("dropout",), ("options",)
 #: A published version, such as ``cnn-pets@3``.
 VERSION = r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})@([1-9]\d{0,17})"
 
 
+def fields_of(name: str) -> tuple[str, ...]:
+    """The settings that the network ``name`` takes."""
+    if is_application(name):
+        return _APPLICATION
+    return _HUB if is_hub(name) else MODELS.get(name, _OWN)
+
+
+def is_made_by_name(name: str) -> bool:
+    """Whether layerflow has the class of the network ``name``; all others are a user's."""
+    return name in MODELS or is_application(name) or is_hub(name)
+
+
 def _known_model(name: str) -> str:
+    if is_hub(name):
+        require_preset(name)
+        return name
     if name not in MODELS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         raise ValueError(
-            f"a model named one of {', '.join(MODELS)}, applications:MobileNetV3Small, or mypackage.mymodule:MyNet"
-            f"{did_you_mean(name, MODELS)}"
+            f"a model named one of {', '.join(MODELS)}, applications:MobileNetV3Small, hub:resnet_18_imagenet, or "
+            f"mypackage.mymodule:MyNet{did_you_mean(name, MODELS)}"
         )
     if is_application(name) and (network := name.removeprefix(PREFIX)) not in MODULES:
         near = did_you_mean(network, MODULES)
@@ -35,7 +51,7 @@ def _known_model(name: str) -> str:
 
 
 def _known_weights(weights: str) -> str:
-    words = ("none", "imagenet", "champion")
+    words = ("none", "imagenet", "preset", "champion")
     if weights in words or re.fullmatch(VERSION, weights):
         return weights
     if not weights.endswith((".keras", ".h5")):
@@ -92,6 +108,18 @@ def _require_imagenet(module: str, network: str, options: dict[str, Any]) -> Non
         raise ValueError(f"a depth_multiplier of 1 for the ImageNet weights of {network}")
 
 
+def _require_weights(name: str, weights: str) -> None:
+    if weights == "imagenet" and is_hub(name):
+        raise ValueError(f"weights preset for {name}, which are those that the preset brings, not imagenet")
+    if weights == "imagenet" and not is_application(name):
+        raise ValueError(
+            "weights imagenet with a network of keras.applications, such as applications:MobileNetV3Small; "
+            f"{name} has none"
+        )
+    if weights == "preset" and not is_hub(name):
+        raise ValueError(f"weights preset with a network of KerasHub, such as hub:resnet_18_imagenet; {name} has none")
+
+
 def _one_list(value: Any) -> Any:
     """Take ``[[128, 64]]`` and ``["128,64"]`` as ``[128, 64]``: so the command line hands over ``--model.hidden``."""
     if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str) and "," in value[0]:
@@ -108,15 +136,15 @@ class ModelConfig(Group):
         "mlp",
         max_length=200,
         description="The network: `mlp`, `cnn`, `resnet`, `vit`; one of keras.applications: "
-        "`applications:MobileNetV3Small`; or your own: `mypackage.mymodule:MyNet`, a class of Keras models or a "
-        "function that returns one.",
+        "`applications:MobileNetV3Small`; a preset of KerasHub: `hub:resnet_18_imagenet`; or your own: "
+        "`mypackage.mymodule:MyNet`, a class of Keras models or a function that returns one.",
     )
     weights: Annotated[str, AfterValidator(_known_weights)] = Field(
         "none",
         max_length=1000,
         description="The weights to start from: `none`, new ones; `imagenet`, for a network of keras.applications; "
-        "`champion`, those of the live version; those of a published version, `cnn-pets@3`; or a `.keras` or "
-        "`.weights.h5` file.",
+        "`preset`, those that a preset of KerasHub brings; `champion`, those of the live version; those of a published "
+        "version, `cnn-pets@3`; or a `.keras` or `.weights.h5` file.",
     )
     hidden: Annotated[tuple[PositiveInt, ...] | None, BeforeValidator(_one_list)] = Field(
         None, max_length=32, description="`mlp`: units of each hidden layer (64); empty makes it linear."
@@ -133,7 +161,8 @@ class ModelConfig(Group):
         None,
         ge=0,
         lt=1,
-        description="`mlp` (0), `cnn` (0.5), `vit` (0.1), `applications:` (0.2): share of outputs dropped in training.",
+        description="`mlp` (0), `cnn` (0.5), `vit` (0.1), `applications:` and `hub:` (0.2): share of outputs dropped "
+        "in training.",
     )
     shift: int | None = Field(
         None, ge=0, le=1024, description="Most pixels by which training shifts images at random (0)."
@@ -148,18 +177,13 @@ class ModelConfig(Group):
 
     @model_validator(mode="after")
     def _takes_only_its_own(self) -> Self:
-        is_keras = is_application(self.name)
-        known = MODELS.get(self.name, APPLICATION if is_keras else OWN)
+        known = fields_of(self.name)
         for field in type(self).model_fields:
             if field not in ("name", "weights", *known) and getattr(self, field) is not None:
                 raise ValueError(f"settings of {self.name}, which are {', '.join(known)}; {field} is not one of them")
-        if is_keras:
+        if is_application(self.name):
             _require_options(self.name, self.options or {}, self.weights == "imagenet")
-        elif self.weights == "imagenet":
-            raise ValueError(
-                "weights imagenet with a network of keras.applications, such as applications:MobileNetV3Small; "
-                f"{self.name} has none"
-            )
+        _require_weights(self.name, self.weights)
         if self.heads and self.width and self.width % self.heads:
             raise ValueError(f"heads that divide width; {self.heads} does not divide {self.width}")
         return self
@@ -167,7 +191,7 @@ class ModelConfig(Group):
     @property
     def settings(self) -> dict[str, Any]:
         """What the network is made with; where a setting is not given, its constructor has the default."""
-        if self.name not in MODELS and not is_application(self.name):
+        if not is_made_by_name(self.name):
             return self.options or {}
-        given = {field: getattr(self, field) for field in MODELS.get(self.name, APPLICATION)}
+        given = {field: getattr(self, field) for field in fields_of(self.name)}
         return {field: value for field, value in given.items() if value is not None}

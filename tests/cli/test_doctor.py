@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from cli import doctor
+from layerflow import extras
 from layerflow.errors import ServerError
 from layerflow.remote import bucket
 from layerflow.settings.data import DataConfig
 from layerflow.settings.model import ModelConfig
 from tests.command import layerflow
+from tests.made_presets import write_preset
 from tests.object_store import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,6 +164,24 @@ def test_the_weights_that_are_missing_are_named(
     (tmp_path / "keras" / name).touch()
     found = {finding.name: finding for finding in doctor._findings(data, model)}
     assert found["weights"][1:] == ("ok", f"imagenet: {tmp_path}/keras/{name}, in the mirror")
+
+
+def test_the_preset_or_the_package_that_is_missing_is_named(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("keras_hub", reason="KerasHub is not installed: make hub")
+    monkeypatch.setattr(doctor, "_devices", lambda: ("ok", ""))
+    data, model = DataConfig(mirror=tmp_path), ModelConfig(name="hub:tiny")
+    found = {finding.name: finding for finding in doctor._findings(data, model)}
+    assert found["weights"].level == "fail"
+    assert f"The mirror must hold {tmp_path}/keras_hub/tiny/config.json, which is" in found["weights"].detail
+    folder = write_preset(tmp_path / "keras_hub" / "tiny")
+    found = {finding.name: finding for finding in doctor._findings(data, model)}
+    assert found["weights"][1:] == ("ok", f"hub:tiny: all new; the preset from {folder}, in the mirror")
+    real = extras.importlib.util.find_spec
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None if name == "keras_hub" else real(name))
+    found = {finding.name: finding for finding in doctor._findings(data, model)}
+    assert "needs KerasHub, which is not installed; pip install 'layerflow[hub]'" in found["weights"].detail
 
 
 @pytest.mark.process

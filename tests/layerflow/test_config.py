@@ -314,6 +314,18 @@ def test_impossible_data_are_one_sentence(settings: dict[str, str], sentence: st
         ({"model": {"weights": "imagenet"}}, "such as applications:MobileNetV3Small; mlp has none"),
         ({"model": {"name": "my.nets:Net", "weights": "imagenet"}}, "my.nets:Net has none"),
         ({"model": {"weights": "imagnet"}}, "(did you mean imagenet?)"),
+        ({"model": {"weights": "preset"}}, "such as hub:resnet_18_imagenet; mlp has none"),
+        ({"model": {"name": "my.nets:Net", "weights": "preset"}}, "my.nets:Net has none"),
+        (
+            {"model": {"name": "hub:resnet_18_imagenet", "weights": "imagenet"}},
+            "weights preset for hub:resnet_18_imagenet, which are those that the preset brings, not imagenet",
+        ),
+        ({"model": {"name": "hub:x", "width": 3}}, "settings of hub:x, which are dropout; width is not one of them"),
+        ({"model": {"name": "hub:x", "options": {"a": 1}}}, "which are dropout; options is not one of them"),
+        *(
+            ({"model": {"name": f"hub:{name}"}}, "the name of a preset of KerasHub after `hub:`")
+            for name in ("", "../secrets", "a/b", ".x", "hf://a", "x" * 101, "a\nb")
+        ),
         ({"model": {"weights": "cnn-pets@0"}}, "a published version such as cnn-pets@3"),
         ({"model": {"weights": "model.pt"}}, "the path of a .keras or .weights.h5 file"),
         ({"model": {"weights": "a\nb.keras"}}, "a path of printable characters"),

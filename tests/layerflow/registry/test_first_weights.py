@@ -9,10 +9,12 @@ import pytest
 from layerflow import checksums
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, MirrorError, RegistryError
+from layerflow.models.preset import read_preset
 from layerflow.models.published import published
 from layerflow.registry.first_weights import check, first_weights
 from layerflow.registry.receipt import Challenger
 from tests.layerflow.conftest import Decide
+from tests.made_presets import change_config, write_preset
 
 SIZE = (32, 32)
 
@@ -128,3 +130,60 @@ def test_where_keras_has_no_digest_that_of_the_mirrors_file_counts(
     without = first_weights(config("imagenet", "applications:MobileNetV2"), SIZE)
     assert without
     assert (without.digest, without.file) == (file.name, None)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    """The folder of a preset in a mirror."""
+    pytest.importorskip("keras_hub", reason="KerasHub is not installed: make hub")
+    return write_preset(tmp_path / "keras_hub" / "tiny")
+
+
+def test_a_preset_of_the_mirror_is_known_by_what_it_says_and_its_weights(hub: Path, tmp_path: Path) -> None:
+    first = first_weights(config("preset", "hub:tiny", mirror=str(tmp_path)), SIZE)
+    assert first
+    assert first.preset
+    assert (first.source, first.file, first.preset.folder) == ("hub:tiny", hub / "model.weights.h5", hub)
+    assert first.model_dump()["preset"] == {"digest": read_preset(hub).digest}
+    assert first.digest == checksums.sha256(hub / "model.weights.h5")
+    assert check(config("preset", "hub:tiny", mirror=str(tmp_path))) == f"the preset from {hub}, in the mirror"
+
+    new = first_weights(config("none", "hub:tiny", mirror=str(tmp_path)), SIZE)
+    assert new
+    assert (new.digest, new.file, new.preset) == ("none", None, first.preset)
+    assert check(config("none", "hub:tiny", mirror=str(tmp_path))) == f"all new; the preset from {hub}, in the mirror"
+
+    change_config(hub, class_name="VGGBackbone", registered_name="keras_hub>VGGBackbone")
+    changed = first_weights(config("none", "hub:tiny", mirror=str(tmp_path)), SIZE)
+    assert changed
+    assert changed.preset != new.preset
+
+
+def test_without_a_mirror_a_preset_is_known_by_its_version_on_kaggle(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LAYERFLOW_MIRROR", raising=False)
+    found = first_weights(config("preset", "hub:resnet_18_imagenet"), SIZE)
+    assert found
+    assert found.preset
+    assert found.digest == found.preset.digest
+    assert found.digest.startswith("keras/resnetv1/keras/resnet_18_imagenet/")
+    assert (found.file, found.preset.folder) == (None, None)
+
+
+def test_the_mirror_must_hold_the_preset(hub: Path, tmp_path: Path) -> None:
+    for ask in (check, lambda asked: first_weights(asked, SIZE)):
+        with pytest.raises(MirrorError, match=f"must hold {tmp_path}/keras_hub/other/config.json, which is not there"):
+            ask(config("none", "hub:other", mirror=str(tmp_path)))
+
+
+def test_champion_is_the_network_of_the_preset_with_other_weights(
+    hub: Path, tmp_path: Path, decide: Decide, trained: None
+) -> None:
+    decide("poor")
+    asked = config("mlp-digits@1", "hub:tiny", mirror=str(tmp_path))
+    found = first_weights(asked, SIZE)
+    assert found
+    assert found.preset
+    assert (found.source, found.preset.folder) == ("mlp-digits@1", hub)
+    assert check(asked) == f"mlp-digits@1, in {found.file}; the preset from {hub}, in the mirror"
