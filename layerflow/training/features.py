@@ -17,6 +17,7 @@ from layerflow.models.network_code import network_code
 from layerflow.models.predict import make_predictor
 from layerflow.records import DatasetRef, Record
 from layerflow.settings.applications import is_application
+from layerflow.settings.hub import is_hub
 
 log = logging.getLogger(__name__)
 #: Images whose features are held in memory at once.
@@ -47,17 +48,17 @@ class Features(NamedTuple):
 
 
 def features_of(network: Any, name: str, data: DatasetRef, xla: bool) -> Features | None:
-    """The head of a network and the features that its frozen backbone gives it, of those in ``keras.applications``.
+    """The head of a network of ``keras.applications`` or KerasHub, and the features that its frozen backbone gives it.
 
     They are computed once for a backbone and a dataset, whatever the head and the learning rate.
 
     Args:
-        network: An ``Application``, or another one, of which nobody knows where its backbone ends.
+        network: An ``Application`` or a ``Hub``, or another one, of which nobody knows where its backbone ends.
         name: Its ``model.name``.
         data: The images.
         xla: Whether XLA compiles the backbone, if it can.
     """
-    if not is_application(name):
+    if not (is_application(name) or is_hub(name)):
         return None
     pooling, *rest = network.head
     key = _key(network, name, data)
