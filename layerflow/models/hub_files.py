@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,15 @@ def place_of(name: str, folder: Path | None, with_weights: bool) -> str:
     Raises:
         ConfigError: If KerasHub isn't installed or has no such preset, or the files in the mirror can't be used.
         MirrorError: If the mirror lacks one.
-        UnreachableError: If there is no mirror, and Kaggle can't be reached.
+        UnreachableError: If there is no mirror, the files were not fetched before, and Kaggle can't be reached.
     """
     require_hub(name)
     if folder:
         read_preset(fetch(name, folder, with_weights))
         return f"{folder}, in the mirror"
     handle = handle_of(name)
+    if found := _fetched(handle, with_weights):
+        return f"{found}, which was fetched before"
     try:
         # 5 seconds: a server that takes longer to answer would take hours for the files.
         socket.create_connection((_HOST, 443), 5).close()
@@ -100,6 +103,14 @@ def fetch(name: str, folder: Path | None, with_weights: bool) -> Path:
     if with_weights:
         _download(handle, WEIGHTS)
     return config.parent
+
+
+def _fetched(handle: str, with_weights: bool) -> Path | None:
+    """Where Kaggle's library keeps the files of a preset, if they are there; it knows whether they are whole."""
+    cache = Path(os.environ.get("KAGGLEHUB_CACHE") or "~/.cache/kagglehub").expanduser()
+    folder = cache / "models" / handle
+    has_all = all((folder / file).is_file() for file in (NETWORK, *([WEIGHTS] if with_weights else [])))
+    return folder if has_all else None
 
 
 def _download(handle: str, file: str) -> Path:

@@ -5,9 +5,11 @@ families are taken, which takes a minute.
 """
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -210,6 +212,15 @@ def test_weights_of_another_network_are_refused(resnet: Path, vit: Path, digits:
     (mixed_up / "model.weights.h5").write_bytes((resnet / "model.weights.h5").read_bytes())
     with pytest.raises(ConfigError, match=r"model\.weights must fit the network"):
         build(ModelConfig(name=NAME, weights="preset"), data, 0, tmp_path, weights_for(mixed_up))
+
+
+def test_weights_that_lead_out_of_their_file_are_refused(resnet: Path, digits: DatasetRef, tmp_path: Path) -> None:
+    folder = tmp_path / "preset"
+    shutil.copytree(resnet, folder)
+    with h5py.File(folder / "model.weights.h5", "r+") as tree:
+        tree["layers/dense/vars/0"] = h5py.ExternalLink(str(resnet / "model.weights.h5"), "/layers")
+    with pytest.raises(ConfigError, match=r"model\.weights\.h5 must be .* leads to another place or file"):
+        build(ModelConfig(name=NAME, weights="preset"), digits, 0, tmp_path, weights_for(folder))
 
 
 def test_a_network_of_ones_own_that_ends_in_the_softmax_of_keras_hub_is_accepted(

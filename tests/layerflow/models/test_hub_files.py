@@ -1,5 +1,6 @@
 """Where a preset of KerasHub comes from."""
 
+import importlib
 import socket
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from layerflow.models.hub_files import fetch, folder_in, handle_of, place_of
 from tests.made_presets import write_preset
 
 kagglehub = pytest.importorskip("kagglehub", reason="KerasHub is not installed: make hub")
+cache, handles = (importlib.import_module(f"kagglehub.{name}") for name in ("cache", "handle"))
 NAME = "hub:resnet_18_imagenet"
 HANDLE = "keras/resnetv1/keras/resnet_18_imagenet/"
 
@@ -75,7 +77,21 @@ def test_what_kaggle_does_not_give_is_one_sentence(kaggle: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_kaggle_that_can_not_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_fetched_before_is_found_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kaggle's own library finds it."""
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("nothing is to be asked for"))
+    folder = write_preset(tmp_path / "models" / handle_of(NAME))
+    handle = handles.parse_model_handle(handle_of(NAME))
+    for file in ("config.json", "image_converter.json", "model.weights.h5"):
+        cache.Cache().mark_as_complete(handle, file)
+    assert place_of(NAME, None, with_weights=True) == f"{folder}, which was fetched before"
+    assert fetch(NAME, None, with_weights=True) == folder
+
+
+def test_a_kaggle_that_can_not_be_reached_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+
     def refuse(*_: object) -> None:
         raise OSError("no route")
 

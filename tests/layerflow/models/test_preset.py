@@ -134,11 +134,18 @@ def test_a_scale_that_is_no_number_is_refused(converter: Any, tmp_path: Path) ->
     refusal(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "{" + " " * 2**20 + "}", '{"config": ' + "1" * 5000 + "}"])
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, '{"config": ' + "1" * 5000 + "}"])
 def test_what_is_no_small_json_object_is_refused(text: str, tmp_path: Path) -> None:
     written(tmp_path)
     (tmp_path / "config.json").write_text(text)
     refusal(tmp_path)
+
+
+def test_a_larger_file_than_any_of_keras_hub_is_refused(tmp_path: Path) -> None:
+    written(tmp_path)
+    with (tmp_path / "config.json").open("a") as file:
+        file.write(" " * 2**20)
+    assert "it is larger than any of KerasHub" in refusal(tmp_path)
 
 
 def test_what_is_not_utf8_is_refused(tmp_path: Path) -> None:
