@@ -25,6 +25,7 @@ from layerflow.models.networks import load_model
 from layerflow.models.precision import in_precision
 from layerflow.models.preset import Preset, read_preset
 from layerflow.models.pretrained import load_weights
+from layerflow.models.seeded import seeded
 from layerflow.records import DatasetRef
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
@@ -111,6 +112,23 @@ def test_a_loaded_network_has_its_backbone_and_its_head(resnet: Path, tmp_path: 
     assert again(images()).dtype == "float32"
 
 
+@pytest.mark.parametrize("family", ["EfficientNet", "SwinTransformer"])
+def test_whenever_it_is_loaded_its_random_layers_draw_the_same(family: str, tmp_path: Path) -> None:
+    """Of most of them, Keras saves no state."""
+    write_preset(tmp_path, family)
+    with seeded(3):
+        network = network_of(tmp_path)
+    with seeded(3):
+        assert network_of(tmp_path).seed == network.seed
+    with seeded(4):
+        assert network_of(tmp_path).seed != network.seed
+    network.save(tmp_path / "model.keras")
+    loaded = [load_model(NAME, tmp_path / "model.keras") for _ in range(2)]
+    for each in loaded:
+        for one, other in zip(network.variables, each.variables, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=one.path)
+
+
 def test_grey_images_are_seen_as_three_equal_channels(resnet: Path) -> None:
     grey, colour = network_of(resnet, (32, 32, 1)), network_of(resnet)
     colour.set_weights(grey.get_weights())
@@ -167,6 +185,11 @@ def test_images_of_other_channels_are_refused(resnet: Path) -> None:
         ),
         ("ResNetBackbone", {**FAMILIES["ResNet"], "data_format": "channels_first"}, "whose channels come first"),
         ("HGNetV2Backbone", {**FAMILIES["HGNetV2"], "out_features": ["stem"]}, "features of its last stage, stage2"),
+        (
+            "MobileNetV5Backbone",
+            {**FAMILIES["MobileNetV5"], "drop_path_rate": 0.1},
+            "with a drop_path_rate; set it to 0",
+        ),
         ("VGGBackbone", {"stackwise_num_repeats": "abc"}, r"KerasHub can't make its VGGBackbone \("),
     ],
 )

@@ -14,10 +14,16 @@ from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.models.networks import load_model
 from layerflow.outcomes import Promotion
+from layerflow.records import TrainedRef
 from layerflow.registry.first_weights import first_weights
 from layerflow.registry.promotion import promote
 from layerflow.registry.receipt import Challenger
 from layerflow.registry.versions import receipt_of
+from layerflow.settings.finetune import FinetuneConfig
+from layerflow.settings.training import TrainingConfig
+from layerflow.training import session
+from layerflow.training.checkpoint import Checkpoint
+from layerflow.training.train import train
 from tasks.caching import key_of, make
 from tests import forked
 from tests.made_presets import write_preset
@@ -128,3 +134,40 @@ def test_the_next_one_starts_from_the_live_version(night: Night) -> None:
     for one, other in zip(before.weights, after.weights, strict=True):
         if one.dtype == "float32":  # and not the state of a random layer
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1")
+@pytest.mark.parametrize("family", ["EfficientNet", "MiT"])
+def test_resumed_training_equals_uninterrupted_training(
+    family: str, night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of backbones that drop numbers at random, with layers of Keras and of KerasHub itself."""
+    write_preset(tmp_path / "keras_hub" / "tiny", family)
+    config, data = config_of(tmp_path), night.made.data
+    weights = first_weights(config, (32, 32))
+    model = make(tasks.build_model, config.model, data, 0, config.devices_for_model, weights)
+    settings = TrainingConfig(epochs=3, checkpoint_seconds=1e-6)
+
+    def fit(name: str) -> TrainedRef:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return train(settings, model, data, tmp_path / name, finetune=FinetuneConfig(head_epochs=1))
+
+    monkeypatch.setattr(session, "_SAVING_SHARE", 1e6)
+    whole, original = fit("whole"), Checkpoint.save
+    shutil.rmtree(store.root() / "checkpoints")
+
+    def die(self: Checkpoint, arrays: dict[str, Any], state: dict[str, Any]) -> None:
+        original(self, arrays, state)
+        if len(state["history"]) == 2:  # in the phase in which the backbone learns
+            monkeypatch.setattr(Checkpoint, "save", original)
+            raise SystemExit
+
+    monkeypatch.setattr(Checkpoint, "save", die)
+    with pytest.raises(SystemExit):
+        fit("resumed")
+    resumed = fit("resumed")
+    ours, theirs = (load_model("hub:tiny", tmp_path / name / "model.keras") for name in ("resumed", "whole"))
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    histories = ([epoch.model_dump(exclude={"seconds"}) for epoch in made.history] for made in (resumed, whole))
+    assert next(histories) == next(histories)
