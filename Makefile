@@ -78,7 +78,7 @@ drill: drill-tests ## nights that go wrong, training killed 100 times, publishin
 	$(PY) benchmarks/gc_drill.py 334
 	$(PY) benchmarks/remote_drill.py 100 100
 	LAYERFLOW_HISTORIES=1000 $(PY) -m pytest -q tests/layerflow/collection/test_any_order.py
-	LAYERFLOW_MODELS=100 $(PY) -m pytest -q tests/layerflow/training/test_differential.py tests/layerflow/models/test_families.py
+	LAYERFLOW_MODELS=100 $(PY) -m pytest -q tests/layerflow/training/test_differential.py tests/layerflow/models/test_families.py tests/layerflow/models/test_hub.py
 	LAYERFLOW_FUZZ=10000 $(PY) -m pytest -q tests/attacks/test_fuzzing.py
 	$(PY) benchmarks/mutations.py
 

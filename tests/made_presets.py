@@ -18,7 +18,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "DenseNet": {"stackwise_num_repeats": [2, 2], "growth_rate": 2},
     "EfficientNet": {
-        **{"stackwise_width_coefficients": [1.0] * 2, "stackwise_depth_coefficients": [1.0] * 2, "num_features": 32},
+        **{"stackwise_width_coefficients": [1.0] * 2, "stackwise_depth_coefficients": [1.0] * 2},
         **{"stackwise_kernel_sizes": [3, 3], "stackwise_num_repeats": [1, 1], "stackwise_strides": [1, 2]},
         **{
             "stackwise_input_filters": [8, 8],
