@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import random
 from typing import Any
 
 import keras
@@ -32,7 +31,6 @@ class Hub(keras.Model):
         scale: By what a pixel is multiplied, in all channels or in each; nothing if it is not.
         offset: What is then added.
         dropout: Share of the pooled features that training leaves out. 0.2 as for networks of ``keras.applications``.
-        seed: Decides what the layers of the backbone draw in training; by default, it is drawn.
         **kwargs: What every Keras model takes.
 
     Call arguments:
@@ -57,7 +55,6 @@ class Hub(keras.Model):
         scale: float | list[float] | None = None,
         offset: float | list[float] | None = None,
         dropout: float = 0.2,
-        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -66,8 +63,6 @@ class Hub(keras.Model):
         self.scale, self.offset = scale, offset
         self.kind, self.settings = backbone, dict(settings)
         self.backbone = _made_for(_class_named(backbone), self.settings, self.image_shape)
-        self.seed = random.randrange(2**30) if seed is None else seed
-        _seed(self.backbone, self.seed)
         logits = Dense(classes, name="logits", dtype="float32")
         self.head: list[keras.layers.Layer] = [GlobalAveragePooling2D(), Dropout(dropout), logits]
 
@@ -117,18 +112,7 @@ class Hub(keras.Model):
             "scale": self.scale,
             "offset": self.offset,
             "dropout": self.dropout,
-            "seed": self.seed,
         }
-
-
-def _seed(backbone: Any, seed: int) -> None:
-    """Let all random layers draw from ``seed`` on. Keras saves the state of a few of them, and draws those of others.
-
-    Without it, a training would be another one each time that the network is loaded.
-    """
-    states = [each for each in backbone.variables if each.path.endswith("seed_generator_state")]
-    for number, state in enumerate(states):
-        state.assign([seed + number, 0])
 
 
 def _class_named(name: str) -> Any:

@@ -22,8 +22,8 @@ from layerflow.settings.hub import is_hub
 log = logging.getLogger(__name__)
 #: Images whose features are held in memory at once.
 _ROWS = 10_000
-#: Settings of a network that are those of its head, those of training alone, and what Keras calls it.
-_OF_THE_HEAD = {"classes", "dropout", "seed", "name", "trainable"}
+#: Settings of a network that are those of its head, and what Keras calls it.
+_OF_THE_HEAD = {"classes", "dropout", "name", "trainable"}
 
 
 class FeaturesRef(Record):

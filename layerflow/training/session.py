@@ -16,6 +16,7 @@ from layerflow.models.network_digest import digest_of
 from layerflow.models.networks import load_model
 from layerflow.models.precision import in_precision
 from layerflow.models.predict import uses_xla
+from layerflow.models.seeded import seeded
 from layerflow.records import DatasetRef, Epoch, ModelRef, TrainedRef
 from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.finetune import FinetuneConfig
@@ -76,7 +77,8 @@ class _Training:
         self.config, self.augment, self.model, self.data = config, augment, model, data
         self.checkpoint, self.strategy, self.workers = checkpoint, strategy, Workers(strategy)
         self.first_age = checkpoint.age  # the same for all workers, of which the chief alone saves
-        with self.strategy.scope():
+        # Keras saves no state of random layers, and draws another one whenever a network is loaded.
+        with self.strategy.scope(), seeded(config.seed):
             saved = load_model(model.name, store.path(model.keras))
             self.network = in_precision(saved, config.precision, data.image_shape)
         # XLA can't compile what several replicas do together.

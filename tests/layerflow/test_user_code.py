@@ -1,20 +1,25 @@
 """Networks that a user brings."""
 
 import json
+import random
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from layerflow import user_code
+from layerflow import artifacts, user_code
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
 from layerflow.models import build as building
 from layerflow.models.network_digest import digest_of
-from layerflow.records import DatasetRef
+from layerflow.records import DatasetRef, ModelRef
 from layerflow.settings.model import ModelConfig
+from layerflow.settings.training import TrainingConfig
+from layerflow.training.train import train
 from tests.command import layerflow
+from tests.shared import GRAPH, copy_artifact
 
 NETS = '''
 import keras
@@ -52,6 +57,11 @@ def functional(classes, image_shape):
 
 def probabilities(classes, image_shape):
     return keras.Sequential([functional(classes, image_shape), keras.layers.Softmax()])
+
+
+def drops(classes, image_shape):
+    return keras.Sequential([keras.Input(image_shape), keras.layers.Flatten(), keras.layers.Dropout(0.5),
+                             keras.layers.Dense(classes)])
 
 
 def no_model(classes):
@@ -155,6 +165,22 @@ def test_what_can_not_be_used_is_one_sentence(
         use()
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_its_random_layers_draw_the_same_in_each_training(
+    nets: Path, digits: DatasetRef, empty_store: Path, session_store: Path, tmp_path: Path
+) -> None:
+    """Keras saves no state of a dropout, and draws another one from `random` whenever a network is loaded."""
+    copy_artifact(digits.folder, session_store, empty_store)
+    model = artifacts.make("build_model", "drops", ModelRef, lambda folder: build("mynets.nets:drops", digits, folder))
+    losses = []
+    for number in range(2):
+        random.seed(number)
+        shutil.rmtree(empty_store / "checkpoints", ignore_errors=True)
+        (folder := tmp_path / str(number)).mkdir()
+        losses.append(train(TrainingConfig(epochs=1, **GRAPH), model, digits, folder).history[0].loss)
+    assert losses[0] == losses[1]
 
 
 FOREIGN = """

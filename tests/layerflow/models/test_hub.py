@@ -25,7 +25,6 @@ from layerflow.models.networks import load_model
 from layerflow.models.precision import in_precision
 from layerflow.models.preset import Preset, read_preset
 from layerflow.models.pretrained import load_weights
-from layerflow.models.seeded import seeded
 from layerflow.records import DatasetRef
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
@@ -110,23 +109,6 @@ def test_a_loaded_network_has_its_backbone_and_its_head(resnet: Path, tmp_path: 
     parts = [*again.backbone.weights, *(weight for layer in again.head for weight in layer.weights)]
     assert {id(weight) for weight in parts} == {id(weight) for weight in again.weights}
     assert again(images()).dtype == "float32"
-
-
-@pytest.mark.parametrize("family", ["EfficientNet", "SwinTransformer"])
-def test_whenever_it_is_loaded_its_random_layers_draw_the_same(family: str, tmp_path: Path) -> None:
-    """Of most of them, Keras saves no state."""
-    write_preset(tmp_path, family)
-    with seeded(3):
-        network = network_of(tmp_path)
-    with seeded(3):
-        assert network_of(tmp_path).seed == network.seed
-    with seeded(4):
-        assert network_of(tmp_path).seed != network.seed
-    network.save(tmp_path / "model.keras")
-    loaded = [load_model(NAME, tmp_path / "model.keras") for _ in range(2)]
-    for each in loaded:
-        for one, other in zip(network.variables, each.variables, strict=True):
-            np.testing.assert_array_equal(one, other, err_msg=one.path)
 
 
 def test_grey_images_are_seen_as_three_equal_channels(resnet: Path) -> None:

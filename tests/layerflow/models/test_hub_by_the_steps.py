@@ -136,6 +136,7 @@ def test_the_next_one_starts_from_the_live_version(night: Night) -> None:
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.drill
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1")
 @pytest.mark.parametrize("family", ["EfficientNet", "MiT"])
 def test_resumed_training_equals_uninterrupted_training(
