@@ -47,7 +47,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     trained = train_model(config.training, config.augment, config.finetune, model, data, devices)
     evaluation = evaluate_model(config.export, trained, data, devices)
     export = export_model(trained, evaluation.serving, data, devices)
-    verification = verify_export(export, evaluation, data)
+    verification = verify_export(export, evaluation, data, config.data)
     decision = promote_model(config, data, checked, model, trained, evaluation, export, verification, return_state=True)
     made = Retrained(
         data=data,

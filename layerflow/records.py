@@ -122,8 +122,7 @@ class ModelRef(Record):
     parameters: int
     #: What the network was made with: each of its settings, the defaults too.
     settings: dict[str, object] = {}
-    #: Where its first weights are from; nothing if all are new.
-    weights: LoadedWeights | None = None
+    weights: LoadedWeights | None = None  # where its first weights are from; nothing if all are new
 
     @property
     def keras(self) -> str:
@@ -236,6 +235,8 @@ class ExportRef(Record):
 
     digest: str
     files: dict[str, str]
+    signatures: tuple[str, ...] = ()  # those beside ``serving_default``
+    refused_files: str = ""  # by ``image_bytes``, though training reads them
 
     @property
     def saved_model(self) -> str:
@@ -261,7 +262,8 @@ class Verification(Record):
 
     Of each class, in the order of the data's: its test examples, those of them that were recognized, and how often it
     was predicted. Of each slice, in the order of the evaluation's: its test examples, and those of them that were
-    recognized. ``ties`` is the number of examples whose two most probable classes are as good as equal.
+    recognized. ``ties`` is the number of examples whose two most probable classes are as good as equal. Of the test
+    files of a folder, ``files_same`` become the pixels of training, and ``files_refused`` are refused by the graph.
     """
 
     export_digest: str
@@ -274,6 +276,8 @@ class Verification(Record):
     slice_examples: tuple[int, ...] = ()
     slice_right: tuple[int, ...] = ()
     ties: int
+    files_same: int | None = None
+    files_refused: int | None = None
     max_difference: float
     load_seconds: float
     latency_p50_ms: float

@@ -81,6 +81,7 @@ def step(
     on_result: Callable[[Any], None] = lambda record: None,
     hash_all_fields_of: tuple[str, ...] = (),
     hash_also: tuple[str, ...] = (),
+    not_hashed: tuple[str, ...] = (),
 ) -> Callable[..., Any]:
     """Make a Prefect task of a function whose last parameter, ``folder``, is where it puts what it makes.
 
@@ -95,10 +96,13 @@ def step(
         hash_all_fields_of: Inputs of which every field counts, and not the digest alone; of the devices, what changes
             bits.
         hash_also: Fields that count beside the digest of an input, such as ``data.slices_digest``.
+        not_hashed: Inputs that are not part of the key: they say where something is that another input has the digest
+            of.
     """
 
     def decorate(work: Callable[..., R]) -> Task[..., R]:
         work.hash_all_fields_of, work.hash_also = hash_all_fields_of, hash_also  # type: ignore[attr-defined]
+        work.not_hashed = not_hashed  # type: ignore[attr-defined]
         kind = inspect.signature(work).return_annotation
 
         @functools.wraps(work)
@@ -156,6 +160,8 @@ def _content_of(work: Callable[..., Any], inputs: dict[str, Any], listed: bool =
         name, _, field = also.partition(".")
         content[also] = getattr(inputs[name], field)
     for name, value in inputs.items():
+        if name in getattr(work, "not_hashed", ()):
+            continue
         group = _GROUPS.get(type(value), name)
         if isinstance(value, DataConfig):
             listing = image_folder.listed(value.path, value.slices_file) if value.path and listed else None

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from layerflow.export.verification import Verifier, verify
 from layerflow.records import DatasetRef, Evaluation, ExportRef, Verification
+from layerflow.settings.data import DataConfig
 from tasks.caching import step
 from tasks.cards import card_shown
 
@@ -14,12 +15,19 @@ verifier = Verifier()
 @step(
     "verify_export",
     run_name="verify-export-of-{data.name}",
+    not_hashed=("source",),
     on_result=card_shown("export", "The exported model: what was verified, its signature and its files"),
 )
-def verify_export(export: ExportRef, evaluation: Evaluation, data: DatasetRef, folder: Path) -> Verification:
-    """Reload the export in a fresh process and score the whole test split with what ships."""
-    from layerflow.cards.export import write_card
+def verify_export(
+    export: ExportRef, evaluation: Evaluation, data: DatasetRef, source: DataConfig, folder: Path
+) -> Verification:
+    """Reload the export in a fresh process and score the whole test split with what ships.
 
-    verification = verify(export, evaluation, data, verifier)
+    ``source`` only says where the files of ``data`` are.
+    """
+    from layerflow.cards.export import write_card
+    from layerflow.data.files_of_test import files_of_test
+
+    verification = verify(export, evaluation, data, verifier, files_of_test(data, source.path))
     write_card(verification, export, folder)
     return verification

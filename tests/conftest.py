@@ -202,7 +202,7 @@ def _made_by_the_steps() -> str:
     trained = make(tasks.train_model, config.training, config.augment, config.finetune, model, data, devices)
     evaluation = make(tasks.evaluate_model, config.export, trained, data, devices)
     export = make(tasks.export_model, trained, evaluation.serving, data, devices)
-    verification = make(tasks.verify_export, export, evaluation, data)
+    verification = make(tasks.verify_export, export, evaluation, data, config.data)
     made = Challenger(data, checked, model, trained, evaluation, export, verification)
     return Retrained(**made._asdict(), promotion=promote(config, made, "first-run")).model_dump_json()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from layerflow import store
 from layerflow.cards.drawing import (
     COLOURS,
     INK,
@@ -18,6 +19,7 @@ from layerflow.cards.drawing import (
 )
 from layerflow.cards.markdown import plain, table, write
 from layerflow.data.arrays import images_and_labels
+from layerflow.export.file_kinds import PILLOW_ONLY
 from layerflow.records import DataReport, DatasetRef
 
 #: Classes and images of each that are shown: what fits on a page, and of photographs into 300 kB.
@@ -50,6 +52,8 @@ def write_card(report: DataReport, data: DatasetRef, folder: Path) -> None:
         _samples(data),
         f"Splits: {data.split_rule}. Images: {data.image_rule}. Digest `{data.digest}`.",
     ]
+    if (store.path(data.folder) / "test_sources.npy").exists():  # the images were files
+        parts.append(f"The exported model's signature `image_bytes` refuses {PILLOW_ONLY}; only training reads them.")
     write(folder, parts)
 
 

@@ -47,4 +47,17 @@ def _signature(contract: dict[str, Any]) -> str:
     if "threshold" in contract:
         rows.append(("output", "`accepted`", "bool", "(batch,)"))
         notes.append(f"`accepted` is true if the largest probability is at least {contract['threshold']}.")
-    return "\n\n".join([table(("", "name", "type", "shape"), rows), *notes])
+    return "\n\n".join([table(("", "name", "type", "shape"), rows), *notes, *_other_signatures(contract)])
+
+
+def _other_signatures(contract: dict[str, Any]) -> list[str]:
+    """What the model can be asked besides raw images; nothing of one that an earlier layerflow exported."""
+    told = []
+    if files := contract.get("image_bytes"):
+        told.append(
+            f"Signature `image_bytes` takes encoded images and gives the same, and `label`. It decodes "
+            f"{files['decoded']}. It refuses {files['refused']}. `pixels` gives what the model makes of such files."
+        )
+    if "embedding" in contract:
+        told.append(f"Signature `embedding` takes `images` and gives {contract['embedding']:,} features of each.")
+    return told

@@ -5,15 +5,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from layerflow import store
 from layerflow.checksums import DIGESTS, EXTRA, write_digests
 from layerflow.data.arrays import images_and_labels
+from layerflow.export.file_kinds import DECODED, PILLOW_ONLY
+from layerflow.export.signatures import write_saved_model
 from layerflow.models.networks import load_model
 from layerflow.models.predict import make_predictor, softmax, uses_xla
 from layerflow.records import DatasetRef, ExportRef, TrainedRef
@@ -38,14 +38,20 @@ def export(
     * ``class_id``: ``int64`` of shape ``(batch,)``;
     * ``accepted``: ``bool`` of shape ``(batch,)``, where ``serving`` has a threshold.
 
-    Scaling, temperature and threshold are in the graph. Beside it, in ``assets.extra/``: golden examples with the
-    answers that the trained Keras model gave them, the contract (signature, classes; temperature and threshold where
-    they are not the defaults), requests by which TensorFlow Serving warms up before it answers anybody, and the SHA-256
-    of every file.
+    ``image_bytes`` takes encoded images, strings of shape ``(batch,)``, and also gives ``label``, the names of the
+    classes. ``pixels`` gives what it makes of them, ``images``. ``embedding`` takes ``images`` and gives the features
+    that the head takes, ``float32`` of shape ``(batch, features)``; it is left out where the head isn't known.
+
+    Decoding, scaling, temperature and threshold are in the graph. Beside it, in ``assets.extra/``: golden examples with
+    the answers that the trained Keras model gave them, the contract (signatures, classes; temperature and threshold
+    where they are not the defaults), ``labels.txt``, requests by which TensorFlow Serving warms up before it answers
+    anybody, and the SHA-256 of every file.
     """
     network = load_model(trained.model, store.path(trained.keras))
     target = folder / "saved_model"
-    _write_saved_model(network, data, serving, target)
+    width = write_saved_model(network, data, serving, target)
+    if width is None:
+        log.info("%s has no signature `embedding`: its last layer isn't known to be the head", trained.model)
     extra = target / EXTRA
     extra.mkdir()
     images = np.array(images_and_labels(data, "test")[0][:_GOLDEN])
@@ -56,9 +62,12 @@ def export(
         "classes": data.classes,
         "dataset": data.name,
         "model": trained.model,
+        "image_bytes": {"decoded": DECODED, "refused": PILLOW_ONLY},
+        **({} if width is None else {"embedding": width}),
         **serving.model_dump(exclude_defaults=True),
     }
     (extra / "contract.json").write_text(json.dumps(contract, indent=2))
+    (extra / "labels.txt").write_text("".join(f"{name}\n" for name in data.classes))
     _write_warmup(images, extra / "tf_serving_warmup_requests")
     files = write_digests(target)
     log.info(
@@ -66,27 +75,8 @@ def export(
         len(files),
         sum((target / name).stat().st_size for name in files),
     )
-    return ExportRef(digest=files[DIGESTS], files=files)
-
-
-def _write_saved_model(network: keras.Model, data: DatasetRef, serving: Serving, target: Path) -> None:
-    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = network(images, training=False)
-        divided = logits if serving.temperature == 1 else logits / serving.temperature
-        probabilities = ops.softmax(divided, axis=-1)
-        answers = {
-            "probabilities": probabilities,
-            "class_id": tf.argmax(logits, axis=-1, output_type=tf.int64),  # no temperature can change it
-        }
-        if serving.threshold is not None:
-            answers["accepted"] = tf.reduce_max(probabilities, axis=-1) >= serving.threshold
-        return answers
-
-    archive = keras.export.ExportArchive()
-    archive.track(network)
-    images = tf.TensorSpec((None, *data.image_shape), tf.uint8, name="images")
-    archive.add_endpoint("serving_default", serve, input_signature=[images])
-    archive.write_out(str(target), verbose=False)
+    signatures = ("image_bytes", "pixels", *(() if width is None else ("embedding",)))
+    return ExportRef(digest=files[DIGESTS], files=files, signatures=signatures, refused_files=PILLOW_ONLY)
 
 
 def _write_golden(images: np.ndarray, probabilities: np.ndarray, serving: Serving, file: Path) -> None:
@@ -98,10 +88,13 @@ def _write_golden(images: np.ndarray, probabilities: np.ndarray, serving: Servin
 
 def _write_warmup(images: np.ndarray, file: Path) -> None:
     """Recorded requests, of one image and of several, in the place and form where TensorFlow Serving looks for them."""
+    encoded = np.array([tf.io.encode_png(image).numpy() for image in images], object)
+    asked_in = {"serving_default": ("images", images), "image_bytes": ("image_bytes", encoded)}
     with tf.io.TFRecordWriter(str(file)) as writer:
-        for batch in (images[:1], images):
-            recorded = PredictionLog()
-            asked = recorded.predict_log.request
-            asked.model_spec.signature_name = "serving_default"
-            asked.inputs["images"].CopyFrom(tf.make_tensor_proto(batch))
-            writer.write(recorded.SerializeToString(deterministic=True))
+        for signature, (name, inputs) in asked_in.items():
+            for batch in (inputs[:1], inputs):
+                recorded = PredictionLog()
+                asked = recorded.predict_log.request
+                asked.model_spec.signature_name = signature
+                asked.inputs[name].CopyFrom(tf.make_tensor_proto(batch))
+                writer.write(recorded.SerializeToString(deterministic=True))

@@ -30,6 +30,8 @@ _OURS = ("layers", "layerflow")
 #: each image and MiB of the model, which is what a slow processor takes. Beside the test images there are those of the
 #: other checks.
 _SECONDS, _IMAGE_SECONDS, _MIB_SECONDS, _OTHER_IMAGES = 600, 0.02, 0.005, 10_000
+#: Seconds to decode a file, of which one in a few hundred may have a hundred megapixels.
+_FILE_SECONDS = 0.5
 #: All that the verifying process gets of the environment: where libraries and devices are. No token, no password.
 _ENVIRONMENT = (
     *("PATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "LC_ALL", "OMP_NUM_THREADS", "XLA_FLAGS"),
@@ -43,11 +45,16 @@ _NOISE, _LINES, _LETTERS = re.compile(r"[IWE]\d{4} |WARNING"), 20, 200
 
 
 def verify(
-    export: ExportRef, evaluation: Evaluation, data: DatasetRef, verifier: "Verifier | None" = None
+    export: ExportRef,
+    evaluation: Evaluation,
+    data: DatasetRef,
+    verifier: "Verifier | None" = None,
+    files: Sequence[tuple[str, str, int]] = (),
 ) -> Verification:
     """Reload the export in a fresh process, check it, and score the whole test split with what ships.
 
     Args:
+        files: Path, SHA-256, and row of the files that test images were made of; each must become its row's pixels.
         verifier: What starts the process, or has started it; default: one that ends with this call.
 
     Raises:
@@ -62,6 +69,7 @@ def verify(
         test_images=where(data, "test"),
         test_labels=str(tests / "test_labels.npy"),
         predictions=str(store.path(evaluation.predictions)),
+        test_files=list(files),
         **slices,
     )
     checks = tuple(Check(name=name, detail=detail) for name, detail in report.pop("checks").items())
@@ -75,7 +83,8 @@ def inspect(saved_model: Path, verifier: "Verifier | None" = None, **request: An
         saved_model: The SavedModel's folder.
         verifier: As ``verify`` takes it.
         **request: What else the verifier may check against: ``export_digest``, ``test_images``, ``test_labels``,
-            ``test_slices``, ``predictions``; ``seed``, by which the batches are drawn again as another report's.
+            ``test_slices``, ``test_files``, ``predictions``; ``seed``, by which the batches are drawn again as another
+            report's.
 
     Raises:
         NotAnExportError: If the folder is no model exported by layerflow.
@@ -231,9 +240,10 @@ def _timeout(request: dict[str, Any]) -> float:
     images = _OTHER_IMAGES
     if "test_labels" in request:
         images += Path(request["test_labels"]).stat().st_size // 4  # int32
+    decoding = _FILE_SECONDS * len(request.get("test_files", ()))
     models = [Path(request[name]) for name in ("saved_model", "champion") if name in request]
     size = sum(file.stat().st_size for model in models for file in model.rglob("*") if file.is_file())
-    return _SECONDS + images * (_IMAGE_SECONDS * len(models) + _MIB_SECONDS * size / 2**20)
+    return _SECONDS + decoding + images * (_IMAGE_SECONDS * len(models) + _MIB_SECONDS * size / 2**20)
 
 
 class Verifier:

@@ -186,7 +186,7 @@ def test_a_signature_beyond_the_contract_is_refused(tmp_path: Path) -> None:
         return {"twice": 2.0 * x}
 
     model = ship(tmp_path / "model", debug=more)
-    with pytest.raises(RefusedError, match="signatures beyond serving_default must not be there, received debug"):
+    with pytest.raises(RefusedError, match="that layerflow doesn't export must not be there, received debug"):
         check_graph(model)
 
 

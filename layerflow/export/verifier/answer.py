@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .checks import (
     score_test,
     test_split,
 )
+from .files import check_files
 from .model import Model
 from .refusal import RefusedError, first_line, require
 
@@ -47,12 +49,16 @@ def verify(request: Request) -> dict[str, Any]:
     model = Model(folder)
     checks["graph"] = model.graph
     checks["contract"] = model.check_contract(contract)
-    checks["golden"] = check_golden(model, golden)
-    checks["batches"] = check_batches(model, golden, chance)
     figures: dict[str, Any] = {"load_seconds": model.load_seconds, "tensorflow": tf.__version__}
-    if "test_images" in request:
-        checks["test_split"], scored = score_test(request, model, chance)
-        figures |= scored
+    with ThreadPoolExecutor(1) as thread:  # its first calls prepare large graphs, which takes as long as all the rest
+        files = thread.submit(check_files, folder, request, model, golden, contract, chance.spawn(1)[0])
+        checks["golden"] = check_golden(model, golden)
+        checks["batches"] = check_batches(model, golden, chance)
+        if "test_images" in request:
+            checks["test_split"], scored = score_test(request, model, chance)
+            figures |= scored
+        more, counted = files.result()
+    checks, figures = {**checks, **more}, {**figures, **counted}
     figures |= measure_latency(golden["images"][:1], model)[0]
     checks["again"] = score_again(request, model, golden, chance)
     require(

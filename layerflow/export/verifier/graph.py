@@ -16,8 +16,9 @@ def names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-#: Signatures of a model. The second is what TensorFlow writes for its loader.
-SIGNATURES = names("serving_default __saved_model_init_op")
+#: Signatures of a model, of which the first must be there. The last name is that of what TensorFlow writes for its
+#: loader.
+SIGNATURES, INIT = names("serving_default image_bytes pixels embedding"), "__saved_model_init_op"
 #: Operations that pass the rule of ``computes`` and still must not be there: they change a tensor in place, which may
 #: be a variable's, or draw numbers from a state of their own.
 NOT_PURE = names("InplaceAdd InplaceSub InplaceUpdate FractionalAvgPool FractionalMaxPool")
@@ -37,9 +38,17 @@ COMPUTES_TOO = names(
     VarHandleOp HashTableV2
     """  # the last two name a variable or a table, and write nothing
 )
+#: Operations on texts that compute: each cuts, compares, joins or decodes the bytes that it is given. `DecodeImage`
+#: isn't one of them: of a WebP with several frames it writes more than it has room for.
+COMPUTES_ON_TEXT = names(
+    """
+    Substr StringLength StringJoin DecodeRaw DecodePaddedRaw StaticRegexReplace RegexReplace StaticRegexFullMatch
+    RegexFullMatch StringToNumber ExtractJpegShape DecodeJpeg DecodePng DecodeGif DecodeBmp DecodeWebP
+    """
+)
 LOADS = names("AssignVariableOp VarIsInitializedOp LookupTableImportV2")
 RESTORES = names("RestoreV2") | LOADS
-SAVES = names("SaveV2 MergeV2Checkpoints ShardedFilename DisableCopyOnRead StaticRegexFullMatch StringJoin") | LOADS
+SAVES = names("SaveV2 MergeV2Checkpoints ShardedFilename DisableCopyOnRead") | LOADS
 #: What a graph's parts may do beside computing, by when they run.
 PARTS = {"inference": names(""), "loading": LOADS, "restoring": RESTORES, "saving": SAVES}
 #: What kind of operation a refused one is, by the first pattern that its name matches; for people to read.
@@ -63,7 +72,7 @@ def computes(op: str) -> bool:
     it, and whatever writes to a variable or a table needs a handle.
     """
     definition = op_def_registry.get(op)
-    if op in COMPUTES_TOO:
+    if op in COMPUTES_TOO or op in COMPUTES_ON_TEXT:
         return True
     if definition is None or definition.is_stateful or op in NOT_PURE or op.startswith("_"):
         return False
@@ -140,8 +149,8 @@ def read_graph(folder: Path) -> Any:
 def check_graph(folder: Path) -> str:
     """Refuse a graph that can do more than compute, before anything of it runs; loading it would run some."""
     meta = read_graph(folder)
-    extra = sorted(meta.signature_def.keys() - SIGNATURES)
-    require(not extra, f"signatures beyond serving_default must not be there, received {', '.join(extra)}")
+    extra = sorted(meta.signature_def.keys() - SIGNATURES - {INIT})
+    require(not extra, f"signatures that layerflow doesn't export must not be there, received {', '.join(extra)}")
     graph, objects = Graph(meta.graph_def), meta.object_graph_def
     loading = {
         name
@@ -152,11 +161,12 @@ def check_graph(folder: Path) -> str:
     }
     # A function that names an interface may take the place of another with the same one when the graph is optimized.
     swapped = {name for name, function in graph.functions.items() if "api_implements" in function.attr}
-    outputs = [each.name for each in meta.signature_def["serving_default"].outputs.values()]
+    asked = [each for name, each in meta.signature_def.items() if name != INIT]
+    outputs = [each.name for signature in asked for each in signature.outputs.values()]
     saver = meta.saver_def
     served = graph.reached(outputs, (objects.concrete_functions.keys() - loading) | swapped)
     restoring, saving = graph.reached([saver.restore_op_name]), graph.reached([saver.save_tensor_name])
-    started = [each.name for each in meta.signature_def["__saved_model_init_op"].outputs.values()]
+    started = [each.name for each in meta.signature_def[INIT].outputs.values()]
     others = graph.reached([*started, *(graph.nodes.keys() - restoring[0] - saving[0])], loading)
 
     def part_of(index: int, name: str) -> str:

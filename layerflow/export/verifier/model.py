@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .graph import check_graph
+from .graph import INIT, check_graph
 from .images import Images
 from .refusal import RefusedError, first_line, require
+from .signature import Signature
 
 #: Room for what float32 rounding does when other kernels multiply in another order (seen: 1e-6).
 TOLERANCE = 1e-4
@@ -42,59 +43,46 @@ class Model:
             raise RefusedError(f"tf.saved_model.load fails: {first_line(error)}") from error
         for names in (self.loaded.signatures, described):
             require("serving_default" in names, f"signature serving_default is missing: {list(names)}")
-        self.signature, self.described = self.loaded.signatures["serving_default"], described["serving_default"]
-        self.session = session
+        self.described, self.session = described, session
 
     def check_contract(self, contract: dict[str, Any]) -> str:
-        """Both descriptions of the signature must be the contract's."""
+        """Both descriptions of each signature must be the contract's, and no other signature may be there."""
         shape, classes = (None, *contract["image_shape"]), len(contract["classes"])
         self.threshold = threshold_in(contract)
+        images, files = tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((None,), tf.string)
         given = {
             "probabilities": tf.TensorSpec((None, classes), tf.float32),
             "class_id": tf.TensorSpec((None,), tf.int64),
         }
         if self.threshold is not None:
             given["accepted"] = tf.TensorSpec((None,), tf.bool)
-        for kind, expected, received, nodes in (
-            (
-                "input",
-                {"images": tf.TensorSpec(shape, tf.uint8)},
-                self.signature.structured_input_signature[1],
-                self.described.inputs,
-            ),
-            ("output", given, self.signature.structured_outputs, self.described.outputs),
-        ):
-            served = {
-                name: tf.TensorSpec(tf.TensorShape(node.tensor_shape), tf.as_dtype(node.dtype))
-                for name, node in nodes.items()
-            }
-            for found in (received, served):
-                require(
-                    expected.keys() == found.keys(),
-                    f"the signature's {kind}s must be {sorted(expected)}, received {sorted(found)}",
-                )
-                for name, spec in expected.items():
-                    same = found[name].dtype == spec.dtype and found[name].shape.is_compatible_with(spec.shape)
-                    require(same, f"{kind} {name} must be {spec.dtype.name} {spec.shape}, received {found[name]}")
-        self.names = sorted(given)
-        names = [self.described.outputs[name].name for name in self.names]
-        self.run = self.session.make_callable(names, [self.described.inputs["images"].name])
+        wanted = {"serving_default": ({"images": images}, given)}
+        if "image_bytes" in contract:
+            wanted["image_bytes"] = ({"image_bytes": files}, {**given, "label": files})
+            wanted["pixels"] = ({"image_bytes": files}, {"images": images})
+        if "embedding" in contract:
+            features = tf.TensorSpec((None, contract["embedding"]), tf.float32)
+            wanted["embedding"] = ({"images": images}, {"embedding": features})
+        for names in (self.loaded.signatures.keys(), self.described.keys() - {INIT}):
+            require(set(names) == wanted.keys(), f"its signatures must be {sorted(wanted)}, received {sorted(names)}")
+        self.signatures = {
+            name: Signature(self.loaded.signatures[name], self.described[name], self.session, *specs)
+            for name, specs in wanted.items()
+        }
+        self.signature = self.loaded.signatures["serving_default"]
         accepted = "" if self.threshold is None else f", and to accepted bool from a probability of {self.threshold} on"
-        return f"images uint8 {shape} to probabilities float32 and class_id int64 of {classes} classes{accepted}"
+        more = f"; also {', '.join(sorted(wanted.keys() - {'serving_default'}))}" if len(wanted) > 1 else ""
+        return f"images uint8 {shape} to probabilities float32 and class_id int64 of {classes} classes{accepted}{more}"
 
     def answer(self, images: np.ndarray, served: bool) -> np.ndarray:
         """Probabilities ``(images, classes)``, with what must hold for any answer; ``served``: as Serving would."""
-        try:
-            if served:
-                answers = dict(zip(self.names, self.run(images), strict=True))
-            else:
-                found = self.signature(images=tf.constant(images))
-                answers = {name: found[name].numpy() for name in self.names}
-        except Exception as error:
-            raise RefusedError(f"a batch of {len(images)} fails: {first_line(error)}") from error
+        answers = self.signatures["serving_default"](images, served)
+        self.check_answers(answers)
+        return np.asarray(answers["probabilities"])
+
+    def check_answers(self, answers: dict[str, np.ndarray]) -> None:
+        """What must hold for any answer."""
         probabilities, class_id = answers["probabilities"], answers["class_id"]
-        same = all(len(answer) == len(images) for answer in answers.values())
-        require(same, "answers and images differ in number")
         require(bool(np.isfinite(probabilities).all()), "a probability is not a finite number")
         require(bool(np.abs(probabilities.sum(axis=-1) - 1).max() < TOLERANCE), "probabilities do not sum to 1")
         chosen = np.take_along_axis(probabilities, class_id.clip(0, probabilities.shape[1] - 1)[:, None], axis=-1)[:, 0]
@@ -103,7 +91,6 @@ class Model:
         require(most, "class_id is not the most probable class")
         if self.threshold is not None:
             self.check_accepted(probabilities.max(axis=-1), answers["accepted"])
-        return np.asarray(probabilities)
 
     def check_accepted(self, confidence: np.ndarray, accepted: np.ndarray) -> None:
         """What is accepted must be what the contract's threshold says of the answer's own probabilities."""

@@ -146,9 +146,29 @@ def test_the_defaults_evaluate_and_export_as_before(contenders: dict[str, Challe
     good = contenders["good"]
     assert (good.evaluation.calibrated, good.evaluation.abstention) == (None, None)
     contract = json.loads((store.path(good.export.saved_model) / EXTRA / "contract.json").read_text())
-    assert contract.keys() == {"image_shape", "classes", "dataset", "model"}
+    assert contract.keys() == {"image_shape", "classes", "dataset", "model", "image_bytes", "embedding"}
     old = good.evaluation.model_dump(exclude={"serving", "calibrated", "abstention"})
     assert Evaluation.model_validate(old) == good.evaluation, "a record of an earlier layerflow"
+
+
+def test_image_files_get_the_answers_of_their_pixels_with_names_and_features(abstaining: Challenger) -> None:
+    data, folder = abstaining.data, store.path(abstaining.export.saved_model)
+    loaded, images = tf.saved_model.load(str(folder)), np.array(images_and_labels(data, "test")[0][:50])
+    files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
+    plain = loaded.signatures["serving_default"](images=tf.constant(images))
+    answers = loaded.signatures["image_bytes"](image_bytes=files)
+    for name, expected in plain.items():
+        np.testing.assert_array_equal(answers[name], expected)
+    classes = (folder / EXTRA / "labels.txt").read_text().splitlines()
+    assert classes == list(data.classes)
+    assert [label.decode() for label in answers["label"].numpy()] == [classes[each] for each in answers["class_id"]]
+    np.testing.assert_array_equal(loaded.signatures["pixels"](image_bytes=files)["images"], images)
+    features = loaded.signatures["embedding"](images=tf.constant(images))["embedding"].numpy()
+    network = load_model(abstaining.trained.model, store.path(abstaining.trained.keras))
+    weights, bias = network.get_weights()[-2:]
+    np.testing.assert_allclose(features @ weights + bias, network(images), atol=1e-4)
+    assert abstaining.export.signatures == ("image_bytes", "pixels", "embedding")
+    assert "CMYK JPEG" in abstaining.export.refused_files
 
 
 def test_the_contract_and_the_golden_examples_tell_of_both(abstaining: Challenger) -> None:

@@ -204,15 +204,15 @@ def test_damage_to_a_version_is_named(decide: Decide, harm: Callable[[Path], Non
 def test_a_published_version_carries_warm_up_requests_that_it_can_answer(decide: Decide) -> None:
     decide("good")
     folder = layout.home(NAME) / "1"
-    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    loaded = tf.saved_model.load(str(folder))
     records = list(tf.data.TFRecordDataset(str(folder / EXTRA / "tf_serving_warmup_requests")).as_numpy_iterator())
     sizes = []
     for record in records:
         request = PredictionLog.FromString(record).predict_log.request
-        assert request.model_spec.signature_name == "serving_default"
-        images = tf.constant(tf.make_ndarray(request.inputs["images"]))
-        sizes.append(len(signature(images=images)["class_id"]))
-    assert sizes == [1, 32]
+        signature = loaded.signatures[request.model_spec.signature_name]
+        inputs = {name: tf.constant(tf.make_ndarray(each)) for name, each in request.inputs.items()}
+        sizes.append((request.model_spec.signature_name, len(signature(**inputs)["class_id"])))
+    assert sizes == [("serving_default", 1), ("serving_default", 32), ("image_bytes", 1), ("image_bytes", 32)]
 
 
 @pytest.mark.process
