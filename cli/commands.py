@@ -168,6 +168,7 @@ def verify(folder: Path, /) -> None:
 
 
 app.command(models_commands.models)
+app.command(models_commands.predict)
 app.command(models_commands.report)
 app.command(models_commands.rollback)
 app.command(models_commands.approve)

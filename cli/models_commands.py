@@ -1,9 +1,10 @@
 """The flags of the commands on published models; ``cli.models`` does what they ask."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group, Parameter, validators
 
 #: Where `--help` shows the flags that are not settings of a run.
 OPTIONS = Group("Options", sort_key=2)
@@ -93,6 +94,45 @@ def verify_all(*, name: str | None = None) -> None:
     from cli.models import check_versions
 
     check_versions(name)
+
+
+def predict(
+    paths: Annotated[list[str], Parameter(negative=(), allow_leading_hyphen=True)],  # `-` is a path
+    /,
+    *,
+    name: str | None = None,
+    version: int | None = None,
+    top: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 3,
+    csv: Path | None = None,
+    as_json: Json = False,
+    evaluate: bool = False,
+) -> None:
+    """Ask a published model about image files: a table, a CSV file, or JSON.
+
+    Parameters
+    ----------
+    paths
+        Image files, folders of them, patterns such as 'photos/**/*.jpg', or - for a list of files on stdin.
+    name
+        The model, if several are published.
+    version
+        The version's number; default: the live version.
+    top
+        How many of the most probable classes to give.
+    csv
+        The CSV file to write.
+    as_json
+        Print one JSON array; with --evaluate, one JSON object.
+    evaluate
+        Compare the answers with the names of the folders below the one that is given: accuracy and confusion matrix.
+    """
+    from cli.predict import evaluate as print_scores
+    from cli.predict import predict as print_answers
+
+    if evaluate:
+        print_scores(paths, name, version, as_json)
+    else:
+        print_answers(paths, name, version, top, csv, as_json)
 
 
 def report(

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
 #: Files that are looked into; others in the folder of a class are left out, and named.
-_NAMES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGE_NAMES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 #: Folders in each other below that of a class: more are a mistake, and end where the system takes no longer path.
 _MOST_LEVELS = 50
 #: Names that a sentence names; the rest stands in the log.
@@ -100,7 +100,7 @@ def _walk(root: Path) -> Iterator[FoundFile]:
                 )
             for path, status in _files(root / split / entry.name, ()):
                 relative = path[start:]
-                if os.path.splitext(path)[1].lower() in _NAMES:
+                if os.path.splitext(path)[1].lower() in IMAGE_NAMES:
                     known = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
                     yield FoundFile(split, entry.name, relative, stat.S_IFMT(status.st_mode), known)
                 else:
@@ -170,7 +170,7 @@ def class_names(root: Path, files: list[ImageFile]) -> tuple[str, ...]:
     for split, labels in folders.items():
         if empty := [label for label in sorted(labels) if (split, label) not in filled]:
             raise DatasetError(
-                f"Each class must have images ({', '.join(sorted(_NAMES))}). {brief(root / split / empty[0])} has "
+                f"Each class must have images ({', '.join(sorted(IMAGE_NAMES))}). {brief(root / split / empty[0])} has "
                 "none; add some, or remove the folder."
             )
     if len(names) < 2:

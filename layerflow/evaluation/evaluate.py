@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from layerflow import checksums, store
 from layerflow.data.arrays import images_and_labels
 from layerflow.data.slices import Slices, slices_of
 from layerflow.evaluation.confidence import abstention_on, calibrated_on, choose_serving
+from layerflow.evaluation.statistics import accuracy_interval
 from layerflow.models.networks import load_model
 from layerflow.models.predict import cross_entropy, make_predictor, softmax, uses_xla
 from layerflow.records import DatasetRef, Evaluation, TrainedRef
@@ -52,7 +52,7 @@ def evaluate(
     np.save(folder / "predictions.npy", softmax(logits, serving.temperature), allow_pickle=False)
     predicted = logits.argmax(axis=-1)
     correct = int((predicted == labels).sum())
-    low, high = _interval(correct, len(labels))
+    low, high = accuracy_interval(correct, len(labels))
     evaluation = Evaluation(
         accuracy=correct / len(labels),
         accuracy_low=low,
@@ -79,18 +79,8 @@ def _slice_scores(slices: Slices, right: np.ndarray) -> tuple[SliceScore, ...]:
     return tuple(
         SliceScore(column=column, value=value, examples=examples, right=hits, accuracy_low=low, accuracy_high=high)
         for (column, value), examples, hits in counts
-        for low, high in [_interval(hits, examples)]
+        for low, high in [accuracy_interval(hits, examples)]
     )
-
-
-def _interval(right: int, examples: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy.
-
-    References:
-        Wilson, Probable inference, the law of succession, and statistical inference (1927).
-    """
-    interval = binomtest(right, examples).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _scores(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> tuple[ClassScore, ...]:

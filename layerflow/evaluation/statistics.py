@@ -13,6 +13,16 @@ _RESAMPLES = 10_000
 MOST_LOOKS = 1_000_000
 
 
+def accuracy_interval(right: int, examples: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy.
+
+    References:
+        Wilson, Probable inference, the law of succession, and statistical inference (1927).
+    """
+    interval = binomtest(right, examples).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def mcnemar(only_one: int, only_other: int) -> float:
     """Two-sided p value of the exact McNemar test, from the examples that only one of two models got right.
 

@@ -1,0 +1,159 @@
+"""`layerflow predict`: the answers of a published model to files, and what it says of files that have none."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from cli import predict
+from layerflow import store
+from layerflow.data.arrays import images_and_labels
+from layerflow.errors import RegistryError, UserError
+from layerflow.outcomes import Retrained
+from tests import image_files
+from tests.command import ROOT
+
+#: A name of bytes that are no UTF-8, and that a spreadsheet would take for a formula.
+ODD = b"=1+\xff,\n.png"
+
+
+@pytest.fixture(scope="module")
+def folder(first_run: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty test images of two classes by name of the class, a copy with an odd name, and files without an answer."""
+    root = tmp_path_factory.mktemp("digits")
+    images, labels = images_and_labels(first_run.data, "test")
+    for name in ("3", "8"):
+        (root / name).mkdir()
+        for row in np.flatnonzero(np.asarray(labels) == int(name))[:20]:
+            Image.fromarray(np.asarray(images[row])[..., 0]).save(root / name / f"{row}.png")
+    (root / "3" / "broken.jpg").write_bytes(b"\xff\xd8\xffno image")
+    (root / "8" / "print.jpg").write_bytes(image_files.REFUSED["jpeg-cmyk"][0](np.random.default_rng(0), 9, 9))
+    os.mkfifo(root / "8" / "pipe.png")
+    first = min((root / "3").glob("*.png"))
+    Path(os.fsdecode(os.path.join(os.fsencode(root), b"3", ODD))).write_bytes(first.read_bytes())
+    return root
+
+
+@pytest.fixture(scope="module")
+def expected(first_run: Retrained, folder: Path) -> dict[str, np.ndarray]:
+    """Probabilities by path, of the arrays themselves."""
+    model = tf.saved_model.load(str(store.path(first_run.promotion.published or "")))
+    files = [file for file in folder.rglob("*.png") if file.is_file()]
+    images = np.stack([np.asarray(Image.open(file))[..., None] for file in files])
+    found = model.signatures["serving_default"](images=tf.constant(images))["probabilities"].numpy()
+    return {str(file): row for file, row in zip(files, found, strict=True)}
+
+
+def test_a_table_has_the_most_probable_classes_of_each_file(
+    folder: Path, expected: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict.predict([str(folder)], None, None, 2, None, False)
+    out, err = capsys.readouterr()
+    assert out.count(".png") == len(expected) == 41
+    assert f"no answer: {folder}/3/broken.jpg: " in err
+    assert f"{folder}/8/print.jpg: is a CMYK JPEG" in err
+    assert f"{folder}/8/pipe.png: no regular file" in err
+    assert "3 of 44 files have no answer: " in err
+    assert all(line.isprintable() for line in err.splitlines())
+
+
+def test_csv_has_every_file_with_names_that_no_spreadsheet_runs(
+    folder: Path, expected: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    target = tmp_path / "answers.csv"
+    predict.predict([str(folder / "3"), str(folder / "8")], "mlp-digits", 1, 3, target, False)
+    rows = list(csv.DictReader(io.StringIO(target.read_bytes().decode("utf-8"), newline="")))
+    answered = [row for row in rows if not row["error"]]
+    assert len(rows) == 44
+    assert [each.name for each in tmp_path.iterdir()] == ["answers.csv"]
+    for row in answered:
+        if (probabilities := expected.get(row["file"])) is not None:
+            top = np.argsort(-probabilities, kind="stable")[:3]
+            assert [row[f"class_{n}"] for n in (1, 2, 3)] == [str(each) for each in top]
+            shares = [float(row[f"probability_{n}"]) for n in (1, 2, 3)]
+            np.testing.assert_allclose(shares, probabilities[top], atol=2e-6)
+    odd = [row["file"] for row in answered if row["file"] not in expected]
+    assert odd == [f"{folder}/3/=1+\\xff,\n.png"]
+    assert {row["file"] for row in rows if row["error"]} == {
+        f"{folder}/{name}" for name in ("3/broken.jpg", "8/print.jpg", "8/pipe.png")
+    }
+
+
+@pytest.mark.parametrize("text", ["=SUM(A1)", "+1", "-1", "@x", "\tx"])
+def test_a_cell_is_never_a_formula(text: str) -> None:
+    assert predict._cell(text) == f"'{text}"
+
+
+def test_a_failed_csv_leaves_nothing_behind(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(predict, "_top", fails)
+    with pytest.raises(OSError, match="no space"):
+        predict.predict([str(folder / "3")], None, None, 1, tmp_path / "answers.csv", False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluate_compares_with_the_names_of_the_folders(
+    folder: Path, expected: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict.evaluate([str(folder)], None, None, True)
+    told = json.loads(capsys.readouterr().out)
+    right = sum(str(row.argmax()) == Path(path).parent.name for path, row in expected.items())
+    assert (told["images"], told["broken"]) == (41, 3)
+    assert told["accuracy"] == right / 41
+    assert told["accuracy_low"] < told["accuracy"] <= told["accuracy_high"]
+    assert np.trace(told["confusion"]) == right
+    assert np.sum(told["confusion"], axis=1).tolist() == [0, 0, 0, 21, 0, 0, 0, 0, 20, 0]
+    predict.evaluate([str(folder)], None, None, False)
+    out = capsys.readouterr().out
+    assert f"accuracy  {right / 41:.4f} (95 % interval " in out
+    assert "Confusion matrix" in out
+
+
+def test_what_can_not_be_done_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cat" / "1.png").write_bytes(b"")
+    broken, unknown = [str(folder / "3" / "broken.jpg")], [str(tmp_path)]
+    with pytest.raises(UserError, match=r"^At least one file must be an image that the model takes\. None of 1 is"):
+        predict.predict(broken, None, None, 1, None, False)
+    with pytest.raises(
+        UserError, match=r"^Each folder must be named like a class of the model: 0, 1, .* Received: cat;"
+    ):
+        predict.evaluate(unknown, None, None, False)
+    with pytest.raises(UserError, match=r"^--evaluate takes one folder\. Received: 2;"):
+        predict.evaluate(broken + unknown, None, None, False)
+    with pytest.raises(UserError, match=r"^The paths must name images\. They name none;"):
+        predict.predict([str(tmp_path / "empty")], None, None, 1, None, False)
+
+
+def test_a_version_that_is_not_there_is_one_sentence(folder: Path) -> None:
+    with pytest.raises(RegistryError):
+        predict.predict([str(folder)], None, 99, 1, None, False)
+
+
+@pytest.mark.process
+def test_a_list_on_stdin_is_answered_as_json(folder: Path, session_store: Path) -> None:
+    """In a process of its own, whose streams and exit status are what is claimed."""
+    listed = [*sorted(os.fsencode(folder / "8" / name) for name in os.listdir(folder / "8")), b"lost.png"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "predict", "-", "--json", "--top", "1"],
+        input=b"\n".join(listed),
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, "LAYERFLOW_STORE": str(session_store)},
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert len(told) == 23
+    assert told[-1] == {"file": "lost.png", "error": "no such file or directory"}
+    assert sum(each.get("top", [{}])[0].get("class") == "8" for each in told) > 15
