@@ -158,7 +158,7 @@ def _csv(file: Path, classes: list[str], top: int) -> Iterator[Any]:
 
 
 def _text(path: str) -> str:
-    """A path in UTF-8, with ``\\xff`` for a byte that is none."""
+    """A path in UTF-8, with ``\\xff`` for a byte that is invalid there."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

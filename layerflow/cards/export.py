@@ -56,8 +56,10 @@ def _other_signatures(contract: dict[str, Any]) -> list[str]:
     if files := contract.get("image_bytes"):
         told.append(
             f"Signature `image_bytes` takes encoded images and gives the same, and `label`. It decodes "
-            f"{files['decoded']}. It refuses {files['refused']}. `pixels` gives what the model makes of such files."
+            f"{files['decoded']}. It refuses {files['refused']}."
         )
+    if "pixels" in contract:
+        told.append("Signature `pixels` gives what the model makes of such files.")
     if "embedding" in contract:
         told.append(f"Signature `embedding` takes `images` and gives {contract['embedding']:,} features of each.")
     return told

@@ -31,8 +31,8 @@ def jpeg(content: tf.Tensor, place: tf.Tensor) -> Decoded:
     """Decode a JPEG, with the accurate transform and the smooth chroma of libjpeg; CMYK is refused."""
     height, width, colours = tf.unstack(tf.io.extract_jpeg_shape(content, tf.int64))
     content = checked(content, place, colours != 4, "is a CMYK JPEG, which can't be decoded to the pixels of training")
-    content, progressive, exif, xmp = _jpeg_notes(_sized(content, place, height, width), place)
-    complete = tf.cond(progressive, lambda: _has_all_scans(content, colours), lambda: tf.constant(True))
+    content, progressive, first, exif, xmp = _jpeg_notes(_sized(content, place, height, width), place)
+    complete = tf.cond(progressive, lambda: _has_all_scans(content, first, colours), lambda: tf.constant(True))
     content = checked(content, place, complete, "is a progressive JPEG without its last scans")
     return tf.io.decode_jpeg(content, 3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True), exif, xmp
 
@@ -127,14 +127,16 @@ def _colours(flags: tf.Tensor) -> tf.Tensor:
     return either(flags >= 128, 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8), 0)
 
 
-def _has_all_scans(content: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
-    """Whether the scans of a progressive JPEG give all 64 coefficients of each colour to the last bit.
+def _has_all_scans(content: tf.Tensor, first: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
+    """Whether the scans of a progressive JPEG, from the first to its end, give all 64 coefficients of each colour.
 
     What libjpeg guesses in place of missing ones is not the same in all its versions.
     """
-    data = tf.io.decode_raw(content, tf.uint8)
-    scans = tf.where((data[:-1] == 0xFF) & (data[1:] == 0xDA))[:, 0]
+    data = tf.io.decode_raw(part(content, first, length_of(content)), tf.uint8)
+    marks = tf.where(data[:-1] == 0xFF, data[1:], 0)
     last = tf.size(data, tf.int64) - 1
+    end = tf.argmax(tf.concat([marks == 0xD9, [True]], 0))
+    scans = tf.where(marks[:end] == 0xDA)[:, 0]
 
     def byte(places: tf.Tensor) -> tf.Tensor:
         return whole(tf.gather(data, tf.minimum(places, last)))
@@ -146,7 +148,7 @@ def _has_all_scans(content: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
 
 
 def _jpeg_notes(content: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """A JPEG, whether it is progressive, and the EXIF and XMP notes in its segments before its pixels.
+    """A JPEG, whether it is progressive, where its first scan is, and the EXIF and XMP notes in the segments before.
 
     EXIF in several segments is joined.
     """
@@ -179,9 +181,9 @@ def _jpeg_notes(content: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, ...]:
 
     zero = tf.constant(0, tf.int64)
     first = (zero + 2, zero, tf.constant(False), tf.constant(b""), tf.constant(b""))
-    _, marker, progressive, exif, xmp = tf.while_loop(is_segment, step, first, maximum_iterations=_MOST_SEGMENTS)
+    at, marker, progressive, exif, xmp = tf.while_loop(is_segment, step, first, maximum_iterations=_MOST_SEGMENTS)
     content = checked(content, place, marker == 0xFFDA, "is a JPEG whose segments are out of order")
-    return content, progressive, exif, xmp
+    return content, progressive, at, exif, xmp
 
 
 def _webp_notes(content: tf.Tensor, flags: tf.Tensor, place: tf.Tensor) -> Decoded:

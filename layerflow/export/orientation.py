@@ -48,7 +48,7 @@ def _in_exif(exif: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
     size = len(_HEADING)
     start = either(begins_with(exif, 2 * _HEADING), 2 * size, either(begins_with(exif, _HEADING), size, 0))
     rest = part(exif, start, length_of(exif))
-    notes = tf.where(rest == b"", b"II*\0\x08\0\0\0\0\0", rest)  # where there are none: no entry
+    notes = tf.where(rest == b"", b"II*\0\x08\0\0\0\0\0", rest)  # of empty notes: no entry
     size, little = length_of(notes), begins_with(notes, b"II*\0")
     notes = checked(notes, place, little | begins_with(notes, b"MM\0*"), damaged)
     starts = numbers(notes, 0, Field(4, 4), Field(4, 4, big=True))

@@ -39,8 +39,9 @@ def export(
     * ``accepted``: ``bool`` of shape ``(batch,)``, where ``serving`` has a threshold.
 
     ``image_bytes`` takes encoded images, strings of shape ``(batch,)``, and also gives ``label``, the names of the
-    classes. ``pixels`` gives what it makes of them, ``images``. ``embedding`` takes ``images`` and gives the features
-    that the head takes, ``float32`` of shape ``(batch, features)``; it is left out where the head isn't known.
+    classes. Where ``data`` are of files, ``pixels`` gives what it makes of them, ``images``. ``embedding`` takes
+    ``images`` and gives the features that the head takes, ``float32`` of shape ``(batch, features)``; it is left out
+    where the head isn't known.
 
     Decoding, scaling, temperature and threshold are in the graph. Beside it, in ``assets.extra/``: golden examples with
     the answers that the trained Keras model gave them, the contract (signatures, classes; temperature and threshold
@@ -49,7 +50,9 @@ def export(
     """
     network = load_model(trained.model, store.path(trained.keras))
     target = folder / "saved_model"
-    width = write_saved_model(network, data, serving, target)
+    # Only files can be compared with the pixels of training; to load and verify it takes half a second.
+    with_pixels = (store.path(data.folder) / "test_sources.npy").exists()
+    width = write_saved_model(network, data, serving, target, with_pixels)
     if width is None:
         log.info("%s has no signature `embedding`: its last layer isn't known to be the head", trained.model)
     extra = target / EXTRA
@@ -63,6 +66,7 @@ def export(
         "dataset": data.name,
         "model": trained.model,
         "image_bytes": {"decoded": DECODED, "refused": PILLOW_ONLY},
+        **({"pixels": True} if with_pixels else {}),
         **({} if width is None else {"embedding": width}),
         **serving.model_dump(exclude_defaults=True),
     }
@@ -75,7 +79,7 @@ def export(
         len(files),
         sum((target / name).stat().st_size for name in files),
     )
-    signatures = ("image_bytes", "pixels", *(() if width is None else ("embedding",)))
+    signatures = ("image_bytes", *(name for name in ("pixels", "embedding") if name in contract))
     return ExportRef(digest=files[DIGESTS], files=files, signatures=signatures, refused_files=PILLOW_ONLY)
 
 

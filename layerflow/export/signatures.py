@@ -17,7 +17,9 @@ from layerflow.serving import Serving
 Answers = dict[str, tf.Tensor]
 
 
-def write_saved_model(network: keras.Model, data: DatasetRef, serving: Serving, target: Path) -> int | None:
+def write_saved_model(
+    network: keras.Model, data: DatasetRef, serving: Serving, target: Path, with_pixels: bool
+) -> int | None:
     """Write a SavedModel with the signatures that ``export`` names.
 
     Returns:
@@ -31,7 +33,8 @@ def write_saved_model(network: keras.Model, data: DatasetRef, serving: Serving, 
     # Traced once: Keras and TensorFlow trace each signature several times.
     decode = tf.function(functools.partial(pixels_of, shape=data.image_shape), [files], autograph=False)
     decode = decode.get_concrete_function()
-    archive.add_endpoint("pixels", lambda image_bytes: {"images": decode(image_bytes)}, [files])
+    if with_pixels:
+        archive.add_endpoint("pixels", lambda image_bytes: {"images": decode(image_bytes)}, [files])
     archive.add_endpoint("image_bytes", functools.partial(_answer_files, answer, decode, data.classes), [files])
     features, width = embedding_of(network) or (None, None)
     if features:

@@ -18,7 +18,7 @@ def image_files(paths: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
         listed: Paths of files, one per line.
 
     Raises:
-        UserError: If a path is none of them. A listed file that isn't there is left to whoever reads it.
+        UserError: If a path is anything else. A listed file that isn't there is left to whoever reads it.
     """
     for path in paths:
         if path == "-":

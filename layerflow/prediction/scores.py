@@ -32,7 +32,7 @@ class Scores:
         """Check that the model knows the classes.
 
         Raises:
-            UserError: If one of them is none of the model's.
+            UserError: If the model doesn't know one of them.
         """
         if unknown := [name for name in names if name not in self._numbers]:
             known = ", ".join(map(brief, self.classes[:20]))

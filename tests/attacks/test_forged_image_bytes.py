@@ -13,7 +13,7 @@ import tensorflow as tf
 from layerflow import checksums
 from layerflow.checksums import DIGESTS, EXTRA
 from layerflow.export.image_bytes import pixels_of
-from layerflow.export.verifier.files import BOTH_WAYS, check_files, check_image_bytes, check_test_files
+from layerflow.export.verifier.files import BOTH_WAYS, check_files, check_test_files
 from layerflow.export.verifier.graph import check_graph, computes
 from layerflow.export.verifier.model import Model
 from layerflow.export.verifier.refusal import RefusedError
@@ -57,7 +57,7 @@ def make(
     }
     tf.saved_model.save(module, str(folder), signatures=signatures)
     (folder / EXTRA).mkdir()
-    contract = {"image_shape": SHAPE, "classes": CLASSES, "image_bytes": {}, "embedding": 3}
+    contract = {"image_shape": SHAPE, "classes": CLASSES, "image_bytes": {}, "pixels": True, "embedding": 3}
     (folder / EXTRA / "contract.json").write_text(json.dumps(contract))
     (folder / EXTRA / "labels.txt").write_text("cat\ndog\nünïcorn\n")
     answers = ask(tf.constant(IMAGES))
@@ -157,23 +157,19 @@ def test_test_files_are_compared_pixel_by_pixel_and_refused_ones_are_named(hones
 
 
 def test_both_ways_to_serve_a_model_are_tried_where_nothing_else_is(honest: Path) -> None:
-    asked = list[tuple[str, bool]]()
+    asked, model = list[tuple[str, bool]](), Model(honest)
+    contract = json.loads((honest / EXTRA / "contract.json").read_text())
+    model.check_contract(contract)
 
-    class Watched(Model):
-        def __init__(self) -> None:
-            self.threshold = None
+    def watched(name: str, ask: Any) -> Any:
+        return lambda files, served: asked.append((name, served)) or ask(files, served)
 
-        def check_answers(self, answers: dict[str, np.ndarray]) -> None:
-            raise RefusedError("seen")
-
-    model = Watched()
-    model.signatures = {  # type: ignore[assignment]
-        name: lambda files, served, name=name: asked.append((name, served)) or {"images": IMAGES}
-        for name in ("pixels", "image_bytes")
-    }
-    with np.load(honest / EXTRA / "golden.npz") as golden, pytest.raises(RefusedError, match="seen"):
-        check_image_bytes(model, dict(golden), {"classes": CLASSES}, BOTH_WAYS, np.random.default_rng(0))
-    assert set(asked) == set(BOTH_WAYS)
+    model.signatures = {name: watched(name, ask) for name, ask in model.signatures.items()}
+    with np.load(honest / EXTRA / "golden.npz") as golden:
+        for request, ways in (({"digests": DIGESTS}, 4), ({"digests": DIGESTS, "test_images": ""}, 2)):
+            asked.clear()
+            check_files(honest, request, model, dict(golden), contract, np.random.default_rng(0))
+            assert len(set(asked) & set(BOTH_WAYS)) == ways
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ class Model:
         wanted = {"serving_default": ({"images": images}, given)}
         if "image_bytes" in contract:
             wanted["image_bytes"] = ({"image_bytes": files}, {**given, "label": files})
+        if "pixels" in contract:
             wanted["pixels"] = ({"image_bytes": files}, {"images": images})
         if "embedding" in contract:
             features = tf.TensorSpec((None, contract["embedding"]), tf.float32)

@@ -52,6 +52,7 @@ def test_every_test_file_is_compared_with_the_pixels_that_training_has(empty_sto
     settings = TrainingConfig(epochs=1, compile="graph")
     made = make_challenger("folder", data, None, ModelConfig(hidden=(4,)), settings)  # type: ignore[arg-type]
     found = verification.verify(made.export, made.evaluation, data, VERIFIER, files)
+    assert made.export.signatures == ("image_bytes", "pixels", "embedding")
     refused = sum(int(Path(path).stem) % len(KINDS) >= 4 for path, *_ in files)
     assert (found.files_same, found.files_refused) == (len(files) - refused, refused)
     assert refused
