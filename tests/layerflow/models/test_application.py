@@ -12,7 +12,8 @@ from layerflow.data.load import load
 from layerflow.errors import ConfigError
 from layerflow.evaluation.evaluate import evaluate
 from layerflow.export import verification
-from layerflow.export.saved_model import _write_saved_model, export
+from layerflow.export.saved_model import export
+from layerflow.export.signatures import write_saved_model
 from layerflow.export.verifier.graph import check_graph
 from layerflow.models.application import Application
 from layerflow.models.build import build, make_model
@@ -85,7 +86,7 @@ def test_made_again_it_is_the_same_network(tmp_path: Path) -> None:
 
 def test_its_export_is_accepted(tmp_path: Path, digits: DatasetRef) -> None:
     data = digits.model_copy(update={"image_shape": (32, 32, 3)})
-    _write_saved_model(small(), data, Serving(), tmp_path / "saved_model")
+    write_saved_model(small(), data, Serving(), tmp_path / "saved_model", with_pixels=True)
     assert "compute, load or save" in check_graph(tmp_path / "saved_model")
 
 
