@@ -54,7 +54,7 @@ def run(number: int) -> None:
     trained = make(tasks.train_model, config.training, config.augment, config.finetune, model, data, devices)
     evaluation = make(tasks.evaluate_model, config.export, trained, data, devices)
     export = make(tasks.export_model, trained, evaluation.serving, data, devices)
-    proved = make(tasks.verify_export, export, evaluation, data)
+    proved = make(tasks.verify_export, export, evaluation, data, config.data)
     made = promote(config, Challenger(data, checked, model, trained, evaluation, export, proved), f"run {number}")
     assert made.status == "promoted", made
     for record in (data, checked, model, trained, evaluation, export, proved):

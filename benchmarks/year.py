@@ -6,6 +6,7 @@ its defaults follows. A day passes between two nights: the times of all files in
 the size of the store, and what it would have been without collections.
 """
 
+import importlib
 import os
 import sys
 import tempfile
@@ -47,7 +48,7 @@ def night(folder: Path) -> None:
     trained = make(tasks.train_model, config.training, config.augment, config.finetune, model, data, devices)
     evaluation = make(tasks.evaluate_model, config.export, trained, data, devices)
     export = make(tasks.export_model, trained, evaluation.serving, data, devices)
-    proved = make(tasks.verify_export, export, evaluation, data)
+    proved = make(tasks.verify_export, export, evaluation, data, config.data)
     promote(config, Challenger(data, checked, model, trained, evaluation, export, proved), "night")
 
 
@@ -67,7 +68,9 @@ if __name__ == "__main__":
         folder, store = Path(scratch, "images"), Path(scratch, "store")
         os.environ["LAYERFLOW_STORE"] = str(store)
         draw(folder, range(FIRST))
-        # The verifying process is a fork of one that has imported TensorFlow: 365 imports would take an hour.
+        # Each night, and the process that verifies, is a fork of one that has imported TensorFlow and not begun to use
+        # it: 730 imports would take an hour.
+        importlib.import_module("tensorflow")
         verification.subprocess = warm  # type: ignore[assignment]
         warm.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
         largest, freed = 0, 0

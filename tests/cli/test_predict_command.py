@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,21 @@ from layerflow.errors import RegistryError, UserError
 from layerflow.outcomes import Retrained
 from tests import image_files
 from tests.command import ROOT
+from tests.shared import copy_artifact
 
 #: A name of bytes that are no UTF-8, and that a spreadsheet would take for a formula.
 ODD = b"=1+\xff,\n.png"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_model(first_run: Retrained, session_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A store in which the first run's model is the only one that is published."""
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copytree(session_store / "models" / "mlp-digits", folder / "models" / "mlp-digits")
+    copy_artifact(first_run.data.folder, session_store, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERFLOW_STORE", str(folder))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from layerflow.models.build import make_model
 from layerflow.models.network_digest import digest_of
 from layerflow.models.pretrained import load_weights, scale_as_imagenet_does
 from layerflow.models.published import DIGESTS, published
+from layerflow.models.seeded import seeded
 from layerflow.settings.applications import ALPHAS, MODULES, OPTIONS
 from layerflow.settings.model import ModelConfig
 
@@ -122,7 +123,8 @@ def test_with_published_weights_it_sees_raw_images_as_keras_own_does(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = LIGHTEST[name]
-    ours = make_model(ModelConfig(name=f"applications:{name}"), 3, (size, size, 3))
+    with seeded(0):  # some weights enlarge what float32 rounds a thousand times as much as others
+        ours = make_model(ModelConfig(name=f"applications:{name}"), 3, (size, size, 3))
     file = tmp_path / published(name, {}, (size, size)).name
     make = getattr(keras.applications, name)
     write_as_published(name, ours.backbone, file)

@@ -59,7 +59,7 @@ def made_by_the_steps(config: RetrainConfig) -> Challenger:
     trained = make(tasks.train_model, config.training, config.augment, config.finetune, model, data, devices)
     evaluation = make(tasks.evaluate_model, config.export, trained, data, devices)
     export = make(tasks.export_model, trained, evaluation.serving, data, devices)
-    verification = make(tasks.verify_export, export, evaluation, data)
+    verification = make(tasks.verify_export, export, evaluation, data, config.data)
     return Challenger(data, checked, model, trained, evaluation, export, verification)
 
 
