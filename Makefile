@@ -106,9 +106,11 @@ bench-gate: setup ## how often the gate publishes better and worse models, and a
 bench-layers: setup ## each layer against its counterpart in keras.layers
 	$(PY) benchmarks/layer_speed.py
 
-bench-photos: setup ## reading photographs, against Keras, listing 100,000 files, and epochs of a MobileNet (fifteen minutes)
+bench-photos: setup ## reading photographs, against Keras, listing 100,000 files, the pixels and the speed of predict, and epochs of a MobileNet (half an hour)
 	$(PY) benchmarks/photos.py
 	$(PY) benchmarks/next_night.py
+	$(PY) -m benchmarks.image_skew
+	$(PY) -m benchmarks.predicting
 	$(PY) benchmarks/photo_epochs.py
 
 bench-scale: setup ## preparing and training from MNIST once to ten times: seconds an image, peak memory

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def files_of_test(data: DatasetRef, root: Path | None) -> list[tuple[str, str, int]]:
     """Path, SHA-256, and row among the test images, of each file below ``root`` that became a test image.
 
-    Of images that were no files, or whose folder can't be read any more, there are none.
+    Empty if the images were not files, or if their folder can't be read any more.
     """
     made = store.path(data.folder) / "test_sources.npy"
     if root is None or not made.exists():

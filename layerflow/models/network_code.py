@@ -22,7 +22,7 @@ def network_code(name: str) -> str:
 
 
 def module_of(name: str) -> str:
-    """The module of ``layerflow.models`` with the class of a network that is no user's."""
+    """The module of ``layerflow.models`` that has the class of one of layerflow's own networks."""
     if is_application(name):
         return "application"
     return "hub" if is_hub(name) else name
