@@ -46,6 +46,7 @@ class Signature:
 
 
 def require_same(kind: str, expected: Specs, received: Any, nodes: Any) -> None:
+    """Refuse inputs or outputs that are not those expected, in what Python calls or in what TensorFlow Serving runs."""
     served = {
         name: tf.TensorSpec(tf.TensorShape(node.tensor_shape), tf.as_dtype(node.dtype)) for name, node in nodes.items()
     }
