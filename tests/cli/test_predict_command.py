@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from layerflow import store
 from layerflow.data.arrays import images_and_labels
 from layerflow.errors import RegistryError, UserError
 from layerflow.outcomes import Retrained
-from tests import image_files
+from tests import forked, image_files
 from tests.command import ROOT
 from tests.shared import copy_artifact
 
@@ -156,15 +155,15 @@ def test_a_version_that_is_not_there_is_one_sentence(folder: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_list_on_stdin_is_answered_as_json(folder: Path, session_store: Path) -> None:
+def test_a_list_on_stdin_is_answered_as_json(folder: Path) -> None:
     """In a process of its own, whose streams and exit status are what is claimed."""
-    listed = [*sorted(os.fsencode(folder / "8" / name) for name in os.listdir(folder / "8")), b"lost.png"]
-    done = subprocess.run(
+    listed = [*sorted(str(folder / "8" / name) for name in os.listdir(folder / "8")), "lost.png"]
+    done = forked.run(
         [sys.executable, "-m", "cli.main", "predict", "-", "--json", "--top", "1"],
-        input=b"\n".join(listed),
+        input="\n".join(listed),
         capture_output=True,
+        text=True,
         cwd=ROOT,
-        env={**os.environ, "LAYERFLOW_STORE": str(session_store)},
         check=True,
     )
     told = json.loads(done.stdout)
