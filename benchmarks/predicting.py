@@ -57,6 +57,7 @@ def main() -> None:
         make_photographs(tree, photos)
         model, classes = make_model(tree)
         predictor = Predictor(model)
+        predictor.load()
         ask = tf.saved_model.load(str(model)).signatures["image_bytes"]
         contents = [Path(path).read_bytes() for path in image_files([str(tree)], ())]
         batches = [tf.constant(contents[start : start + BATCH]) for start in range(0, photos, BATCH)]

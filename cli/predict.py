@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -16,13 +16,16 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cli.output import console
+from cli.run import quiet_stderr
 from layerflow.checksums import EXTRA
 from layerflow.errors import DamagedError, UserError, printed
 from layerflow.json_file import read_json
-from layerflow.prediction.answers import Answer, Predictor
 from layerflow.prediction.paths import classes_below, image_files
 from layerflow.prediction.scores import Scores
 from layerflow.registry import sharing, versions
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from layerflow.prediction.answers import Answer, Predictor
 
 #: Rows of the table, broken files that are named, and classes up to which a confusion matrix is drawn.
 _MOST_ROWS, _MOST_BROKEN, _MOST_CLASSES = 100, 20, 20
@@ -34,9 +37,9 @@ def predict(
     paths: list[str], name: str | None, version: int | None, top: int, file: Path | None, as_json: bool
 ) -> None:
     """Print or write the answers, and name the files that have none."""
+    files = list(image_files(paths, (os.fsdecode(line) for line in sys.stdin.buffer)))
     predictor, classes = _load(name, version)
     top = min(top, len(classes))
-    files = list(image_files(paths, (os.fsdecode(line) for line in sys.stdin.buffer)))
     answers = _counted(predictor.answers(files), len(files))
     broken = Counter[str]()
     with contextlib.ExitStack() as stack:
@@ -81,7 +84,7 @@ def evaluate(paths: list[str], name: str | None, version: int | None, as_json: b
     console().print(_confusion(scores) if len(classes) <= _MOST_CLASSES else _mistakes(scores))
 
 
-def _load(name: str | None, version: int | None) -> tuple[Predictor, list[str]]:
+def _load(name: str | None, version: int | None) -> tuple["Predictor", list[str]]:
     """The model, unchanged since it was published, and the names of its classes."""
     sharing.refresh_all()
     name = versions.the_name(name)
@@ -92,10 +95,15 @@ def _load(name: str | None, version: int | None) -> tuple[Predictor, list[str]]:
             f"Version {number} of {name} must be as it was published: {damage}. Restore it from a backup, or choose "
             "another one with --version."
         )
-    return Predictor(folder), read_json(folder / EXTRA / "contract.json")["classes"]
+    with quiet_stderr():
+        from layerflow.prediction.answers import Predictor
+    predictor = Predictor(folder)
+    with quiet_stderr():
+        predictor.load()
+    return predictor, read_json(folder / EXTRA / "contract.json")["classes"]
 
 
-def _counted(answers: Iterable[Answer], total: int) -> Iterator[Answer]:
+def _counted(answers: Iterable["Answer"], total: int) -> Iterator["Answer"]:
     """The answers, with a bar on a terminal."""
     terminal = Console(stderr=True)
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
@@ -105,7 +113,7 @@ def _counted(answers: Iterable[Answer], total: int) -> Iterator[Answer]:
             bar.advance(task)
 
 
-def _name_broken(answer: Answer, broken: Counter[str]) -> None:
+def _name_broken(answer: "Answer", broken: Counter[str]) -> None:
     broken[answer.error] += 1
     if broken.total() <= _MOST_BROKEN:
         print(f"no answer: {printed(answer.path)}: {answer.error}", file=sys.stderr)
@@ -126,7 +134,7 @@ def _end(files: int, broken: Counter[str]) -> None:
         print(f"{broken.total():,} of {files:,} files have no answer: {reasons}", file=sys.stderr)
 
 
-def _top(answer: Answer, classes: list[str], top: int) -> list[tuple[str, float]]:
+def _top(answer: "Answer", classes: list[str], top: int) -> list[tuple[str, float]]:
     """The most probable classes with their probabilities."""
     assert answer.probabilities is not None
     chosen = np.argsort(-answer.probabilities, kind="stable")[:top]
@@ -143,7 +151,7 @@ def _csv(file: Path, classes: list[str], top: int) -> Iterator[Any]:
             rows = csv.writer(opened)
             rows.writerow([*header, "accepted", "error"])
 
-            def write(answer: Answer) -> None:
+            def write(answer: "Answer") -> None:
                 pairs = [("", None)] * top if answer.error else _top(answer, classes, top)
                 cells = [
                     cell for name, share in pairs for cell in (_cell(name), "" if share is None else f"{share:.6f}")
@@ -173,7 +181,7 @@ def _json(classes: list[str], top: int) -> Iterator[Any]:
     out: IO[str] = sys.stdout
     separator = "[\n"
 
-    def write(answer: Answer) -> None:
+    def write(answer: "Answer") -> None:
         nonlocal separator
         told: dict[str, Any] = {"file": _text(answer.path)}
         if answer.error:
@@ -193,7 +201,7 @@ def _table(classes: list[str], top: int, total: int) -> Iterator[Any]:
     """What adds an answer to a table that is printed at the end."""
     table = Table("file", *(column for _ in range(top) for column in ("class", "probability")))
 
-    def write(answer: Answer) -> None:
+    def write(answer: "Answer") -> None:
         if answer.error or len(table.rows) == _MOST_ROWS:
             return
         cells = [cell for name, share in _top(answer, classes, top) for cell in (printed(name), f"{share:.4f}")]

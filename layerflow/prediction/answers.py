@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from layerflow.checksums import EXTRA
 from layerflow.data.threads import in_threads
 from layerflow.errors import UserError, printed
+from layerflow.json_file import read_json
 
 #: Files in a batch, and the largest file that is read. A batch that holds a broken file is asked again file by file.
 _BATCH, _MOST_BYTES = 32, 2**28
@@ -32,7 +34,7 @@ class Answer(NamedTuple):
 
 
 class Predictor:
-    """A published model, asked by its signature ``image_bytes`` and nothing else of it.
+    """A published model, asked by its signature ``image_bytes`` and nothing else of it, once it is loaded.
 
     Args:
         model: The folder of the SavedModel.
@@ -42,14 +44,18 @@ class Predictor:
     """
 
     def __init__(self, model: Path) -> None:
-        self._loaded = tf.saved_model.load(str(model))
-        signatures = self._loaded.signatures
-        if "image_bytes" not in signatures:
+        if "image_bytes" not in read_json(model / EXTRA / "contract.json"):
             raise UserError(
-                f"The model must have the signature image_bytes. {model} has only {', '.join(sorted(signatures))}, as "
-                "an earlier layerflow exported it; run layerflow retrain --refresh."
+                f"The model must have the signature image_bytes. {model} has none, as an earlier layerflow exported "
+                "it; run layerflow retrain --refresh."
             )
-        self._ask = signatures["image_bytes"]
+        self._model = model
+
+    def load(self) -> None:
+        """Load the model, and let TensorFlow prepare for the first answer."""
+        self._loaded = tf.saved_model.load(str(self._model))
+        self._ask = self._loaded.signatures["image_bytes"]
+        self._ask(image_bytes=tf.io.encode_png(tf.zeros((1, 1, 1), tf.uint8))[None])
 
     def answers(self, paths: Iterable[str]) -> Iterator[Answer]:
         """An answer for each path, in their order; batches are read and decoded in threads."""
