@@ -185,7 +185,7 @@ def test_two_workers_have_the_losses_of_one(two: Run, digits: DatasetRef, workpl
 
 @pytest.mark.drill
 def test_two_workers_go_from_the_head_to_the_whole_network_as_one_does(digits: DatasetRef, workplace: Path) -> None:
-    config = ModelConfig(hidden=(16,))
+    config = ModelConfig(hidden=(16,), weights="first.weights.h5")
     with seeded(1):
         make_model(config, len(digits.classes), digits.image_shape).save_weights(workplace / "first.weights.h5")
     weights = FirstWeights(digest="first", source="first", file=workplace / "first.weights.h5")
