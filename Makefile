@@ -60,7 +60,7 @@ test: ray hub ## the test suite, but for the long tests of `make drill-tests`
 drill-tests: ray hub ## the long tests: browsers, pools, Ray's lost workers, whole pipelines by two devices (ten minutes)
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m drill
 
-check: lint ## ruff, mypy, and the tests that start no process and take no seconds: within a minute
+check: lint ## ruff, mypy, and the tests that start no process and take no seconds: in one to two minutes
 	$(PY) -m pytest -n 2 -q -m "not process and not slow and not drill"
 
 lint: setup ## ruff and mypy

@@ -19,6 +19,8 @@ from layerflow.export.verifier.model import Model
 from layerflow.export.verifier.refusal import RefusedError
 from tests import image_files
 
+pytestmark = pytest.mark.slow
+
 SHAPE, CLASSES = (6, 7, 3), ["cat", "dog", "ünïcorn"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, *SHAPE), np.uint8)
 WEIGHTS = np.random.default_rng(1).normal(size=(6 * 7 * 3, 3)).astype(np.float32) / 20

@@ -484,6 +484,7 @@ NOWHERE = StudyRef(folder="sweeps/none", monitor="val_loss", warm_up=1)
 
 
 @pytest.mark.parametrize("auto", [False, True], ids=["named", "auto"])
+@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_one_sentence_within_seconds(
     auto: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from layerflow import code_digest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ("load_data", "validate_data", "build_model", "train_model", "evaluate_model", "export_model", "verify_export")
 

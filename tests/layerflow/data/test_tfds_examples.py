@@ -21,6 +21,8 @@ from layerflow.parts import parts_of
 from layerflow.records import DatasetRef, PackRef
 from layerflow.settings.data import DataConfig, splits_in
 
+pytestmark = pytest.mark.slow
+
 #: First number and size of each split. Each image is full of its number, which is how the tests know it.
 SPLITS = {"train": (0, 60), "validation": (100, 30), "extra": (200, 20)}
 

@@ -12,6 +12,8 @@ from layerflow.export import graph_resize
 from layerflow.export.image_bytes import pixels_of
 from tests import image_files
 
+pytestmark = pytest.mark.slow
+
 Decode = Callable[[list[bytes]], np.ndarray]
 SHAPES = {"colour": (32, 40, 3), "grey": (32, 40, 1)}
 #: Heights and widths: odd, one pixel, larger and smaller than what is made of them, and its very size.

@@ -84,6 +84,7 @@ def test_made_again_it_is_the_same_network(tmp_path: Path) -> None:
     assert digest_of(NAME, tmp_path / "model.keras") not in digests
 
 
+@pytest.mark.slow
 def test_its_export_is_accepted(tmp_path: Path, digits: DatasetRef) -> None:
     data = digits.model_copy(update={"image_shape": (32, 32, 3)})
     write_saved_model(small(), data, Serving(), tmp_path / "saved_model", with_pixels=True)

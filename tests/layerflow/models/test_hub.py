@@ -32,6 +32,8 @@ from layerflow.training.phases import Phase, freeze
 from layerflow.weights import FirstWeights, PresetFiles
 from tests.made_presets import FAMILIES, OFFSET, SCALE, change_config, converter_of, write_preset
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("keras_hub", reason="KerasHub is not installed: make hub")
 NAME = "hub:tiny"
 QUICK = ("ResNet", "ViT")

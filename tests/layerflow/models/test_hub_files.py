@@ -77,6 +77,7 @@ def test_what_kaggle_does_not_give_is_one_sentence(kaggle: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_was_fetched_before_is_found_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kaggle's own library finds it."""
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))

@@ -191,6 +191,7 @@ def test_patience_begins_with_the_last_phase(
     assert made.epochs == 6
 
 
+@pytest.mark.slow
 def test_workers_compare_the_checkpoint_that_they_began_with_at_each_border(
     tuned: ModelRef, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
