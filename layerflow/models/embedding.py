@@ -10,6 +10,8 @@ from layerflow.models.classifier import Classifier
 
 #: Networks of your own are Keras models of these classes, or of a class whose `call` nobody can look into.
 _PLAIN = "keras.src.models"
+#: The class of the networks of KerasHub, which can't be imported without it; its parts are those of `Application`.
+_HUB = "layerflow>Hub"
 
 
 def embedding_of(network: keras.Model) -> tuple[Callable[[Any], Any], int] | None:
@@ -20,7 +22,7 @@ def embedding_of(network: keras.Model) -> tuple[Callable[[Any], Any], int] | Non
     if isinstance(network, Classifier):
         *body, head = network.chain
         return _after(body), head.w.shape[0]
-    if isinstance(network, Application):
+    if isinstance(network, Application) or keras.saving.get_registered_name(type(network)) == _HUB:
         *body, head = network.head
         return _after([network.features, *body]), head.w.shape[0]
     if not type(network).__module__.startswith(_PLAIN) or not getattr(network, "layers", None):

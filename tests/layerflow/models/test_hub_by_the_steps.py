@@ -83,6 +83,7 @@ def test_it_is_trained_in_two_phases_exported_verified_and_published(night: Nigh
     made = night.made
     assert (made.trained.epochs, made.trained.head_epochs) == (2, 1)
     assert made.verification.test_accuracy == made.evaluation.accuracy
+    assert "embedding" in made.export.signatures
     assert night.promotion.version == 1
     receipt = receipt_of("tiny-digits", 1)
     assert receipt
