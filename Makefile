@@ -57,7 +57,7 @@ run: setup ## retrain on the embedded digits: train, prove, publish
 test: ray hub ## the test suite, but for the long tests of `make drill-tests`
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m "not drill" # in the order of tests/conftest.py
 
-drill-tests: ray hub ## the long tests: browsers, pools, Ray's lost workers, whole pipelines by two devices (ten minutes)
+drill-tests: ray hub ## the long tests: browsers, pools, Ray's lost workers, whole pipelines by two devices (twelve minutes)
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m drill
 
 check: lint ## ruff, mypy, and the tests that start no process and take no seconds: in one to two minutes

@@ -37,6 +37,11 @@ def predict(
     paths: list[str], name: str | None, version: int | None, top: int, file: Path | None, as_json: bool
 ) -> None:
     """Print or write the answers, and name the files that have none."""
+    if file and (file.is_dir() or not file.parent.is_dir()):
+        raise UserError(
+            f"--csv must name a file in a folder that exists. Received: {printed(str(file))}; make the folder, or name "
+            "another file."
+        )
     files = list(image_files(paths, (os.fsdecode(line) for line in sys.stdin.buffer)))
     predictor, classes = _load(name, version)
     top = min(top, len(classes))

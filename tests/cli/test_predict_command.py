@@ -147,6 +147,9 @@ def test_what_can_not_be_done_is_one_sentence(folder: Path, tmp_path: Path) -> N
         predict.evaluate(broken + unknown, None, None, False)
     with pytest.raises(UserError, match=r"^The paths must name images\. They name none;"):
         predict.predict([str(tmp_path / "empty")], None, None, 1, None, False)
+    for place in (tmp_path, tmp_path / "lost" / "answers.csv"):
+        with pytest.raises(UserError, match=r"^--csv must name a file in a folder that exists\. Received: "):
+            predict.predict([str(folder)], None, None, 1, place, False)
 
 
 def test_a_version_that_is_not_there_is_one_sentence(folder: Path) -> None:
