@@ -13,12 +13,14 @@ The model is treated as hostile: before TensorFlow loads it, its file is parsed,
 the list of what computes, loads or saves a model. A graph that can write a file could otherwise write anywhere.
 """
 
+import gc
 import importlib
 import importlib.util
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
+    gc.set_threshold(10_000)  # as layerflow/__init__.py has it, and for the same reason
     sys.path[:] = [each for each in sys.path if each != str(Path(__file__).parent)] + sys.argv[2:]
     # As a package of its own, so that the modules beside this one are found and nothing else of the project is.
     spec = importlib.util.spec_from_file_location("verifier", Path(__file__).with_name("__init__.py"))
