@@ -219,6 +219,7 @@ def trees(draw: st.DrawFn) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow
 @fuzzed(0.1)
 @given(files=trees())
 def test_any_folder_of_images_is_read_or_refused_in_one_sentence(files: dict[str, bytes], empty_store: Path) -> None:

@@ -383,6 +383,7 @@ def test_mixed_precision_computes_low_and_keeps_weights_in_float32(row: Row, pol
     np.testing.assert_allclose(np.asarray(outputs, "float32"), reference, atol=0.06 * scale)
 
 
+@pytest.mark.slow
 @every_row
 def test_it_trains_in_fit_of_plain_keras(row: Row) -> None:
     model = keras.Sequential([keras.Input(row.shape), row.make(), keras.layers.Flatten(), keras.layers.Dense(2)])

@@ -148,6 +148,7 @@ def test_a_damaged_dataset_of_others_is_one_sentence(
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "content"), [("label.labels.txt", b"\xff"), ("features.json", b"{")])
 def test_a_file_that_tfds_does_not_need_changes_nothing(
     file: str, content: bytes, prepared: Path, tmp_path: Path
@@ -178,6 +179,7 @@ def test_damaged_digests_of_a_prepared_dataset_make_it_again(content: bytes, emp
     assert len(list(empty_store.glob("tfds/digits/.damaged-*"))) == 1
 
 
+@pytest.mark.slow
 def test_damaged_words_of_a_prepared_dataset_make_it_again(empty_store: Path, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     before = load.load(DataConfig(), tmp_path / "a")
@@ -202,7 +204,7 @@ def test_two_processes_prepare_a_dataset_once_and_leftovers_are_removed(empty_st
     assert not leftover.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_real_mnist_and_fashion_mnist_come_whole_from_the_mirror(
     real_datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +301,7 @@ def test_a_prepared_folder_is_read_where_it_is_and_known_by_its_files(
         load.check(DataConfig(name="digits", data_dir=str(tmp_path / "nothing")))
 
 
+@pytest.mark.slow
 def test_prepared_data_that_were_damaged_are_set_aside_and_prepared_again(
     digits: DatasetRef, empty_store: Path, tmp_path: Path
 ) -> None:

@@ -47,12 +47,14 @@ def test_it_gives_one_float32_logit_a_class() -> None:
     assert np.isfinite(logits).all()
 
 
+@pytest.mark.slow
 def test_grey_images_are_seen_as_three_equal_channels() -> None:
     grey, colour = small((32, 32, 1)), small()
     colour.set_weights(grey.get_weights())
     np.testing.assert_array_equal(grey(images(1)), colour(np.repeat(images(1), 3, axis=-1)))
 
 
+@pytest.mark.slow
 def test_a_loaded_network_has_its_backbone_and_its_head(tmp_path: Path) -> None:
     network = small(dropout=0.3)
     network.save(tmp_path / "model.keras")
@@ -74,6 +76,7 @@ def test_a_frozen_backbone_stays_as_it_is_in_training() -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_made_again_it_is_the_same_network(tmp_path: Path) -> None:
     digests = set()
     for _ in range(2):
@@ -91,6 +94,7 @@ def test_its_export_is_accepted(tmp_path: Path, digits: DatasetRef) -> None:
     assert "compute, load or save" in check_graph(tmp_path / "saved_model")
 
 
+@pytest.mark.slow
 def test_in_mixed_precision_it_computes_nearly_the_same() -> None:
     network = small()
     mixed = in_precision(network, "mixed_bfloat16", (32, 32, 3))

@@ -77,6 +77,7 @@ def test_every_digest_is_one_that_keras_checks() -> None:
     assert set(DIGESTS) <= named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "options", "size", "name"),
     [

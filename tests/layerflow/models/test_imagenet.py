@@ -104,6 +104,7 @@ def test_a_file_without_a_published_digest_is_taken_with_a_warning(
     assert "Keras publishes no digest of some_notop.h5" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_network_is_built_with_the_weights_of_the_mirror(
     digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

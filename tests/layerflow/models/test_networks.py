@@ -51,6 +51,7 @@ def test_any_image_shape_gives_one_logit_a_class(name: str, shape: tuple[int, in
     assert np.isfinite(logits).all()
 
 
+@pytest.mark.slow
 @every_network
 def test_every_setting_is_heard(name: str) -> None:
     plain = small(name).count_params()

@@ -71,6 +71,7 @@ def test_the_state_of_random_layers_is_not_taken_over(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_backbone_that_keras_saved_fits_below_our_head(tmp_path: Path) -> None:
     backbone = keras.applications.MobileNetV3Small(
         include_top=False, weights=None, input_shape=(48, 48, 3), **(SMALL.options or {})

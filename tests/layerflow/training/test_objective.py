@@ -114,6 +114,7 @@ def test_a_weight_of_no_class_is_one_sentence() -> None:
         objective(class_weight={"cats": 2.0})
 
 
+@pytest.mark.slow
 def test_without_a_recipe_the_compiled_step_is_the_plain_one() -> None:
     """Operation by operation, it is that of an engine without an objective or an augmentation."""
 

@@ -183,6 +183,7 @@ def test_interrupted_around_the_border_of_two_phases_it_ends_with_the_same_bits(
     assert resumed.steps == whole.steps
 
 
+@pytest.mark.slow
 def test_patience_begins_with_the_last_phase(
     tuned: ModelRef, digits: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
