@@ -23,7 +23,7 @@ from layerflow import artifacts, store
 from layerflow.collection.collect import collect
 from layerflow.collection.items import STEPS, items
 from layerflow.config import RetrainConfig
-from layerflow.export import verification
+from layerflow.export import process
 from layerflow.parts import parts_of
 from layerflow.registry import layout, versions
 from layerflow.registry.promotion import promote
@@ -138,7 +138,7 @@ if __name__ == "__main__":
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns() % 1_000_000
     print(f"seed {seed}", flush=True)
     # The verifying process is a fork of one that has imported TensorFlow, so that a run takes seconds.
-    verification.subprocess = warm  # type: ignore[assignment]
+    process.subprocess = warm  # type: ignore[assignment]
     warm.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["LAYERFLOW_STORE"] = scratch

@@ -29,7 +29,7 @@ class Mutation(NamedTuple):
 MUTATIONS = (
     Mutation(
         "the answer carries the request's nonce",
-        "layerflow/export/verification.py",
+        "layerflow/export/process.py",
         'if answer.pop("nonce", None) == nonce:',
         'if answer.pop("nonce", None) or True:',
         (_FORGED, "-k", "nonce"),

@@ -29,7 +29,7 @@ from layerflow.registry.promotion import promote
 from layerflow.records import *
 c = RetrainConfig()
 devices.set_up(c.devices_for_model)
-verifier = verification.Verifier()
+verifier = process.Verifier()
 verifier.start()
 d = artifacts.make("d", "k", DatasetRef, lambda f: load(c.data, f))
 i = artifacts.make("i", "k", DataReport, lambda f: validation.validate(c.checks, d, None))

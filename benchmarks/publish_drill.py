@@ -39,8 +39,8 @@ from layerflow.registry.rollback import roll_back
 from layerflow.data.validation import validate
 
 # One process verifies everything: most kills would hit the import of TensorFlow in new ones otherwise.
-verification._Process.has_answered = property(lambda self: False, lambda self, value: None)
-verifier = verification.Verifier()
+process._Process.has_answered = property(lambda self: False, lambda self, value: None)
+verifier = process.Verifier()
 verifier.start()
 gate = {"force": "a drill", "baseline": "none", "min_class_recall": 0}
 config = RetrainConfig.model_validate({"registry": {"name": "drill", "keep": 3}, "gate": gate})

@@ -20,7 +20,7 @@ import tasks
 from layerflow.collection.collect import collect
 from layerflow.collection.items import items, published
 from layerflow.config import RetrainConfig
-from layerflow.export import verification
+from layerflow.export import process
 from layerflow.registry.promotion import promote
 from layerflow.registry.receipt import Challenger
 from layerflow.settings.gc import GcConfig
@@ -71,7 +71,7 @@ if __name__ == "__main__":
         # Each night, and the process that verifies, is a fork of one that has imported TensorFlow and not begun to use
         # it: 730 imports would take an hour.
         importlib.import_module("tensorflow")
-        verification.subprocess = warm  # type: ignore[assignment]
+        process.subprocess = warm  # type: ignore[assignment]
         warm.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
         largest, freed = 0, 0
         for number in range(1, nights + 1):

@@ -12,7 +12,7 @@ import numpy as np
 from layerflow import artifacts, checksums, store
 from layerflow.data.arrays import labels_of
 from layerflow.data.slices import slices_of
-from layerflow.export import verification
+from layerflow.export import process, verification
 from layerflow.outcomes import Comparison
 from layerflow.registry import layout, shared
 from layerflow.registry.figures import Answers, by_metric, comparison_of
@@ -61,7 +61,7 @@ def compare(
     challenger: Challenger,
     rival: Rival,
     learned: Callable[[], KnownImages],
-    verifier: verification.Verifier | None = None,
+    verifier: process.Verifier | None = None,
 ) -> Comparison | str:
     """Score both on the test images that neither has learned from, or say why they can't be compared.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import DamagedError
-from layerflow.export import verification
+from layerflow.export import process
 from layerflow.outcomes import Comparison
 from layerflow.registry import gate, layout, versions
 from layerflow.registry.comparison import Rival, compare
@@ -68,7 +68,7 @@ def decide(
     model: str,
     champion: int | None,
     learned: Callable[[], KnownImages],
-    verifier: verification.Verifier | None = None,
+    verifier: process.Verifier | None = None,
     bring: Callable[[], None] = lambda: None,
 ) -> Decision:
     """Apply the gate: first what holds whatever is preferred, then the preference, which ``gate.force`` overrules.
@@ -89,7 +89,11 @@ def decide(
     if unproved := _unproved(challenger):
         return Decision(Verdict("refused_unverified", unproved))
     if live and live.is_sound and live.model == model:
-        return Decision(Verdict("unchanged", f"version {live.version} is this very model"))
+        if not (new := challenger.formats_beyond(live.receipt)):
+            return Decision(Verdict("unchanged", f"version {live.version} is this very model"))
+        bring()
+        has = f"version {live.version} is this very model, and has no {' and no '.join(new)}"
+        return Decision(Verdict("promoted_not_worse", f"with other formats: {has}"))
     bring()
     live = _with_files(config.registry_name, live) if live else None
     if floor := _below_floor(rules, challenger, live):
@@ -148,7 +152,7 @@ def _with_the_best(
     challenger: Challenger,
     comparison: Comparison | None,
     learned: Callable[[], KnownImages],
-    verifier: verification.Verifier | None,
+    verifier: process.Verifier | None,
 ) -> Comparison | None:
     """The comparison with the best version, where that is another than the live one."""
     best = versions.best_of(config.registry_name)

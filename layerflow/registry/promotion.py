@@ -9,7 +9,7 @@ from typing import Any
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import VerificationError, mask
-from layerflow.export import verification
+from layerflow.export import process
 from layerflow.outcomes import Promotion
 from layerflow.registry import approval, candidates, layout, pages, publishing, sharing, versions
 from layerflow.registry.comparison import learned_by
@@ -26,7 +26,7 @@ def promote(
     challenger: Challenger,
     flow_run: str,
     show: Callable[[str], None] = lambda card: None,
-    verifier: verification.Verifier | None = None,
+    verifier: process.Verifier | None = None,
     flow_run_id: str = "",
     bring: Callable[[], None] = lambda: None,
 ) -> Promotion:
@@ -66,7 +66,7 @@ def _decided(
     challenger: Challenger,
     receipt: dict[str, Any],
     champion: int | None,
-    verifier: verification.Verifier | None,
+    verifier: process.Verifier | None,
     flow_run_id: str,
     bring: Callable[[], None],
 ) -> tuple[Promotion, str]:

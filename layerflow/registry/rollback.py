@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from layerflow import store
 from layerflow.errors import RegistryError, VerificationError
-from layerflow.export import verification
+from layerflow.export import process, verification
 from layerflow.outcomes import RolledBack
 from layerflow.registry import layout, publishing, sharing, versions
 from layerflow.registry.ledger import read_ledger, write_ledger
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def roll_back(
-    name: str, to: int | None = None, flow_run: str = "", verifier: verification.Verifier | None = None
+    name: str, to: int | None = None, flow_run: str = "", verifier: process.Verifier | None = None
 ) -> RolledBack:
     """Publish the bytes of an earlier version as the next one, after verifying them in a fresh process.
 

@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from layerflow import checksums
 from layerflow.checksums import DIGESTS, EXTRA
 from layerflow.errors import VerificationError
-from layerflow.export import verification
+from layerflow.export import process, verification
 from layerflow.export.verifier import answer, checks
 from layerflow.export.verifier.graph import check_graph, computes
 from layerflow.export.verifier.model import Model
@@ -299,7 +299,7 @@ def test_what_a_model_prints_is_no_answer_and_goes_to_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a process of its own, since what is attacked is the channel to it; its list of operations is taken out."""
-    monkeypatch.setattr(verification, "_VERIFIER", PROGRAMS / "verifier_without_a_list.py")
+    monkeypatch.setattr(process, "_VERIFIER", PROGRAMS / "verifier_without_a_list.py")
     model = ship(tmp_path / "model", prints_to_stdout)
     with caplog.at_level(logging.INFO, logger="layerflow"):
         report = verification.inspect(model)
@@ -318,7 +318,7 @@ def test_an_answer_without_the_nonce_of_the_request_is_not_believed(
     def writes_an_answer(module: tf.Module, probabilities: tf.Tensor) -> tf.Tensor:
         return with_control(tf.raw_ops.PrintV2(input=FORGED, output_stream="file:///proc/self/fd/100"), probabilities)
 
-    monkeypatch.setattr(verification, "_VERIFIER", PROGRAMS / "verifier_without_a_list.py")
+    monkeypatch.setattr(process, "_VERIFIER", PROGRAMS / "verifier_without_a_list.py")
     with pytest.raises(VerificationError, match="must answer with the nonce of its request"):
         verification.inspect(ship(tmp_path / "model", writes_an_answer))
 
@@ -333,7 +333,7 @@ def test_the_process_gets_no_secret_and_has_limits_and_room_on_the_gpu(
     monkeypatch.setenv("PREFECT_API_KEY", "secret")
     monkeypatch.setenv("TF_TOKEN_registry", "secret")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(verification, "_VERIFIER", PROGRAMS / "tells_its_limits.py")
+    monkeypatch.setattr(process, "_VERIFIER", PROGRAMS / "tells_its_limits.py")
     report = verification.inspect(ship(tmp_path / "model"))
     assert "secret" not in report["environment"].values()
     assert "CUDA_VISIBLE_DEVICES" in report["environment"]
@@ -348,15 +348,15 @@ def test_the_process_gets_no_secret_and_has_limits_and_room_on_the_gpu(
 
 def test_the_time_limit_follows_the_model_and_the_images(tmp_path: Path) -> None:
     model = ship(tmp_path / "model")
-    alone = verification._timeout({"saved_model": str(model)})
+    alone = process._timeout({"saved_model": str(model)})
     np.save(tmp_path / "labels.npy", np.zeros(100_000, np.int32), allow_pickle=False)
-    scored = verification._timeout({"saved_model": str(model), "test_labels": str(tmp_path / "labels.npy")})
+    scored = process._timeout({"saved_model": str(model), "test_labels": str(tmp_path / "labels.npy")})
     (model / "variables" / "more").write_bytes(bytes(2**22))
     assert (
         300
         < alone
         < scored
-        < verification._timeout({"saved_model": str(model), "test_labels": str(tmp_path / "labels.npy")})
+        < process._timeout({"saved_model": str(model), "test_labels": str(tmp_path / "labels.npy")})
     )
 
 

@@ -13,7 +13,7 @@ from layerflow.config import RetrainConfig
 from layerflow.data.arrays import images_and_labels
 from layerflow.data.slice_files import SliceFiles
 from layerflow.evaluation.evaluate import evaluate
-from layerflow.export import saved_model, verification
+from layerflow.export import process, saved_model, verification
 from layerflow.models.build import build
 from layerflow.outcomes import Promotion, Retrained
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
@@ -27,7 +27,7 @@ from tests.shared import copy_artifact, once
 
 Decide = Callable[..., Promotion]
 #: Scores both models of each comparison, in one process.
-VERIFIER = verification.Verifier()
+VERIFIER = process.Verifier()
 #: No floor: what a poor model is published with, where a test is about something else.
 NO_FLOOR = {"baseline": "none", "min_class_recall": 0}
 

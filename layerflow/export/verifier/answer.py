@@ -1,12 +1,7 @@
 """Answering requests: one model verified, or two compared."""
 
 import base64
-import json
 import math
-import os
-import resource
-import sys
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,10 +23,8 @@ from .checks import (
 )
 from .files import check_files
 from .model import Model
-from .refusal import RefusedError, first_line, require
-
-#: Largest file that this process may write; its own log is one.
-FILE_BYTES = 16 * 2**20
+from .refusal import require
+from .requests import serve
 
 
 def verify(request: Request) -> dict[str, Any]:
@@ -135,35 +128,9 @@ def as_text(probabilities: np.ndarray) -> dict[str, Any]:
     return {"shape": probabilities.shape, "content": content}
 
 
-def set_limits() -> None:
-    """Let no model fill the disk or take more memory than the machine has.
-
-    The limit is on data, not on addresses: TensorFlow reserves many times what it uses, and images are mapped.
-    """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, FILE_BYTES), (resource.RLIMIT_CORE, 0))
-    for which, wanted in limits:
-        hard = resource.getrlimit(which)[1]
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(which, (most, most))
-
-
 def main() -> None:
-    """Answer the requests on stdin, one JSON object a line, on the descriptor that the first argument names."""
-    set_limits()
+    """Answer requests with TensorFlow."""
     # A GPU rounds the factors of float32 products to 10 bits (TF32) by default, which moves answers by 2e-4.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     tf.get_logger().setLevel("ERROR")
-    with os.fdopen(int(sys.argv[1]), "w") as answers, os.fdopen(os.dup(0)) as requests:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for line in requests:  # until whoever asks has gone
-            request = json.loads(line)
-            try:
-                report = compare_with_champion(request) if "champion" in request else verify(request)
-            except RefusedError as refusal:
-                report = {"refused": str(refusal)}
-            except Exception as error:
-                traceback.print_exc()
-                report = {"refused": f"verification fails: {type(error).__name__}: {first_line(error)}"}
-            answers.write(json.dumps({**report, "nonce": request["nonce"]}) + "\n")
-            answers.flush()
+    serve(lambda request: compare_with_champion(request) if "champion" in request else verify(request))

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from .answering import TOLERANCE, Answering, large
 from .images import Images
-from .model import TOLERANCE, Model, large
 from .refusal import require
 
 Request = dict[str, Any]
@@ -27,7 +26,8 @@ def check_isolation(request: Request) -> str:
         not found,
         f"this process could import {', '.join(found)}, so it proves nothing about a server that can't",
     )
-    return "no code of the project can be imported"
+    more = "neither TensorFlow nor Keras, and " if "tensorflow" in request["must_not_import"] else ""
+    return f"{more}no code of the project can be imported"
 
 
 def check_digests(request: Request, folder: Path, expected: str | None) -> str:
@@ -63,7 +63,7 @@ def require_close(expected: np.ndarray, received: np.ndarray, what: str) -> floa
     return difference
 
 
-def check_golden(model: Model, golden: dict[str, np.ndarray], what: str = "golden examples") -> str:
+def check_golden(model: Answering, golden: dict[str, np.ndarray], what: str = "golden examples") -> str:
     difference = max(
         require_close(golden["probabilities"], model.answer(golden["images"], served), what) for served in (False, True)
     )
@@ -72,7 +72,7 @@ def check_golden(model: Model, golden: dict[str, np.ndarray], what: str = "golde
     return f"{len(golden['images'])} {what} answer the same (largest difference {difference:.1e})"
 
 
-def check_batches(model: Model, golden: dict[str, np.ndarray], chance: np.random.Generator) -> str:
+def check_batches(model: Answering, golden: dict[str, np.ndarray], chance: np.random.Generator) -> str:
     """An answer must not depend on the size of the batch, nor on the images beside it."""
     images, most = golden["images"], large(golden["images"])
     small = range(1, min(SMALL_SIZES, most) + 1)
@@ -83,7 +83,7 @@ def check_batches(model: Model, golden: dict[str, np.ndarray], chance: np.random
     return f"batches of 1 to {small[-1]}, of {RANDOM_SIZES} random sizes, and of {most} answer the same"
 
 
-def score_test(request: Request, model: Model, chance: np.random.Generator) -> tuple[str, dict[str, Any]]:
+def score_test(request: Request, model: Answering, chance: np.random.Generator) -> tuple[str, dict[str, Any]]:
     """Score every test example with the model that ships; its answers must be the evaluation's."""
     images, labels = test_split(request)
     expected = np.load(request["predictions"], allow_pickle=False)
@@ -139,7 +139,7 @@ def test_split(request: Request) -> tuple[Images, np.ndarray]:
     return Images(packs, places[rows]), labels[rows]
 
 
-def score_again(request: Request, model: Model, golden: dict[str, np.ndarray], chance: np.random.Generator) -> str:
+def score_again(request: Request, model: Answering, golden: dict[str, np.ndarray], chance: np.random.Generator) -> str:
     """After all those calls, the model must still answer as before."""
     detail = check_golden(model, golden, "golden examples, asked again at the end,")
     if "test_images" in request:
@@ -151,14 +151,14 @@ def score_again(request: Request, model: Model, golden: dict[str, np.ndarray], c
     return detail
 
 
-def measure_latency(image: np.ndarray, *models: Model) -> list[dict[str, float]]:
+def measure_latency(image: np.ndarray, *models: Answering) -> list[dict[str, float]]:
     """Milliseconds of one image, for each of the models, called in turn."""
-    tensor = tf.constant(image)
+    asking = [model.asking(image) for model in models]
     seconds: list[list[float]] = [[] for _ in models]
     for _ in range(CALLS):
-        for model, taken in zip(models, seconds, strict=True):
+        for ask, taken in zip(asking, seconds, strict=True):
             began = time.perf_counter()
-            model.signature(images=tensor)["probabilities"].numpy()
+            ask()
             taken.append(time.perf_counter() - began)
     found = [np.percentile(taken, [50, 99]) * 1000 for taken in seconds]
     return [{"latency_p50_ms": float(p50), "latency_p99_ms": float(p99)} for p50, p99 in found]

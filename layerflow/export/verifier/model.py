@@ -1,29 +1,20 @@
 """A model that is loaded, and asked in the two ways in which it can be served."""
 
-import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from .answering import Answering, threshold_in
 from .graph import INIT, check_graph
-from .images import Images
 from .refusal import RefusedError, first_line, require
 from .signature import Signature
 
-#: Room for what float32 rounding does when other kernels multiply in another order (seen: 1e-6).
-TOLERANCE = 1e-4
-#: Room for it where both sides are of one call: two kernels of one graph may round a softmax differently. A threshold
-#: may be 0.9999, so more would leave nothing to check.
-AT_THRESHOLD = 1e-6
-#: Largest batch that is tried; also the batch in which the test split is scored. Of large images it is fewer: those in
-#: this many bytes, for a network's own arrays are a hundred times as large.
-LARGE, LARGE_BYTES = 1000, 8 * 2**20
 
-
-class Model:
+class Model(Answering):
     """A loaded model, of which TensorFlow knows two ways to answer, from different parts of its file.
 
     Python programs call the function among its objects; TensorFlow Serving runs the nodes that the signature names,
@@ -81,51 +72,7 @@ class Model:
         self.check_answers(answers)
         return np.asarray(answers["probabilities"])
 
-    def check_answers(self, answers: dict[str, np.ndarray]) -> None:
-        """What must hold for any answer."""
-        probabilities, class_id = answers["probabilities"], answers["class_id"]
-        require(bool(np.isfinite(probabilities).all()), "a probability is not a finite number")
-        require(bool(np.abs(probabilities.sum(axis=-1) - 1).max() < TOLERANCE), "probabilities do not sum to 1")
-        chosen = np.take_along_axis(probabilities, class_id.clip(0, probabilities.shape[1] - 1)[:, None], axis=-1)[:, 0]
-        # Two classes may be as probable as each other in float32, and not have been as logits.
-        most = bool((chosen >= probabilities.max(axis=-1) - TOLERANCE).all())
-        require(most, "class_id is not the most probable class")
-        if self.threshold is not None:
-            self.check_accepted(probabilities.max(axis=-1), answers["accepted"])
-
-    def check_accepted(self, confidence: np.ndarray, accepted: np.ndarray) -> None:
-        """What is accepted must be what the contract's threshold says of the answer's own probabilities."""
-        assert self.threshold is not None
-        clear = np.abs(confidence.astype(np.float64) - self.threshold) > AT_THRESHOLD
-        wanted = confidence >= np.float32(self.threshold)
-        same = np.array_equal(accepted[clear], wanted[clear])
-        require(same, f"accepted is not what its probabilities and the threshold {self.threshold} give")
-
-    def answer_all(self, images: Images, chance: np.random.Generator) -> np.ndarray:
-        """The answers to a whole split, in batches of random sizes, at random places, in a random order."""
-        most, cuts = large(images), [0]
-        while cuts[-1] < len(images):
-            cuts.append(min(len(images), cuts[-1] + int(chance.integers(-(-most // 2), most, endpoint=True))))
-        answers: np.ndarray | None = None
-        for index in chance.permutation(len(cuts) - 1):
-            rows = chance.permutation(np.arange(cuts[index], cuts[index + 1]))
-            part = self.answer(images[rows], served=bool(chance.integers(2)))
-            if answers is None:
-                answers = np.empty((len(images), *part.shape[1:]), part.dtype)
-            answers[rows] = part
-        assert answers is not None
-        return answers
-
-
-def threshold_in(contract: dict[str, Any]) -> float | None:
-    """The contract's threshold, a number; nothing where it has none."""
-    threshold = contract.get("threshold")
-    if threshold is None:
-        return None
-    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-    require(is_number and math.isfinite(threshold), f"the contract's threshold must be a number, received {threshold}")
-    return float(threshold)
-
-
-def large(images: np.ndarray | Images) -> int:
-    return max(1, min(LARGE, LARGE_BYTES // images[:1].nbytes))
+    def asking(self, image: np.ndarray) -> Callable[[], object]:
+        """A function that asks for the answer to one image, as the latency is measured."""
+        tensor = tf.constant(image)
+        return lambda: self.signature(images=tensor)["probabilities"].numpy()

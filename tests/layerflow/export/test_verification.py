@@ -16,7 +16,7 @@ from layerflow import checksums, store
 from layerflow.checksums import DIGESTS, EXTRA
 from layerflow.data.arrays import where
 from layerflow.errors import NotAnExportError, VerificationError
-from layerflow.export import verification
+from layerflow.export import process, verification
 from layerflow.outcomes import Retrained
 from tests import forked
 
@@ -146,7 +146,7 @@ def test_the_verification_of_a_whole_run_scored_every_test_example(first_run: Re
 
 @pytest.mark.usefixtures("new_verifier")
 def test_a_process_that_could_import_the_layers_proves_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "_OURS", ("numpy",))
+    monkeypatch.setattr(process, "_OURS", ("numpy",))
     with pytest.raises(VerificationError, match="this process could import numpy"):
         verification.inspect(copy)
 
