@@ -149,6 +149,8 @@ def sweep(
 def verify(folder: Path, /) -> None:
     """Verify an exported model: its receipt and the ledger, then, in a fresh process, digests, signature and answers.
 
+    What it has in other formats is verified too, each in a process that has only its runtime.
+
     Without a signature, the files in one folder vouch only for each other: whoever can write the folder and its ledger
     can replace all of them together.
 
@@ -158,12 +160,13 @@ def verify(folder: Path, /) -> None:
         A SavedModel that layerflow exported, such as store/models/mlp-digits/1.
     """
     from cli.output import show_verification
+    from layerflow.export.portable import formats_of
     from layerflow.export.verification import inspect
     from layerflow.registry.versions import provenance
 
     told = provenance(folder)
     report = inspect(folder)
-    report["checks"]["receipt"] = told
+    report["checks"] |= {"receipt": told, **formats_of(folder)}
     show_verification(folder, report)
 
 

@@ -6,6 +6,7 @@ from layerflow.config import RetrainConfig
 from layerflow.outcomes import Retrained
 from tasks import (
     build_model,
+    convert_model,
     evaluate_model,
     export_model,
     load_data,
@@ -14,9 +15,11 @@ from tasks import (
     train_model,
     validate_data,
     verify_export,
+    verify_formats,
 )
 from tasks.approval import ask_a_person, asked_before, to_ask
 from tasks.caching import remove_leftovers, result_storage
+from tasks.export_formats import libraries_of, require_all
 from tasks.first_weights import first_weights
 from tasks.gate_metric import require_metric
 from tasks.live_version import data_in_service
@@ -37,6 +40,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     remove_leftovers(config.registry_name)
     if candidate := asked_before():  # resumed: about the same candidate, whatever the data are by now
         return ask_a_person(config.registry_name, candidate)
+    libraries = libraries_of(config.export.converted)
     devices = config.devices_for_model
     data = load_data(config.data, devices)
     require_metric(config.gate, data)
@@ -48,7 +52,14 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     evaluation = evaluate_model(config.export, trained, data, devices)
     export = export_model(trained, evaluation.serving, data, devices)
     verification = verify_export(export, evaluation, data, config.data)
-    decision = promote_model(config, data, checked, model, trained, evaluation, export, verification, return_state=True)
+    formats = None
+    if wanted := config.export.converted:
+        converted = convert_model(export, data, wanted, libraries)
+        formats = verify_formats(config.gate, converted, export, evaluation, verification, data, libraries)
+        require_all(config.export, formats)
+    decision = promote_model(
+        config, data, checked, model, trained, evaluation, export, verification, formats, return_state=True
+    )
     made = Retrained(
         data=data,
         checked=checked,
@@ -57,6 +68,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
         evaluation=evaluation,
         export=export,
         verification=verification,
+        formats=formats,
         promotion=decision.result(),  # type: ignore[attr-defined]  # Prefect's types forget return_state
     )
     candidate = to_ask(made.promotion)

@@ -1,6 +1,8 @@
 """Optional dependencies: whether they are installed, and the command that installs them."""
 
+import importlib.metadata
 import importlib.util
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from layerflow.errors import ConfigError
@@ -46,4 +48,45 @@ def require_hub(name: str) -> None:
         raise ConfigError(
             f"model.name {name} needs KerasHub, which is not installed; pip install 'layerflow[hub]', or in a clone: "
             "make hub."
+        )
+
+
+#: The runtime of each format, what writes the format besides TensorFlow, and the extra that brings both.
+_OF_FORMATS = {
+    "litert": ("ai_edge_litert", (), "litert"),
+    "litert_int8": ("ai_edge_litert", (), "litert"),
+    "onnx": ("onnxruntime", ("tf2onnx",), "onnx"),
+}
+
+
+def libraries_of(formats: Iterable[str]) -> dict[str, str]:
+    """The versions of what the formats need: another version may write or run a file otherwise.
+
+    Raises:
+        ConfigError: If something is not installed, with the command that installs it.
+    """
+    found = {}
+    for name in formats:
+        runtime, writers, extra = _OF_FORMATS[name]
+        for module in (runtime, *writers):
+            _require(module, f"export.formats {name}", extra)
+            found[module] = importlib.metadata.version(module.replace("_", "-"))
+    return found
+
+
+def require_runtime(name: str) -> None:
+    """See that the runtime of a format is there.
+
+    Raises:
+        ConfigError: With the command that installs it.
+    """
+    runtime, _, extra = _OF_FORMATS[name]
+    _require(runtime, f"A file in the format {name}", extra)
+
+
+def _require(module: str, what: str, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(
+            f"{what} needs {module}, which is not installed; pip install 'layerflow[{extra}]', or in a clone: "
+            f"make {extra}."
         )

@@ -5,12 +5,14 @@ TensorFlow nor Prefect.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from layerflow.records import (
     Change,
+    Check,
     DataReport,
     DatasetRef,
     Evaluation,
@@ -206,6 +208,47 @@ class RolledBack(BaseModel):
     published: str
 
 
+class FormatProof(BaseModel):
+    """A model in one format. Where ``reason`` says why, it is not published; the figures are there if it ran at all.
+
+    ``difference`` is of the accuracy, against the SavedModel on the same test examples; ``p_value`` is McNemar's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    file: str = ""
+    digest: str = ""
+    size: int = 0
+    reason: str | None = None
+    runtime: str = ""
+    checks: tuple[Check, ...] = ()
+    test_accuracy: float | None = None
+    difference: float | None = None
+    p_value: float | None = None
+    max_difference: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+
+
+class FormatsProof(Record):
+    """Each format that was asked for. ``formats/`` has the files of those that are proved, and is published."""
+
+    export_digest: str
+    formats: tuple[FormatProof, ...]
+
+    @property
+    def proved(self) -> dict[str, str]:
+        """The SHA-256 of each file that is published."""
+        return {each.file: each.digest for each in self.formats if each.reason is None}
+
+    def matches(self, files: Mapping[str, str]) -> bool:
+        """Whether the files are those of the digests."""
+        return {f"formats/{name}": digest for name, digest in self.proved.items()} == {
+            name: digest for name, digest in files.items() if name.startswith("formats/")
+        }
+
+
 class Retrained(BaseModel):
     """All that one run of the flow `retrain` made."""
 
@@ -218,4 +261,5 @@ class Retrained(BaseModel):
     evaluation: Evaluation
     export: ExportRef
     verification: Verification
+    formats: FormatsProof | None = None
     promotion: Promotion

@@ -2,6 +2,7 @@
 
 from tasks.build_model import build_model
 from tasks.collect_garbage import collect_garbage
+from tasks.convert_model import convert_model
 from tasks.evaluate_model import evaluate_model
 from tasks.export_model import export_model
 from tasks.load_data import load_data
@@ -12,11 +13,13 @@ from tasks.trials.choose_winner import choose_winner
 from tasks.trials.run_trial import run_trial
 from tasks.validate_data import validate_data
 from tasks.verify_export import verify_export
+from tasks.verify_formats import verify_formats
 
 __all__ = [
     "build_model",
     "choose_winner",
     "collect_garbage",
+    "convert_model",
     "evaluate_model",
     "export_model",
     "load_data",
@@ -26,4 +29,5 @@ __all__ = [
     "train_model",
     "validate_data",
     "verify_export",
+    "verify_formats",
 ]

@@ -172,6 +172,8 @@ def _content_of(work: Callable[..., Any], inputs: dict[str, Any], listed: bool =
             content[group] = value.key_content
         elif isinstance(value, ModelConfig):  # the weights that it names are an input of their own, by content
             content[group] = value.model_dump(mode="json", exclude={"weights"})
+        elif isinstance(value, ExportConfig):  # other formats are made of what this step makes
+            content[group] = value.model_dump(mode="json", exclude={"formats", "required"})
         else:
             content[group] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         if network := _network_of(value):

@@ -7,7 +7,7 @@ from prefect.runtime import flow_run
 from prefect.states import State
 
 from layerflow.config import RetrainConfig
-from layerflow.outcomes import Promotion
+from layerflow.outcomes import FormatsProof, Promotion
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from tasks import remote
 from tasks.approval import end_closed_questions
@@ -26,18 +26,20 @@ def _promote_model(
     evaluation: Evaluation,
     export: ExportRef,
     verification: Verification,
+    formats: FormatsProof | None = None,
 ) -> State[Promotion]:
     """Publish the model as the next version if it may be, keep the champion otherwise; leave a receipt either way."""
     from layerflow import artifacts
     from layerflow.registry.promotion import promote
     from layerflow.registry.receipt import Challenger
 
-    challenger = Challenger(data, checked, model, trained, evaluation, export, verification)
-    for record in remote.here(challenger):
+    challenger = Challenger(data, checked, model, trained, evaluation, export, verification, formats)
+    records = [record for record in challenger if record]
+    for record in remote.here(records):
         artifacts.check_record(record)
 
     def bring() -> None:
-        for record in remote.bring(challenger):
+        for record in remote.bring(records):
             artifacts.check_record(record)
 
     def show(card: str) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from layerflow import store
-from layerflow.checksums import DIGESTS, write_digests
+from layerflow.checksums import DIGESTS, sha256, write_digests
 from layerflow.errors import DamagedError
-from layerflow.registry.layout import BESIDE, RECEIPT, RUN
+from layerflow.outcomes import FormatsProof
+from layerflow.registry.layout import BESIDE, FORMATS, RECEIPT, RUN
 
 
 def put_together(staging: Path, source: Path, receipt: dict[str, Any], beside: dict[str, bytes | None]) -> str:
@@ -23,11 +24,28 @@ def put_together(staging: Path, source: Path, receipt: dict[str, Any], beside: d
     shutil.copytree(source, staging)
     for each in (*BESIDE, RUN):
         (staging / each).unlink(missing_ok=True)
+    shutil.rmtree(staging / FORMATS, ignore_errors=True)
     if write_digests(staging) != receipt["export"]["files"]:
         raise DamagedError(f"The copy of {source} is not what was exported; it was not published.")
+    _add_formats(staging, source, receipt)
     for file, content in {RECEIPT: json.dumps(receipt, indent=2).encode(), **beside}.items():
         if content is not None:
             (staging / file).write_bytes(content)
     sums = write_digests(staging)[DIGESTS]
     store.sync(staging)
     return sums
+
+
+def _add_formats(staging: Path, source: Path, receipt: dict[str, Any]) -> None:
+    """Copy the files of other formats that the receipt tells of: from the version or candidate in ``source``, or from
+    the step that proved them."""
+    if "formats" not in receipt:
+        return
+    proof = FormatsProof.model_validate(receipt["formats"])
+    kept = source / FORMATS
+    origin = kept if kept.is_dir() else store.path(f"{proof.folder}/formats")
+    for name, digest in proof.proved.items():
+        (staging / FORMATS).mkdir(exist_ok=True)
+        shutil.copyfile(origin / name, staging / FORMATS / name)
+        if sha256(staging / FORMATS / name) != digest:
+            raise DamagedError(f"The copy of {origin / name} is not what was proved; it was not published.")

@@ -30,6 +30,8 @@ RECEIPT = f"{EXTRA}/receipt.json"
 REPORT = f"{EXTRA}/report.html"
 #: Which images the model has learned from, and which it was tested on.
 IMAGES = f"{EXTRA}/images.npz"
+#: The model in other formats, of which the receipt has the digests.
+FORMATS = f"{EXTRA}/formats"
 #: What a version has beside the files of the export.
 BESIDE = (RECEIPT, REPORT, IMAGES)
 #: What a candidate has besides: the settings and the records of the run that asks about it.

@@ -35,6 +35,7 @@ def _cards(challenger: Challenger, decision: str) -> dict[str, str]:
         "evaluation": _card(challenger.evaluation),
         "training": _card(challenger.trained),
         "export": _card(challenger.verification),
+        **({"formats": _card(challenger.formats)} if challenger.formats else {}),
         "data": _card(challenger.checked),
     }
 

@@ -20,8 +20,9 @@ from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.errors import mask
 from layerflow.json_file import read_json
+from layerflow.outcomes import FormatsProof
 from layerflow.records import Change, DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
-from layerflow.registry.layout import BESIDE, RECEIPT
+from layerflow.registry.layout import BESIDE, FORMATS, RECEIPT
 from layerflow.serving import Serving
 
 _Text = Annotated[str, Field(min_length=1)]
@@ -72,6 +73,21 @@ class _Verification(_Part):
     latency_p99_ms: _Figure | None = None
 
 
+class _Format(_Part):
+    file: str
+    digest: str
+    reason: str | None = None
+
+
+class _Formats(_Part):
+    formats: list[_Format] = []
+
+    @property
+    def published(self) -> dict[str, str]:
+        """The SHA-256 of each file, by its place in the version."""
+        return {f"{FORMATS}/{each.file}": each.digest for each in self.formats if each.reason is None}
+
+
 class _Decision(_Part):
     code: str | None = None
     reason: str = "?"
@@ -91,6 +107,7 @@ class Receipt(_Part):
     seed: int | None = None
     model: _Model = _Model()
     verification: _Verification = _Verification()
+    formats: _Formats = _Formats()
     versions: dict[str, str] = {}
 
 
@@ -126,6 +143,9 @@ def damage(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return f"{RECEIPT} or {EXTRA}/contract.json can't be read"
     listed = {name: digest for name, digest in checksums.listed(folder).items() if name not in BESIDE}
+    converted = {name: listed.pop(name) for name in list(listed) if name.startswith(f"{FORMATS}/")}
+    if name := checksums.first_difference(converted, receipt.formats.published):
+        return f"{name} is not the file of which the receipt tells"
     said = {name: digest for name, digest in receipt.export.files.items() if name != DIGESTS}
     if name := checksums.first_difference(said, listed):
         return f"{name} is not the file of which the receipt tells"
@@ -174,6 +194,13 @@ class Challenger(NamedTuple):
     evaluation: Evaluation
     export: ExportRef
     verification: Verification
+    formats: FormatsProof | None = None
+
+    def formats_beyond(self, receipt: dict[str, Any] | None) -> list[str]:
+        """The formats that are proved of it, and that the version with the receipt has not."""
+        theirs = Receipt.model_validate(receipt).formats.published if receipt else {}
+        ours = self.formats.proved if self.formats else {}
+        return [name for name in ours if f"{FORMATS}/{name}" not in theirs]
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = False) -> tuple[Change, ...]:
@@ -193,7 +220,7 @@ def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = Fa
 
 def receipt_for(config: RetrainConfig, challenger: Challenger, flow_run: str) -> dict[str, Any]:
     """Everything needed to know, years later, how this model came about."""
-    records = {name: record.model_dump(mode="json") for name, record in challenger._asdict().items()}
+    records = {name: record.model_dump(mode="json") for name, record in challenger._asdict().items() if record}
     receipt = {
         "name": config.registry_name,
         "version": None,

@@ -2,12 +2,15 @@
 
 import math
 from fractions import Fraction
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from layerflow.errors import ConfigError
-from layerflow.settings.fields import Group
+from layerflow.settings.fields import Group, name_or_forms
+
+#: In what a model can be published.
+Format = Literal["saved_model", "litert", "litert_int8", "onnx"]
 
 
 class AbstainConfig(Group):
@@ -61,3 +64,18 @@ class ExportConfig(Group):
     abstain: AbstainConfig = Field(
         AbstainConfig(), description="When the model says that its answer should not be relied on."
     )
+    formats: Annotated[tuple[Format, ...], BeforeValidator(name_or_forms)] = Field(
+        ("saved_model",),
+        description="What is published beside the SavedModel, which always is: `litert`, `litert_int8` (integers of "
+        "8 bits), `onnx`. Each is proved by its own runtime.",
+    )
+    required: bool = Field(
+        False,
+        description="Whether a format that can't be made or proved keeps the model from being published. Otherwise, "
+        "only the format is left out.",
+    )
+
+    @property
+    def converted(self) -> tuple[Format, ...]:
+        """The formats that the SavedModel is converted to, each once, in order of name."""
+        return tuple(sorted({*self.formats} - {"saved_model"}))

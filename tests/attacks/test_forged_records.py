@@ -23,7 +23,7 @@ Edit = Callable[[dict[str, Any]], None]
 def restored(first_run: Retrained, server: None) -> Iterator[None]:
     """The session's store with Prefect's records, which are as they were when the test is over."""
     retrain(RetrainConfig())
-    files = [file for step in first_run for file in _records(step[1])]
+    files = [file for _, record in first_run if record for file in _records(record)]
     contents = {file: file.read_bytes() for file in files}
     yield
     for file, content in contents.items():

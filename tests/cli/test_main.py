@@ -303,3 +303,28 @@ def test_real_mnist_is_promoted(mirror: str, real_datasets: Path, tmp_path: Path
     answer = json.loads(done.stdout)
     assert (answer["status"], answer["version"], answer["test_examples"]) == ("promoted", 1, 10_000)
     assert answer["accuracy"] >= 0.970
+
+
+@pytest.mark.drill
+@pytest.mark.usefixtures("on_the_server")
+@pytest.mark.process
+def test_real_mnist_is_published_in_four_formats(mirror: str, real_datasets: Path, tmp_path: Path) -> None:
+    """In a process of its own, which starts the converter and each runtime in others."""
+    shutil.copytree(real_datasets / "tfds", tmp_path / "store" / "tfds")
+    formats = ("--export.formats", "litert", "--export.formats", "litert_int8", "--export.formats", "onnx")
+    arguments = ("retrain", "--data.name", "mnist", "--model.name", "cnn", "--training.epochs", "1", *formats, "--json")
+    done = layerflow(*arguments, store=tmp_path / "store", LAYERFLOW_MIRROR=mirror)
+    assert done.returncode == 0, done.stderr
+    version = tmp_path / "store" / "models" / "cnn-mnist" / "1"
+    receipt = json.loads((version / "assets.extra" / "receipt.json").read_text())
+    found = {each["name"]: each for each in receipt["formats"]["formats"]}
+    assert list(found) == ["litert", "litert_int8", "onnx"]
+    for name, each in found.items():
+        assert each["reason"] is None
+        assert each["checks"][0]["detail"].endswith("no file of TensorFlow is loaded")
+        assert abs(each["difference"]) <= (0.005 if name == "litert_int8" else 0)
+        assert (version / "assets.extra" / "formats" / each["file"]).stat().st_size == each["size"]
+    assert found["litert_int8"]["size"] < found["litert"]["size"] / 2
+    done = layerflow("verify", str(version), store=tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    assert "ONNX Runtime" in done.stdout

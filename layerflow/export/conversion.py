@@ -1,0 +1,102 @@
+"""An export in other formats, for other runtimes."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layerflow import store
+from layerflow.checksums import sha256
+from layerflow.converted import FILES, Converted
+from layerflow.data.arrays import images_and_labels
+from layerflow.export.process import libraries_environment, library_folders
+from layerflow.records import DatasetRef, ExportRef
+
+log = logging.getLogger(__name__)
+
+_CONVERTER = Path(__file__).with_name("converter")
+#: Validation images by which whole numbers of 8 bits are calibrated: enough to see how large each layer's numbers get.
+_CALIBRATION = 200
+#: Of a reason, how much is told.
+_LETTERS = 200
+
+
+def convert(export: ExportRef, data: DatasetRef, formats: tuple[str, ...], folder: Path) -> Converted:
+    """Write the export in each format, or note why the format can't be made.
+
+    A file takes and gives what the signature ``serving_default`` of the SavedModel does.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        images = Path(scratch, "images.npy")
+        if "litert_int8" in formats:
+            np.save(images, calibration_images(data), allow_pickle=False)
+        wanted = {name: folder / FILES[name] for name in formats}
+        failed = convert_all(store.path(export.saved_model), wanted, images)
+    for name, reason in failed.items():
+        wanted[name].unlink(missing_ok=True)
+        log.warning("the model can't be converted to %s: %s", name, reason)
+    files = {name: sha256(file) for name, file in wanted.items() if name not in failed}
+    return Converted(export_digest=export.digest, files=files, failed=failed)
+
+
+def calibration_images(data: DatasetRef) -> np.ndarray:
+    """Validation images, evenly spread over the split: ``uint8`` of shape ``(images, height, width, channels)``."""
+    images = images_and_labels(data, "validation")[0]
+    rows = np.unique(np.linspace(0, len(images) - 1, _CALIBRATION).astype(int))
+    return np.asarray(images[rows])
+
+
+def convert_all(saved_model: Path, files: Mapping[str, Path], images: Path) -> dict[str, str]:
+    """Write a SavedModel in each format to its file; return why those that can't be made can't.
+
+    Args:
+        files: By format.
+        images: A file of images to calibrate by, where there is ``litert_int8``.
+    """
+    waiting, failed = dict(files), dict[str, str]()
+    while waiting:
+        answers, ended = _run(
+            {
+                "saved_model": str(saved_model),
+                "formats": {name: str(file) for name, file in waiting.items()},
+                "images": str(images),
+            }
+        )
+        for answer in answers:
+            waiting.pop(answer["format"])
+            if answer["reason"] is not None:
+                failed[answer["format"]] = answer["reason"][:_LETTERS]
+        if waiting:  # the next one has ended the process
+            name = next(iter(waiting))
+            waiting.pop(name)
+            failed[name] = f"the converter ended with {ended}"
+    return failed
+
+
+def _run(request: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """What one process of the converter answered, and how it ended."""
+    answers, writes = os.pipe()
+    with os.fdopen(answers) as reader:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-S", str(_CONVERTER), str(writes), *library_folders()],
+                input=json.dumps(request),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                cwd=tempfile.gettempdir(),
+                env={**libraries_environment(), "CUDA_VISIBLE_DEVICES": ""},
+                pass_fds=[writes],
+            )
+        finally:
+            os.close(writes)
+        found = [json.loads(line) for line in reader]
+    last = ([line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"])[-1]
+    return found, f"status {done.returncode}: {last[:_LETTERS]}"
