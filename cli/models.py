@@ -80,6 +80,7 @@ def show_version(version: int, name: str | None, as_json: bool) -> None:
         ),
         ("baseline", _worth(receipt)),
         ("latency", f"{_number(verified.latency_p50_ms, '.2f')} ms an image, {latency}"),
+        *([("formats", ", ".join(sorted(told.formats.published)))] if told.formats.published else []),
         *((what, f"{value:g}") for what, value in evaluation.serving.model_dump(exclude_defaults=True).items()),
         ("libraries", ", ".join(f"{library} {number}" for library, number in told.versions.items())),
     ):

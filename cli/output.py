@@ -15,7 +15,7 @@ from layerflow import store
 from layerflow.cards.markdown import short
 from layerflow.errors import mask
 from layerflow.evaluation.statistics import p_text
-from layerflow.outcomes import Comparison
+from layerflow.outcomes import Comparison, FormatProof
 from layerflow.records import Evaluation
 
 
@@ -38,6 +38,10 @@ def retrained_as_json(run: RetrainRun) -> dict[str, Any]:
         "lowest_slice": _lowest_slice(result.evaluation),
         "test_examples": promotion.test_examples,
         "export": str(store.path(result.export.saved_model)),
+        "formats": [
+            each.model_dump(include={"name", "file", "size", "test_accuracy", "latency_p50_ms", "reason"})
+            for each in (result.formats.formats if result.formats else ())
+        ],
         "keras": str(store.path(result.trained.keras)),
         "receipt": str(store.path(promotion.receipt)),
         "report": str(store.path(promotion.report)),
@@ -71,6 +75,8 @@ def show_retrained(run: RetrainRun) -> None:
         f"{verification.latency_p50_ms:.2f} ms an image, 99 % within {verification.latency_p99_ms:.2f} ms; "
         f"loads in {verification.load_seconds:.2f} s",
     )
+    for each in result.formats.formats if result.formats else ():
+        facts.add_row("format", format_sentence(each))
     facts.add_row(promotion.status, promotion.reason)
     if promotion.status == "waiting":
         answers = f"layerflow approve {promotion.name}, with --reject to keep the live version; until {promotion.until}"
@@ -86,6 +92,16 @@ def show_retrained(run: RetrainRun) -> None:
         changes = [change.model_dump() for change in promotion.changes]
         terminal.print(changes_table(changes, f"version {promotion.champion_version}", "new model"))
     terminal.print(facts)
+
+
+def format_sentence(proof: FormatProof) -> str:
+    """What became of a model in another format."""
+    if proof.reason is not None:
+        return f"{proof.name} is left out: {proof.reason}"
+    return (
+        f"{proof.name}: {proof.size:,} bytes, accuracy {proof.test_accuracy:.4f}, "
+        f"{proof.latency_p50_ms:.3f} ms an image with {proof.runtime}"
+    )
 
 
 def beside(evaluation: Evaluation) -> str:

@@ -81,7 +81,7 @@ def draw(gate: GateConfig, made: Promotion, evaluation: Evaluation, data: Datase
         head = ("setting, data or code", f"version {made.champion_version}", "new model")
         title = f"## All changes since version {made.champion_version}"
         parts += [title, table(head, rows) if rows else "The receipts record no change."]
-    parts += ["## Files", f"Receipt: `{made.receipt}`. Report with all five cards: `{made.report}`."]
+    parts += ["## Files", f"Receipt: `{made.receipt}`. Report with all cards: `{made.report}`."]
     return "\n\n".join(parts) + "\n"
 
 

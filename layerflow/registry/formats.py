@@ -1,7 +1,7 @@
 """Whether a model in another format may ship: its answers are the SavedModel's, or they are proved no worse."""
 
 import logging
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def prove(
             proof = proof.model_copy(update={"reason": str(error)})
         if proof.reason is None:
             (folder / "formats").mkdir(exist_ok=True)
-            os.link(file, folder / "formats" / proof.file)
+            shutil.copyfile(file, folder / "formats" / proof.file)
         else:
             log.warning("%s is left out: %s", proof.file, proof.reason)
         proofs.append(proof)

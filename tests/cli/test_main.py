@@ -34,7 +34,7 @@ def test_retrain_prints_one_json_object_that_says_what_was_done(trained: tuple[P
     assert list(answer) == [
         *("status", "code", "reason", "comparison", "best", "changes", "version", "candidate"),
         *("accuracy", "baseline", "balanced_accuracy", "worst_class", "lowest_slice", "test_examples"),
-        *("export", "keras", "receipt", "report", "flow_run", "steps"),
+        *("export", "formats", "keras", "receipt", "report", "flow_run", "steps"),
     ]
     assert (answer["status"], answer["version"], answer["test_examples"]) == ("promoted", 1, 360)
     assert answer["accuracy"] >= 0.95

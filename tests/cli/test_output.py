@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from cli.output import beside, changes_table, comparison_table, console, local_time
+from cli.output import beside, changes_table, comparison_table, console, format_sentence, local_time
+from layerflow.outcomes import FormatProof
 from layerflow.records import ClassScore, Evaluation
 from layerflow.registry.figures import comparison_of
 
@@ -47,3 +48,10 @@ def test_an_accuracy_is_shown_beside_what_it_is_worth() -> None:
     )
     said = beside(Evaluation.model_construct(None, test_examples=214, per_class=per_class))
     assert said == "0.6636 by always answering cup; balanced accuracy 0.5000; worst class fork, recall 0.0000"
+
+
+def test_a_format_is_told_with_its_figures_or_with_why_it_is_left_out() -> None:
+    proved = FormatProof(name="onnx", size=1701, test_accuracy=0.98, latency_p50_ms=0.4, runtime="ONNX Runtime 1.32.0")
+    assert format_sentence(proved) == "onnx: 1,701 bytes, accuracy 0.9800, 0.400 ms an image with ONNX Runtime 1.32.0"
+    left_out = proved.model_copy(update={"reason": "worse than the SavedModel"})
+    assert format_sentence(left_out) == "onnx is left out: worse than the SavedModel"

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from flows.retrain import retrain
 from layerflow import checksums, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
+from layerflow.export import process
 from layerflow.outcomes import Retrained
+from layerflow.registry import layout
 from layerflow.settings.gate import GateConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.training import learning
@@ -88,7 +91,7 @@ def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monke
     state = retrain(RetrainConfig(), return_state=True)
     again = state.result()
     (card,) = cards_of(state.state_details.flow_run_id).values()
-    assert f"Report with all five cards: `{again.promotion.report}`." in card
+    assert f"Report with all cards: `{again.promotion.report}`." in card
     assert store.path(again.promotion.report).is_file()
     runs = task_runs(state.state_details.flow_run_id)
     assert {name: run.state_name for name, run in runs.items()} == dict.fromkeys(STEPS, "Cached") | {
@@ -96,6 +99,31 @@ def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monke
     }
     assert again.promotion.status == "unchanged"
     assert again.trained == first_run.trained
+
+
+@pytest.mark.slow
+def test_with_other_formats_two_more_steps_prove_them_and_nothing_is_trained(
+    first_run: Retrained, monkeypatch: pytest.MonkeyPatch, session_store: Path
+) -> None:
+    """The runtime of a format runs in a process of its own, and not in a fork that has imported TensorFlow."""
+    pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")
+    monkeypatch.setattr(process, "subprocess", subprocess)
+    more = {"convert_model": tasks.convert_model.task_key, "verify_formats": tasks.verify_formats.task_key}
+    monkeypatch.setitem(globals(), "STEPS", [*STEPS, *more])
+    config = RetrainConfig.model_validate({"export": {"formats": ["onnx"]}, "registry": {"name": "portable"}})
+    state = retrain(config, return_state=True)
+    made = state.result()
+    assert made.promotion.code == "promoted_first"
+    version = store.path(made.promotion.published)
+    (proof,) = json.loads((version / layout.RECEIPT).read_text())["formats"]["formats"]
+    assert checksums.sha256(version / layout.FORMATS / proof["file"]) == proof["digest"]
+    assert "| `onnx` |" in cards_of(state.state_details.flow_run_id)["formats-portable"]
+    states = {name: run.state_name for name, run in task_runs(state.state_details.flow_run_id, len(STEPS)).items()}
+    assert states["evaluate_model"] == states["export_model"] == "Cached"
+    assert states["convert_model"] == states["verify_formats"] == "Completed"
+    again = retrain(config, return_state=True)
+    assert again.result().promotion.status == "unchanged"
+    assert task_runs(again.state_details.flow_run_id, len(STEPS))["convert_model"].state_name == "Cached"
 
 
 def test_a_run_starts_from_a_published_version_and_the_next_from_the_live_one(first_run: Retrained) -> None:

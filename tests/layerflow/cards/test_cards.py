@@ -286,7 +286,7 @@ def test_the_decision_card_says_what_was_decided_and_why(contenders: dict[str, C
     assert made
     assert card.startswith(f"# ✓ {NAME}: version 1 is live\n\n**Published: this is the first version")
     assert "- **Live:** version 1, `models/mlp-digits/1`" in card
-    assert f"Receipt: `{made.receipt}`. Report with all five cards: `{made.report}`." in card
+    assert f"Receipt: `{made.receipt}`. Report with all cards: `{made.report}`." in card
     (alt,) = pictures(card)
     assert alt.startswith(f"Bars: accuracy of the new model {made.accuracy:.4f}, baseline 0.1")
     made, card = ask(contenders["poor"])
