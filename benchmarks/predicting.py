@@ -1,8 +1,9 @@
 """Images a second of ``layerflow predict --csv`` against those of the model's signature ``image_bytes`` alone.
 
-Usage: ``python -m benchmarks.predicting [PHOTOS [ROUNDS]]``. Makes 600 JPEGs of 500x375 pixels, and exports a small
-network for them. The signature gets batches that are in memory already, as many at a time as there are cores; the
-command lists a folder, reads the files, and writes a CSV file. They alternate for five rounds. Prints medians.
+Usage: ``python -m benchmarks.predicting [PHOTOS [ROUNDS]]``. Makes 600 JPEGs of 500x375 pixels, of which one in a
+hundred is broken, and exports a small network for such photographs. The signature gets batches of the others that are
+in memory already, as many at a time as there are cores; the command lists a folder, reads the files, and writes a CSV
+file. They alternate for five rounds. Prints medians, and how many files the command found broken.
 """
 
 import os
@@ -53,33 +54,41 @@ def main() -> None:
     photos, rounds = [*map(int, sys.argv[1:]), *(600, 5)[len(sys.argv) - 1 :]]
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["LAYERFLOW_STORE"] = f"{scratch}/store"
-        tree, target = Path(scratch) / "photos", Path(scratch) / "answers.csv"
+        tree, learned, target = (Path(scratch) / name for name in ("photos", "learned", "answers.csv"))
+        make_photographs(learned, 300)
+        model, classes = make_model(learned)
         make_photographs(tree, photos)
-        model, classes = make_model(tree)
+        broken = set([*image_files([str(tree)], ())][::100])
+        for path in broken:
+            Path(path).write_bytes(b"no image")
         predictor = Predictor(model)
         predictor.load()
         ask = tf.saved_model.load(str(model)).signatures["image_bytes"]
-        contents = [Path(path).read_bytes() for path in image_files([str(tree)], ())]
-        batches = [tf.constant(contents[start : start + BATCH]) for start in range(0, photos, BATCH)]
+        contents = [Path(path).read_bytes() for path in image_files([str(tree)], ()) if path not in broken]
+        batches = [tf.constant(contents[start : start + BATCH]) for start in range(0, len(contents), BATCH)]
+        named = list[int]()
 
         def alone() -> None:
             for _ in in_threads(lambda batch: ask(image_bytes=batch)["probabilities"].numpy(), batches, 1):
                 pass
 
         def command() -> None:
+            named.append(0)
             with predict._csv(target, classes, 3) as write:
                 for answer in predictor.answers(image_files([str(tree)], ())):
                     write(answer)
+                    named[-1] += bool(answer.error)
 
         seconds = {work.__name__: timed(work, 0) for work in (alone, command)}
         for _ in range(rounds):
             for work in (alone, command):
                 seconds[work.__name__] += timed(work)
     table = Table("images a second", "median", title=f"{photos:,} JPEGs of 500x375")
-    rates = {name: photos / np.array(taken) for name, taken in seconds.items()}
+    rates = {name: len(contents) / np.array(taken) for name, taken in seconds.items()}
     for name, found in rates.items():
         table.add_row(name, f"{np.median(found):.0f}")
     table.add_row("command / alone", f"{np.median(rates['command'] / rates['alone']):.2f}")
+    table.add_row("broken files named, of " + str(len(broken)), str(named[-1]))
     Console(width=110).print(table)
 
 

@@ -13,6 +13,7 @@ from tasks.cards import card_shown
 @step(
     "verify_formats",
     run_name="verify-formats-of-{data.name}",
+    not_hashed=("verification",),  # what it counted follows from the export and the data; its latencies don't matter
     on_result=card_shown("formats", "The model in other formats: size, accuracy, latency, and what is left out"),
 )
 def verify_formats(

@@ -39,7 +39,7 @@ _ENVIRONMENT = (
 #: Its environment where ours says nothing. It shares the GPU with this process: it must not take all of the memory.
 _DEFAULTS = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 #: Lines of the libraries about themselves, and how much of what else is printed goes to the log.
-_NOISE, _LINES, _LETTERS = re.compile(r"[IWE]\d{4} |WARNING"), 20, 200
+_NOISE, _LINES, _LETTERS = re.compile(r"[IWE]\d{4} |WARNING|INFO: Created TensorFlow Lite"), 20, 200
 
 
 class _Process:
