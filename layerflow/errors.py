@@ -111,6 +111,10 @@ class VerificationError(LayerflowError):
     """The exported model failed a check in the fresh process: it must not be served."""
 
 
+class ProcessKilledError(LayerflowError):
+    """A process that does a part of a step was killed, or found no memory or no room; trying again can help."""
+
+
 class TrialError(LayerflowError):
     """A trial of a sweep, or all of them, did not get to an end."""
 
@@ -142,7 +146,7 @@ _LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 def heals(error: BaseException) -> bool:
     """Whether trying again can help: the network, a lock, storage that stumbled."""
     if isinstance(error, LayerflowError):
-        return False
+        return isinstance(error, ProcessKilledError)
     if isinstance(error, OSError):
         return error.errno not in _LASTING
     # By name: asking for the class would import TensorFlow into processes that never needed it.

@@ -55,7 +55,7 @@ def require_hub(name: str) -> None:
 _OF_FORMATS = {
     "litert": ("ai_edge_litert", (), "litert"),
     "litert_int8": ("ai_edge_litert", (), "litert"),
-    "onnx": ("onnxruntime", ("tf2onnx",), "onnx"),
+    "onnx": ("onnxruntime", ("tf2onnx", "onnx"), "onnx"),
 }
 
 
@@ -70,8 +70,14 @@ def libraries_of(formats: Iterable[str]) -> dict[str, str]:
         runtime, writers, extra = _OF_FORMATS[name]
         for module in (runtime, *writers):
             _require(module, f"export.formats {name}", extra)
-            found[module] = importlib.metadata.version(module.replace("_", "-"))
+            found[module] = _version(module)
     return found
+
+
+def _version(module: str) -> str:
+    """The version of what brings a module, which may have another name: `onnxruntime-gpu` brings `onnxruntime`."""
+    names = sorted(set(importlib.metadata.packages_distributions().get(module, ())))
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
 def require_runtime(name: str) -> None:

@@ -30,6 +30,7 @@ DecisionCode = Literal[
     "promoted_better",  # significantly better
     "promoted_not_worse",  # within noise and margin
     "promoted_not_comparable",  # gate.not_comparable says that the floors decide
+    "promoted_formats",  # this very model is in service, and gets other formats
     "promoted_forced",  # gate.force, against the comparison
     "kept_worse",  # significantly worse, or below the margin
     "kept_within_noise",  # gate.rule better, and it is not significantly so

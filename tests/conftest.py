@@ -32,7 +32,7 @@ from prefect.testing import utilities  # noqa: E402
 
 from layerflow import artifacts  # noqa: E402
 from layerflow.config import RetrainConfig  # noqa: E402
-from layerflow.export import conversion, process  # noqa: E402
+from layerflow.export import process  # noqa: E402
 from layerflow.outcomes import Retrained  # noqa: E402
 from layerflow.records import DatasetRef  # noqa: E402
 from layerflow.remote import bucket  # noqa: E402
@@ -44,7 +44,7 @@ from tests.shared import once  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 
 # The verifying process too is a fork, of a parent that has imported TensorFlow alone, but where it is what is tested.
-process.subprocess = conversion.subprocess = forked  # type: ignore[assignment]
+process.subprocess = forked  # type: ignore[assignment]
 
 #: What starts a process, or a server, for whichever test asks for it.
 _STARTERS = {"server", "s3_port", "first_run", "trained", "lasting_server", "guarded_server", "ui", "workplace"}

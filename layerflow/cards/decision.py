@@ -11,6 +11,7 @@ _WORDS: dict[DecisionCode, str] = {
     "promoted_first": "Published: this is the first version, and it meets the floors.",
     "promoted_better": "Published: significantly better than the live version.",
     "promoted_not_worse": "Published: not worse than the live version, within noise and margin.",
+    "promoted_formats": "Published: it is the live version, with more formats.",
     "promoted_not_comparable": "Published: it meets the floors, and the live version can't be compared with it.",
     "promoted_forced": "Published by force, against the result of the comparison.",
     "kept_worse": "Not published: worse than the live version.",

@@ -19,6 +19,8 @@ STEPS = (
     "evaluate_model",
     "export_model",
     "verify_export",
+    "convert_model",
+    "verify_formats",
     "frozen_features",
     "packs",
 )

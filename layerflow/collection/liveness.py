@@ -14,7 +14,7 @@ from layerflow.parts import PARTS, parts_of
 from layerflow.registry.layout import RECEIPT, is_version
 
 #: The parts of a receipt that name what a step made.
-_PARTS = ("data", "checked", "model", "trained", "evaluation", "export", "verification")
+_PARTS = ("data", "checked", "model", "trained", "evaluation", "export", "verification", "formats")
 
 
 class Needs(NamedTuple):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from layerflow import store
 from layerflow.checksums import sha256
 from layerflow.converted import FILES, Converted
 from layerflow.data.arrays import images_and_labels
+from layerflow.errors import ProcessKilledError
 from layerflow.export.process import libraries_environment, library_folders
 from layerflow.records import DatasetRef, ExportRef
 
@@ -24,8 +26,10 @@ log = logging.getLogger(__name__)
 _CONVERTER = Path(__file__).with_name("converter")
 #: Validation images by which whole numbers of 8 bits are calibrated: enough to see how large each layer's numbers get.
 _CALIBRATION = 200
-#: Of a reason, how much is told.
-_LETTERS = 200
+#: Seconds in which all formats must be made, and of a reason, how much is told.
+_SECONDS, _LETTERS = 3600, 200
+#: How a process ends that was killed, or found no memory or room: an error of Python, and two signals.
+_KILLED = (1, -signal.SIGKILL, -signal.SIGTERM)
 
 
 def convert(export: ExportRef, data: DatasetRef, formats: tuple[str, ...], folder: Path) -> Converted:
@@ -76,12 +80,16 @@ def convert_all(saved_model: Path, files: Mapping[str, Path], images: Path) -> d
         if waiting:  # the next one has ended the process
             name = next(iter(waiting))
             waiting.pop(name)
-            failed[name] = f"the converter ended with {ended}"
+            failed[name] = ended
     return failed
 
 
 def _run(request: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
-    """What one process of the converter answered, and how it ended."""
+    """What one process of the converter answered, and how it ended.
+
+    Raises:
+        ProcessKilledError: If it was killed, or found no memory or no room: that says nothing about the model.
+    """
     answers, writes = os.pipe()
     with os.fdopen(answers) as reader:
         try:
@@ -94,9 +102,19 @@ def _run(request: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
                 cwd=tempfile.gettempdir(),
                 env={**libraries_environment(), "CUDA_VISIBLE_DEVICES": ""},
                 pass_fds=[writes],
+                timeout=_SECONDS,
             )
+        except subprocess.TimeoutExpired:
+            done = None
         finally:
             os.close(writes)
-        found = [json.loads(line) for line in reader]
-    last = ([line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"])[-1]
-    return found, f"status {done.returncode}: {last[:_LETTERS]}"
+        found = [json.loads(line) for line in reader if line.endswith("\n")]
+    if done is None:
+        return found, f"the converter did not end within {_SECONDS:,} seconds"
+    last = ([line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"])[-1][:_LETTERS]
+    if done.returncode in _KILLED:
+        raise ProcessKilledError(
+            f"The converter must not be killed, and must have memory and room on the disk. It ended with status "
+            f"{done.returncode}: {last}."
+        )
+    return found, f"the converter ended with status {done.returncode}: {last}"

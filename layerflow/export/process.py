@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from layerflow.errors import VerificationError
+from layerflow.errors import ProcessKilledError, VerificationError
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,10 @@ class _Process:
                 f"The model must load and answer within {seconds:,.0f} seconds. It did not; it is refused."
             )
         last = (self._lines(0) or ["no message"])[-1][:_LETTERS]
+        if status == -signal.SIGKILL:
+            raise ProcessKilledError(
+                f"The verifying process must not be killed, as for want of memory. It was: {last}."
+            )
         raise VerificationError(f"The verifying process ended with status {status}: {last}.")
 
     def _lines(self, start: int) -> list[str]:

@@ -87,8 +87,8 @@ def why_ask(
         found: The comparison with the live version, if there is one.
         new_classes: Those that the live version does not know.
     """
-    if rules.approval == "never" or not code.startswith("promoted"):
-        return None
+    if rules.approval == "never" or not code.startswith("promoted") or code == "promoted_formats":
+        return None  # of the live version somebody has approved, or nobody had to
     if rules.approval == "always":
         return "gate.approval is always"
     if code == "promoted_first":
@@ -104,15 +104,19 @@ def why_ask(
     return None
 
 
-def asked_about(rules: GateConfig, name: str, model: str, live: int | None) -> Promotion | None:
-    """The open question about this very model against this live version, where its candidate is sound."""
+def asked_about(rules: GateConfig, name: str, model: str, live: int | None, challenger: Challenger) -> Promotion | None:
+    """The open question about this very model against this live version, where its candidate is sound and has all
+    formats that the challenger has."""
     asked = read_ledger(name).waiting
     if rules.approval == "never" or asked is None or (asked.model, asked.live) != (model, live):
         return None
     if candidates.now() >= asked.until or candidates.damage(name, asked):
         return None
     try:
-        made = candidates.read_run(candidates.folder_of(name, asked.number) / layout.RUN)[1].promotion
+        folder = candidates.folder_of(name, asked.number)
+        if challenger.formats_beyond(candidates.read_receipt(folder / layout.RECEIPT))[0]:
+            return None
+        made = candidates.read_run(folder / layout.RUN)[1].promotion
     except DamagedError:  # of another layerflow: it is asked about anew
         return None
     reason = f"this very model is candidate {asked.number}, which waits for an answer until {made.until}"

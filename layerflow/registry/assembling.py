@@ -8,8 +8,8 @@ from typing import Any
 from layerflow import store
 from layerflow.checksums import DIGESTS, sha256, write_digests
 from layerflow.errors import DamagedError
-from layerflow.outcomes import FormatsProof
 from layerflow.registry.layout import BESIDE, FORMATS, RECEIPT, RUN
+from layerflow.registry.receipt_formats import formats_of
 
 
 def put_together(staging: Path, source: Path, receipt: dict[str, Any], beside: dict[str, bytes | None]) -> str:
@@ -39,12 +39,10 @@ def put_together(staging: Path, source: Path, receipt: dict[str, Any], beside: d
 def _add_formats(staging: Path, source: Path, receipt: dict[str, Any]) -> None:
     """Copy the files of other formats that the receipt tells of: from the version or candidate in ``source``, or from
     the step that proved them."""
-    if "formats" not in receipt:
-        return
-    proof = FormatsProof.model_validate(receipt["formats"])
     kept = source / FORMATS
-    origin = kept if kept.is_dir() else store.path(f"{proof.folder}/formats")
-    for name, digest in proof.proved.items():
+    told = formats_of(receipt)
+    for name, digest in told.published.items():
+        origin = kept if kept.is_dir() else store.path(f"{told.folder}/formats")
         (staging / FORMATS).mkdir(exist_ok=True)
         shutil.copyfile(origin / name, staging / FORMATS / name)
         if sha256(staging / FORMATS / name) != digest:

@@ -27,11 +27,13 @@ class Decision(NamedTuple):
     Attributes:
         comparison: With the live version, where there is one that can be compared.
         best: With the best version, where that is another one.
+        live_is_best: Whether the live version is, where that is this very model.
     """
 
     verdict: Verdict
     comparison: Comparison | None = None
     best: Comparison | None = None
+    live_is_best: bool = False
 
     @property
     def is_best(self) -> bool:
@@ -39,6 +41,8 @@ class Decision(NamedTuple):
 
         After a publication without a comparison, or against it, there is no better one to measure by.
         """
+        if self.verdict.code == "promoted_formats":
+            return self.live_is_best
         if self.verdict.code not in ("promoted_not_worse", "promoted_better"):
             return True
         measured = self.best or self.comparison
@@ -89,11 +93,10 @@ def decide(
     if unproved := _unproved(challenger):
         return Decision(Verdict("refused_unverified", unproved))
     if live and live.is_sound and live.model == model:
-        if not (new := challenger.formats_beyond(live.receipt)):
-            return Decision(Verdict("unchanged", f"version {live.version} is this very model"))
-        bring()
-        has = f"version {live.version} is this very model, and has no {' and no '.join(new)}"
-        return Decision(Verdict("promoted_not_worse", f"with other formats: {has}"))
+        same = _same_model(challenger, live)
+        if same.code == "promoted_formats":
+            bring()
+        return Decision(same, live_is_best=versions.best_of(config.registry_name) in (None, live.version))
     bring()
     live = _with_files(config.registry_name, live) if live else None
     if floor := _below_floor(rules, challenger, live):
@@ -116,6 +119,17 @@ def decide(
     return Decision(verdict, comparison, best)
 
 
+def _same_model(challenger: Challenger, live: Rival) -> Verdict:
+    """The decision about a model that is in service already: it is published again only to have more formats."""
+    same = f"version {live.version} is this very model"
+    new, lost = challenger.formats_beyond(live.receipt)
+    if new and not lost:
+        return Verdict("promoted_formats", f"{same}, and has no {' and no '.join(new)}")
+    if new:
+        same += f"; it has {' and '.join(lost)}, which this run has not, so name all in export.formats to add {new[0]}"
+    return Verdict("unchanged", same)
+
+
 def _unwanted(ledger: Ledger, model: str) -> Verdict | None:
     """Why people do not want this very model, or nothing."""
     if model in ledger.rolled_back:
@@ -130,6 +144,8 @@ def _unproved(challenger: Challenger) -> str | None:
     evaluation, verified = challenger.evaluation, challenger.verification
     if verified.export_digest != challenger.export.digest:
         return "The verification must be of the model that is to be published; it is of another."
+    if challenger.formats and challenger.formats.export_digest != challenger.export.digest:
+        return "The formats must be of the model that is to be published; they are of another."
     if differs := gate.disagreement(evaluation, verified):
         return (
             f"Evaluation and verification must agree on the model that is to be published; {differs}. Delete "

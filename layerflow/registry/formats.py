@@ -57,7 +57,8 @@ def judged(
     """A format with its figures, and why it may not ship, if so.
 
     It is compared with the SavedModel on the same test examples, by the gate's test and margin, and must reach the
-    gate's floors. One with the trained weights has the same answers, so that only a quantised one can fail here.
+    floors that the SavedModel reaches. One with the trained weights has the same answers: only a quantized one can
+    fail here.
     """
     ours, theirs = report["only_this"], report["only_saved_model"]
     difference, p_value = (ours - theirs) / report["test_examples"], mcnemar(ours, theirs)
@@ -72,7 +73,7 @@ def judged(
     reason = None
     if difference < 0 and (p_value < LEVEL or difference < -gate.margin - 1e-9):
         reason = f"worse than the SavedModel, by the rule of gate.margin {gate.margin}: {figures}"
-    elif floor := below_floor(gate, evaluation, as_verified):
+    elif not below_floor(gate, evaluation, verification) and (floor := below_floor(gate, evaluation, as_verified)):
         reason = floor
     return proof.model_copy(
         update={

@@ -49,7 +49,7 @@ def promote(
     with sharing.changing(name):
         champion = versions.champion_of(name)
         receipt = receipt_for(config, challenger, flow_run)
-        asked = approval.asked_about(config.gate, name, model_identity(receipt), champion)
+        asked = approval.asked_about(config.gate, name, model_identity(receipt), champion, challenger)
         if asked:
             made, card = asked, pages.told(config, challenger, asked)[0]
         else:

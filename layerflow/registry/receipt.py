@@ -23,6 +23,7 @@ from layerflow.json_file import read_json
 from layerflow.outcomes import FormatsProof
 from layerflow.records import Change, DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from layerflow.registry.layout import BESIDE, FORMATS, RECEIPT
+from layerflow.registry.receipt_formats import FormatsTold, formats_of
 from layerflow.serving import Serving
 
 _Text = Annotated[str, Field(min_length=1)]
@@ -73,21 +74,6 @@ class _Verification(_Part):
     latency_p99_ms: _Figure | None = None
 
 
-class _Format(_Part):
-    file: str
-    digest: str
-    reason: str | None = None
-
-
-class _Formats(_Part):
-    formats: list[_Format] = []
-
-    @property
-    def published(self) -> dict[str, str]:
-        """The SHA-256 of each file, by its place in the version."""
-        return {f"{FORMATS}/{each.file}": each.digest for each in self.formats if each.reason is None}
-
-
 class _Decision(_Part):
     code: str | None = None
     reason: str = "?"
@@ -107,7 +93,7 @@ class Receipt(_Part):
     seed: int | None = None
     model: _Model = _Model()
     verification: _Verification = _Verification()
-    formats: _Formats = _Formats()
+    formats: FormatsTold = FormatsTold()
     versions: dict[str, str] = {}
 
 
@@ -144,7 +130,8 @@ def damage(folder: Path) -> str | None:
         return f"{RECEIPT} or {EXTRA}/contract.json can't be read"
     listed = {name: digest for name, digest in checksums.listed(folder).items() if name not in BESIDE}
     converted = {name: listed.pop(name) for name in list(listed) if name.startswith(f"{FORMATS}/")}
-    if name := checksums.first_difference(converted, receipt.formats.published):
+    told = {f"{FORMATS}/{name}": digest for name, digest in receipt.formats.published.items()}
+    if name := checksums.first_difference(converted, told):
         return f"{name} is not the file of which the receipt tells"
     said = {name: digest for name, digest in receipt.export.files.items() if name != DIGESTS}
     if name := checksums.first_difference(said, listed):
@@ -196,11 +183,11 @@ class Challenger(NamedTuple):
     verification: Verification
     formats: FormatsProof | None = None
 
-    def formats_beyond(self, receipt: dict[str, Any] | None) -> list[str]:
-        """The formats that are proved of it, and that the version with the receipt has not."""
-        theirs = Receipt.model_validate(receipt).formats.published if receipt else {}
+    def formats_beyond(self, receipt: dict[str, Any] | None) -> tuple[list[str], list[str]]:
+        """The files in other formats that it has and the version with the receipt has not, and the other way round."""
+        theirs = formats_of(receipt).published if receipt else {}
         ours = self.formats.proved if self.formats else {}
-        return [name for name in ours if f"{FORMATS}/{name}" not in theirs]
+        return sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = False) -> tuple[Change, ...]:

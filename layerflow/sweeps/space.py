@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from layerflow import user_code
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, config_sentence, did_you_mean, printed, shown
-from layerflow.extras import require_ray, require_ray_for_trials
+from layerflow.extras import libraries_of, require_ray, require_ray_for_trials
 
 #: Field by field, a kind and its list: both bounds, or all choices.
 Space = dict[str, dict[str, list[Any]]]
@@ -72,9 +72,10 @@ def plan(config: RetrainConfig, given: Any = None, ray: str | None = None) -> Sp
 
     Raises:
         ConfigError: If a field is unknown or must not differ between trials, the config refuses a bound or a
-            choice, no validation figure has the name that trials are compared by, or Ray is not installed.
+            choice, no validation figure has the name that trials are compared by, or an extra is not installed.
     """
     require_ray(config.training)
+    libraries_of(config.export.converted)
     if ray is not None:
         require_ray_for_trials()
         if config.training.workers > 1:

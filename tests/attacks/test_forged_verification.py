@@ -506,3 +506,13 @@ def test_a_model_that_abstains_and_one_that_does_not_are_compared(tmp_path: Path
     forged = abstaining(tmp_path / "forged", everything)
     request = asked(saved_model=str(with_), champion=str(forged), **tests)
     assert "accepted is not what" in answer.compare_with_champion(request)["not_comparable"]
+
+
+@pytest.mark.parametrize("number", [-1, 2])
+def test_a_class_id_that_is_the_number_of_no_class_is_refused(number: int, tmp_path: Path) -> None:
+    model = Model(ship(tmp_path / "model"))
+    model.threshold = None
+    answers = {"probabilities": np.array([[1, 0]] if number < 0 else [[0, 1]], np.float32)}
+    model.check_answers({**answers, "class_id": answers["probabilities"].argmax(axis=-1)})
+    with pytest.raises(RefusedError, match="class_id is the number of no class"):
+        model.check_answers({**answers, "class_id": np.array([number])})

@@ -7,8 +7,10 @@ each of the ``formats``, and for ``litert_int8`` ``images``, a file of images to
 it writes one JSON object, a line, to the descriptor: ``{"format": name, "reason": why it can't be made, or null}``.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import tensorflow as tf
 
 #: Of ONNX's operations: the newest that the converter writes.
 _OPSET = 18
+_PR_SET_PDEATHSIG = 1
 
 
 def to_litert(request: dict[str, Any], is_int8: bool) -> bytes:
@@ -49,17 +52,26 @@ def to_onnx(request: dict[str, Any]) -> bytes:
 
 
 def convert(request: dict[str, Any], name: str) -> str | None:
-    """Write one format; return why it can't be made, or nothing."""
+    """Write one format; return why it can't be made, or nothing. Without memory or room on the disk, it is raised."""
     try:
         content = to_onnx(request) if name == "onnx" else to_litert(request, name == "litert_int8")
         Path(request["formats"][name]).write_bytes(content)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
     return None
 
 
+def end_with_parent() -> None:
+    """Have Linux end this process when its parent is gone: it would write into a folder that a new run uses."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def main() -> None:
+    end_with_parent()
     request = json.load(sys.stdin)
     with os.fdopen(int(sys.argv[1]), "w") as answers:
         for name in request["formats"]:

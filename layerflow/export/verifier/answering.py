@@ -25,13 +25,11 @@ class Answering(ABC):
 
     Attributes:
         threshold: The probability from which on an answer is accepted, where there is one.
-        slack: By how much two of a model's own figures may differ.
-        sums_to_one: Whether probabilities must. Those of whole numbers of 8 bits are rounded one by one.
+        is_exact: Whether probabilities are of float32. Those of integers of 8 bits are rounded one by one, to 1/256.
     """
 
     threshold: float | None
-    slack = TOLERANCE
-    sums_to_one = True
+    is_exact = True
 
     @abstractmethod
     def answer(self, images: np.ndarray, served: bool) -> np.ndarray:
@@ -47,10 +45,12 @@ class Answering(ABC):
         require(bool(np.isfinite(probabilities).all()), "a probability is not a finite number")
         require(bool((probabilities >= 0).all() and (probabilities <= 1 + TOLERANCE).all()), "a probability is not one")
         sums = np.abs(probabilities.sum(axis=-1) - 1)
-        require(not self.sums_to_one or bool(sums.max() < TOLERANCE), "probabilities do not sum to 1")
-        chosen = np.take_along_axis(probabilities, class_id.clip(0, probabilities.shape[1] - 1)[:, None], axis=-1)[:, 0]
+        require(not self.is_exact or bool(sums.max() < TOLERANCE), "probabilities do not sum to 1")
+        known = bool(((class_id >= 0) & (class_id < probabilities.shape[1])).all())
+        require(known, "class_id is the number of no class")
+        chosen = np.take_along_axis(probabilities, class_id[:, None], axis=-1)[:, 0]
         # Two classes may be as probable as each other in float32, and not have been as logits.
-        most = bool((chosen >= probabilities.max(axis=-1) - self.slack).all())
+        most = bool((chosen >= probabilities.max(axis=-1) - TOLERANCE).all())
         require(most, "class_id is not the most probable class")
         if self.threshold is not None:
             self.check_accepted(probabilities.max(axis=-1), answers["accepted"])
@@ -58,21 +58,26 @@ class Answering(ABC):
     def check_accepted(self, confidence: np.ndarray, accepted: np.ndarray) -> None:
         """What is accepted must be what the contract's threshold says of the answer's own probabilities."""
         assert self.threshold is not None
-        room = AT_THRESHOLD if self.sums_to_one else self.slack
-        clear = np.abs(confidence.astype(np.float64) - self.threshold) > room
+        clear = np.abs(confidence.astype(np.float64) - self.threshold) > AT_THRESHOLD
         wanted = confidence >= np.float32(self.threshold)
         same = np.array_equal(accepted[clear], wanted[clear])
         require(same, f"accepted is not what its probabilities and the threshold {self.threshold} give")
 
-    def answer_all(self, images: Images, chance: np.random.Generator) -> np.ndarray:
-        """The answers to a whole split, in batches of random sizes, at random places, in a random order."""
+    def answer_all(
+        self, images: Images, chance: np.random.Generator, ask: Callable[[np.ndarray, bool], np.ndarray] | None = None
+    ) -> np.ndarray:
+        """The answers to a whole split, in batches of random sizes, at random places, in a random order.
+
+        Args:
+            ask: What gives a row of figures for each image of a batch; default: ``answer``.
+        """
         most, cuts = large(images), [0]
         while cuts[-1] < len(images):
             cuts.append(min(len(images), cuts[-1] + int(chance.integers(-(-most // 2), most, endpoint=True))))
         answers: np.ndarray | None = None
         for index in chance.permutation(len(cuts) - 1):
             rows = chance.permutation(np.arange(cuts[index], cuts[index + 1]))
-            part = self.answer(images[rows], served=bool(chance.integers(2)))
+            part = (ask or self.answer)(images[rows], bool(chance.integers(2)))
             if answers is None:
                 answers = np.empty((len(images), *part.shape[1:]), part.dtype)
             answers[rows] = part

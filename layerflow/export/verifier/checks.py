@@ -98,13 +98,13 @@ def score_test(request: Request, model: Answering, chance: np.random.Generator) 
     if model.threshold is not None:
         accepted = int((received.max(axis=-1) >= np.float32(model.threshold)).sum())
         detail += f", {accepted} of them are accepted"
-    counts = {**count(labels, received), **count_slices(request, received.argmax(axis=-1) == labels)}
+    predicted = received.argmax(axis=-1)
+    counts = {**count(labels, predicted, received.shape[-1]), **count_slices(request, predicted == labels)}
     return detail, {"max_difference": difference, "ties": int((~clear).sum()), **counts}
 
 
-def count(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+def count(labels: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, Any]:
     """What decides about a model: examples, right answers and answers of each class."""
-    predicted, classes = probabilities.argmax(axis=-1), probabilities.shape[-1]
     right = predicted == labels
     each = {"examples": labels, "right": labels[right], "predicted": predicted}
     counts = {f"class_{what}": np.bincount(of, minlength=classes).tolist() for what, of in each.items()}

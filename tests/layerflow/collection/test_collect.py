@@ -201,7 +201,7 @@ def test_above_its_size_the_store_loses_the_packs_of_the_versions_that_go(empty_
 def published(contenders: dict[str, Challenger], session_store: Path, empty_store: Path) -> Challenger:
     """A store of which all is a year old: a published model, what it was made from, and the dataset as TFDS made it."""
     good = contenders["good"]
-    for record in good:
+    for record in filter(None, good):
         copy_artifact(record.folder, session_store, empty_store)
     shutil.copytree(session_store / "tfds", empty_store / "tfds")
     promote(RetrainConfig(), good, "run")
@@ -219,7 +219,7 @@ def test_what_a_published_model_was_made_from_stays_however_old_it_is(published:
     (model,) = done.models
     assert (model.name, model.items, model.removed) == ("mlp-digits", 9, 0)
     assert "more than max_size, 1B" in summary(done)
-    for record in published:
+    for record in filter(None, published):
         artifacts.check_record(record)
 
 

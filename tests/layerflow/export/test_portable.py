@@ -15,7 +15,7 @@ import pytest
 from layerflow import store
 from layerflow.checksums import EXTRA, sha256
 from layerflow.converted import FILES, Converted
-from layerflow.errors import ConfigError, VerificationError
+from layerflow.errors import ConfigError, ProcessKilledError, VerificationError, heals
 from layerflow.export import conversion, portable, process
 from layerflow.extras import libraries_of
 from layerflow.outcomes import FormatProof, FormatsProof, Retrained
@@ -38,7 +38,7 @@ def own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def converted(first_run: Retrained, session_store: Path) -> tuple[Path, Converted]:
-    """The first run's export in every format, and as integers of 8 bits that were calibrated on black images."""
+    """The first run's export in every format, and as integers of 8 bits that were calibrated on darker images."""
 
     def make() -> str:
         for folder in (first_run.export.folder, first_run.data.folder):
@@ -46,9 +46,9 @@ def converted(first_run: Retrained, session_store: Path) -> tuple[Path, Converte
         folder = store.root() / "converted"
         folder.mkdir()
         made = conversion.convert(first_run.export, first_run.data, tuple(FILES), folder)
-        np.save(folder / "black.npy", np.zeros((20, *first_run.data.image_shape), np.uint8))
-        export, black = store.path(first_run.export.saved_model), {"litert_int8": folder / "black.tflite"}
-        assert conversion.convert_all(export, black, folder / "black.npy") == {}
+        np.save(folder / "dark.npy", conversion.calibration_images(first_run.data) // 2)
+        export, dark = store.path(first_run.export.saved_model), {"litert_int8": folder / "dark.tflite"}
+        assert conversion.convert_all(export, dark, folder / "dark.npy") == {}
         return made.model_dump_json()
 
     folder, made = once("converted", make)
@@ -127,15 +127,15 @@ def test_a_bad_quantization_is_left_out_and_the_others_are_kept(
     shutil.copytree(session_store, empty_store, dirs_exist_ok=True)
     shutil.copytree(converted[0], empty_store / "converted")
     (empty_store / "converted" / FILES["litert_int8"]).unlink()
-    black = empty_store / "converted" / "black.tflite"
-    black.rename(empty_store / "converted" / FILES["litert_int8"])
+    dark = empty_store / "converted" / "dark.tflite"
+    dark.rename(empty_store / "converted" / FILES["litert_int8"])
     files = {**made.files, "litert_int8": sha256(empty_store / "converted" / FILES["litert_int8"])}
     run, made = first_run, made.model_copy(update={"files": files, "failed": {}})
     proof = formats.prove(GateConfig(), made, run.export, run.evaluation, run.verification, run.data, tmp_path)
     assert [each.name for each in proof.formats if each.reason is None] == ["litert", "onnx"]
     (bad,) = (each for each in proof.formats if each.reason)
     assert bad.reason.startswith("worse than the SavedModel, by the rule of gate.margin 0.0")
-    assert bad.test_accuracy < 0.9
+    assert bad.test_accuracy < first_run.verification.test_accuracy
     assert bad.size > 0
     assert sorted(file.name for file in (tmp_path / "formats").iterdir()) == ["model.onnx", "model.tflite"]
     assert proof.matches({f"formats/{name}": digest for name, digest in proof.proved.items()})
@@ -152,15 +152,50 @@ def test_a_format_that_ends_the_converter_leaves_the_others(
     assert wanted["litert"].read_bytes() == b"converted"
 
 
-def test_what_the_converter_refuses_is_a_reason(tmp_path: Path) -> None:
-    (tmp_path / "saved_model").mkdir()
-    failed = conversion.convert_all(tmp_path / "saved_model", {"onnx": tmp_path / "m"}, tmp_path / "images.npy")
-    assert failed["onnx"].startswith("OSError: SavedModel file does not exist at: ")
+def test_what_the_converter_refuses_is_a_reason_and_is_not_what_ends_it_for_want_of_room(
+    converted: tuple[Path, Converted], first_run: Retrained, tmp_path: Path
+) -> None:
+    """What a step makes is kept: a reason that goes away must not be a part of it."""
+    export, images = store.path(first_run.export.saved_model), tmp_path / "images.npy"
+    np.save(images, np.zeros((3, 5), np.uint8))
+    failed = conversion.convert_all(export, {"litert_int8": tmp_path / "model"}, images)
+    assert failed["litert_int8"].startswith("RuntimeError: ")
+    with pytest.raises(ProcessKilledError, match=r"It ended with status 1: .*Error: .*no_folder"):
+        conversion.convert_all(export, {"litert": tmp_path / "no_folder" / "model"}, images)
+
+
+@pytest.mark.parametrize("status", [-9, -15])
+def test_a_converter_that_is_killed_is_tried_again(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.CompletedProcess([], status, "", "")
+    monkeypatch.setattr(conversion.subprocess, "run", lambda *arguments, **options: done)
+    with pytest.raises(ProcessKilledError, match=f"It ended with status {status}: no message") as caught:
+        conversion.convert_all(tmp_path, {"onnx": tmp_path / "model"}, tmp_path / "images.npy")
+    assert heals(caught.value)
+
+
+def test_a_quantized_model_with_a_threshold_and_one_that_is_wrong_are_refused(
+    converted: tuple[Path, Converted], first_run: Retrained, tmp_path: Path
+) -> None:
+    export, file = tmp_path / "saved_model", converted[0] / FILES["litert_int8"]
+    shutil.copytree(store.path(first_run.export.saved_model), export)
+    contract = export / EXTRA / "contract.json"
+    told = contract.read_text()
+    contract.write_text(json.dumps({**json.loads(told), "threshold": 0.9}))
+    with pytest.raises(VerificationError, match=r"the threshold of export\.abstain would not hold"):
+        portable.inspect_format(export, "litert_int8", file, sha256(file))
+    contract.write_text(told)
+    with np.load(export / EXTRA / "golden.npz") as archive:
+        other = {**archive, "probabilities": np.roll(archive["probabilities"], 1, axis=-1)}
+    np.savez(export / EXTRA / "golden.npz", **other)
+    with pytest.raises(VerificationError, match="golden examples get the class of the trained model"):
+        portable.inspect_format(export, "litert_int8", file, sha256(file))
 
 
 def test_without_its_libraries_a_format_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert libraries_of(()) == {}
-    assert set(libraries_of(("litert", "onnx"))) == {"ai_edge_litert", "onnxruntime", "tf2onnx"}
+    assert set(libraries_of(("litert", "onnx"))) == {"ai_edge_litert", "onnx", "onnxruntime", "tf2onnx"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         libraries_of(("onnx",))

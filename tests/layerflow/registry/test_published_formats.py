@@ -11,7 +11,7 @@ from layerflow import artifacts, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import DamagedError, VerificationError
 from layerflow.outcomes import FormatProof, FormatsProof, Promotion
-from layerflow.registry import layout, versions
+from layerflow.registry import layout, ledger, versions
 from layerflow.registry.answers import answer, settle
 from layerflow.registry.receipt import Challenger
 from layerflow.settings.export import ExportConfig
@@ -80,11 +80,46 @@ def test_the_same_model_is_published_again_only_for_a_format_that_the_live_versi
     decide(good)
     assert decide(with_formats(good, onnx=None)).code == "unchanged"
     made = decide(with_formats(good, onnx=b"one"))
-    assert (made.code, made.version) == ("promoted_not_worse", 2)
-    assert made.reason == "with other formats: version 1 is this very model, and has no onnx"
+    assert (made.code, made.version) == ("promoted_formats", 2)
+    assert made.reason == "version 1 is this very model, and has no onnx"
     assert published(2) == {"onnx": b"one"}
     assert decide(with_formats(good, onnx=b"one")).code == "unchanged"
     assert decide(good).code == "unchanged"
+    other = decide(with_formats(good, litert=b"two"))
+    assert (other.code, other.version) == ("unchanged", 2)
+    assert other.reason == (
+        "version 2 is this very model; it has onnx, which this run has not, so name all in export.formats to add litert"
+    )
+
+
+def test_the_best_version_stays_the_best_one_where_another_gets_formats(
+    decide: Decide, contenders: dict[str, Challenger]
+) -> None:
+    decide("good")
+    decide("poor", force="a test")
+    ledger.write_ledger(NAME, ledger.read_ledger(NAME).model_copy(update={"best": 1}))
+    assert decide(with_formats(contenders["poor"], onnx=b"one")).version == 3
+    assert versions.best_of(NAME) == 1
+
+
+def test_nobody_is_asked_about_formats_of_the_live_version(decide: Decide, contenders: dict[str, Challenger]) -> None:
+    decide("good")
+    made = decide(with_formats(contenders["good"], onnx=b"one"), approval="always")
+    assert (made.code, made.version) == ("promoted_formats", 2)
+
+
+def test_a_candidate_that_lacks_a_format_is_asked_about_anew(decide: Decide, contenders: dict[str, Challenger]) -> None:
+    assert decide("good", approval="always").candidate == 1
+    assert decide("good", approval="always").candidate == 1
+    assert decide(with_formats(contenders["good"], onnx=b"one"), approval="always").candidate == 2
+    settle(NAME, 2, answer(True, "ann", "fine"))
+    assert published(1) == {"onnx": b"one"}
+
+
+def test_formats_of_another_export_are_refused(decide: Decide, contenders: dict[str, Challenger]) -> None:
+    formats = with_formats(contenders["poor"], onnx=b"one").formats
+    with pytest.raises(VerificationError, match="they are of another"):
+        decide(contenders["good"]._replace(formats=formats))
 
 
 def test_a_changed_file_of_the_proof_is_not_published(decide: Decide, contenders: dict[str, Challenger]) -> None:
