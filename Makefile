@@ -59,12 +59,12 @@ run: setup ## retrain on the embedded digits: train, prove, publish
 	$(VENV)/bin/layerflow retrain
 
 test: ray hub litert onnx ## the test suite, but for the long tests of `make drill-tests`
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m "not drill" # in the order of tests/conftest.py
+	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=20 -m "not drill" # in the order of tests/conftest.py; for two cores, because a third of the time is waiting
 
 drill-tests: ray hub litert onnx ## the long tests: browsers, pools, Ray's lost workers, whole pipelines by two devices (twelve minutes)
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m drill
 
-check: lint ## ruff, mypy, and the tests that start no process and take no seconds: in one to two minutes
+check: lint ## ruff, mypy, and the tests that start no process and take no seconds: in a little over a minute
 	$(PY) -m pytest -n 2 -q -m "not process and not slow and not drill"
 
 lint: setup ## ruff and mypy
