@@ -59,7 +59,7 @@ run: setup ## retrain on the embedded digits: train, prove, publish
 	$(VENV)/bin/layerflow retrain
 
 test: ray hub litert onnx ## the test suite, but for the long tests of `make drill-tests`
-	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=20 -m "not drill" # in the order of tests/conftest.py; for two cores, because a third of the time is waiting
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m "not drill" # in the order of tests/conftest.py
 
 drill-tests: ray hub litert onnx ## the long tests: browsers, pools, Ray's lost workers, whole pipelines by two devices (twelve minutes)
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m drill
