@@ -20,7 +20,7 @@ from layerflow import artifacts
 from layerflow.models.build import build
 from layerflow.training.train import train
 from layerflow.evaluation.evaluate import evaluate
-from layerflow.export import saved_model, verification
+from layerflow.export import process, saved_model, verification
 from layerflow.data import validation
 from layerflow.config import RetrainConfig
 from layerflow.data.load import load

@@ -26,7 +26,7 @@ from layerflow import checksums
 from layerflow import artifacts, store
 from layerflow.models.build import build
 from layerflow.evaluation.evaluate import evaluate
-from layerflow.export import saved_model, verification
+from layerflow.export import process, saved_model, verification
 from layerflow.registry import publishing, versions
 from layerflow.settings.data import DataConfig
 from layerflow.settings.model import ModelConfig
