@@ -17,6 +17,8 @@ from layerflow.json_file import read_json
 
 #: Files in a batch, and the largest file that is read. A batch that holds a broken file is asked again file by file.
 _BATCH, _MOST_BYTES = 32, 2**28
+#: How the files begin that the graph decodes. Others are asked about one by one, as the graph refuses them.
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
 #: What the graph says of a file that it refuses: where the file is in the batch, and why.
 _REFUSED = re.compile(r"\[image_bytes\] \[\d+\] \[(.*?)\]$", re.MULTILINE)
 
@@ -64,11 +66,13 @@ class Predictor:
             yield from answers[0]
 
     def _answer(self, paths: list[str]) -> list[Answer]:
-        contents = [_content(path) for path in paths]
+        contents: list[Any] = [_content(path) for path in paths]
         rows = [row for row, content in enumerate(contents) if isinstance(content, bytes)]
         answers = [Answer(path, None, error=str(content)) for path, content in zip(paths, contents, strict=True)]
-        for row, answer in zip(rows, self._answer_all([contents[row] for row in rows]), strict=True):
-            answers[row] = answer._replace(path=paths[row])
+        together = [row for row in rows if contents[row].startswith(_BEGINNINGS)]
+        for asked in (together, *([row] for row in rows if row not in together)):
+            for row, answer in zip(asked, self._answer_all([contents[row] for row in asked]), strict=True):
+                answers[row] = answer._replace(path=paths[row])
         return answers
 
     def _answer_all(self, files: list[Any]) -> list[Answer]:
