@@ -9,7 +9,7 @@ __all__ = ["libraries_of", "require_all"]
 
 
 def require_all(config: ExportConfig, proof: FormatsProof) -> None:
-    """See that every format is proved, where ``export.required`` says so.
+    """With ``export.required``, see that every format is proved.
 
     Raises:
         VerificationError: With the first that is not, and why.

@@ -24,9 +24,9 @@ from layerflow.records import DatasetRef, ExportRef
 log = logging.getLogger(__name__)
 
 _CONVERTER = Path(__file__).with_name("converter")
-#: Validation images by which whole numbers of 8 bits are calibrated: enough to see how large each layer's numbers get.
+#: Validation images by which `litert_int8` is calibrated: enough to see how large each layer's numbers get.
 _CALIBRATION = 200
-#: Seconds in which all formats must be made, and of a reason, how much is told.
+#: Seconds in which all formats must be made, and letters of a reason that are kept.
 _SECONDS, _LETTERS = 3600, 200
 #: How a process ends that was killed, or found no memory or room: an error of Python, and two signals.
 _KILLED = (1, -signal.SIGKILL, -signal.SIGTERM)

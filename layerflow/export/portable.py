@@ -49,7 +49,7 @@ def inspect_format(saved_model: Path, name: str, file: Path, digest: str, **requ
 def formats_of(folder: Path) -> dict[str, str]:
     """What was verified of each file in another format that a version has: a sentence by the name of the format.
 
-    Where a format's runtime is not installed, the sentence says so.
+    Of a format whose runtime is not installed, the sentence has the command that installs it.
 
     Raises:
         VerificationError: With the first check that failed.

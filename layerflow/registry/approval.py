@@ -105,8 +105,10 @@ def why_ask(
 
 
 def asked_about(rules: GateConfig, name: str, model: str, live: int | None, challenger: Challenger) -> Promotion | None:
-    """The open question about this very model against this live version, where its candidate is sound and has all
-    formats that the challenger has."""
+    """The open question about this very model against this live version.
+
+    There is none where its candidate is damaged, or lacks a format that the challenger has.
+    """
     asked = read_ledger(name).waiting
     if rules.approval == "never" or asked is None or (asked.model, asked.live) != (model, live):
         return None

@@ -17,6 +17,8 @@ from layerflow.checksums import EXTRA, sha256
 from layerflow.converted import FILES, Converted
 from layerflow.errors import ConfigError, ProcessKilledError, VerificationError, heals
 from layerflow.export import conversion, portable, process
+from layerflow.export.verifier.portable import check_loaded
+from layerflow.export.verifier.refusal import RefusedError
 from layerflow.extras import libraries_of
 from layerflow.outcomes import FormatProof, FormatsProof, Retrained
 from layerflow.records import ExportRef
@@ -89,6 +91,11 @@ def test_a_process_that_could_import_tensorflow_proves_nothing(
     monkeypatch.setattr(process, "_link", link_all)
     with pytest.raises(VerificationError, match="this process could import tensorflow, keras"):
         score(first_run, "onnx", converted[0] / FILES["onnx"])
+
+
+def test_a_process_that_has_loaded_tensorflow_says_which_file() -> None:
+    with pytest.raises(RefusedError, match=r"TensorFlow is loaded in this process: .*libtensorflow_framework"):
+        check_loaded()
 
 
 def test_a_changed_file_and_one_that_is_no_model_are_refused(

@@ -1,4 +1,4 @@
-"""Files in other formats are published, verified, carried along and taken back with their version."""
+"""Files in other formats are published, verified, and carried along with their version."""
 
 import hashlib
 import json
