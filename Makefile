@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray cloud hub litert onnx run test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling lock clean
+.PHONY: help setup ray cloud hub litert onnx run test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling bench-serving lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -116,6 +116,9 @@ bench-photos: setup ## reading photographs, against Keras, listing 100,000 files
 	$(PY) -m benchmarks.image_skew
 	$(PY) -m benchmarks.predicting
 	$(PY) benchmarks/photo_epochs.py
+
+bench-serving: setup ## requests to `layerflow try` while a new version takes over (two minutes)
+	$(PY) benchmarks/switching.py
 
 bench-scale: setup ## preparing and training from MNIST once to ten times: seconds an image, peak memory
 	$(PY) benchmarks/scale.py

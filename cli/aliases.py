@@ -14,27 +14,23 @@ alias = App(
 
 
 @alias.command
-def show(name: str, /, *, serving: bool = False, as_json: Json = False) -> None:
+def show(name: str, /, *, as_json: Json = False) -> None:
     """Show the aliases of a model: live, previous, and your own.
 
     Parameters
     ----------
     name
         The model, such as mlp-digits.
-    serving
-        Print them as a configuration of TF Serving (--model_config_file), with version_labels.
     as_json
         Print one JSON object.
     """
     from layerflow.registry import sharing
-    from layerflow.registry.aliases import aliases_of, serving_config
+    from layerflow.registry.aliases import aliases_of
     from layerflow.registry.versions import the_name
 
     sharing.refresh(name)
     found = aliases_of(the_name(name))
-    if serving:
-        print(serving_config(name), end="")
-    elif as_json:
+    if as_json:
         print(json.dumps(found, indent=2))
     else:
         for each, version in found.items():

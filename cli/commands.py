@@ -172,6 +172,8 @@ def verify(folder: Path, /) -> None:
 
 app.command(models_commands.models)
 app.command(models_commands.predict)
+app.command(models_commands.try_, name="try")
+app.command(models_commands.serving_config)
 app.command(models_commands.report)
 app.command(models_commands.rollback)
 app.command(models_commands.approve)

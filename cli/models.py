@@ -17,7 +17,7 @@ from layerflow.errors import DamagedError, RegistryError
 from layerflow.outcomes import Comparison
 from layerflow.records import Change, Evaluation
 from layerflow.registry import candidates, layout, sharing, versions
-from layerflow.registry.aliases import FOLLOWS, aliases_of
+from layerflow.registry.aliases import FOLLOWS, aliases_of, serving_config
 from layerflow.registry.ledger import Ledger, known_ledger
 from layerflow.registry.receipt import Receipt, changes
 
@@ -114,6 +114,11 @@ def open_report(version: int | None, name: str | None, browser: bool) -> None:
     print(report, flush=True)
     if browser:
         webbrowser.open(report.as_uri())
+
+
+def print_serving_config(name: str | None, base_path: str | None) -> None:
+    """The configuration by which TensorFlow Serving serves a model."""
+    print(serving_config(_name(name), base_path), end="")
 
 
 def show_difference(before: int, after: int, name: str | None, as_json: bool) -> None:

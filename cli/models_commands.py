@@ -135,6 +135,46 @@ def predict(
         print_answers(paths, name, version, top, csv, as_json)
 
 
+def try_(
+    *,
+    name: str | None = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 8501,
+) -> None:
+    """Show pictures to the live version on a page, and serve it by TensorFlow Serving's REST API.
+
+    The server follows the registry: a new version takes over without a failed request.
+
+    Parameters
+    ----------
+    name
+        The model, if several are published.
+    host
+        The address to listen on. With another one than this machine's own, anybody who reaches it may ask.
+    port
+        The port to listen on; 0 chooses a free one.
+    """
+    from cli.try_model import serve_model
+
+    serve_model(name, host, port)
+
+
+def serving_config(name: str | None = None, /, *, base_path: str | None = None) -> None:
+    """Print a file for TensorFlow Serving's --model_config_file: the versions with an alias, and the aliases as labels.
+
+    Parameters
+    ----------
+    name
+        The model, if several are published.
+    base_path
+        Where the server finds the versions, such as /models/mlp-digits or s3://bucket/models/mlp-digits; default:
+        where they are here.
+    """
+    from cli.models import print_serving_config
+
+    print_serving_config(name, base_path)
+
+
 def report(
     version: int | None = None,
     /,

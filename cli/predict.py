@@ -18,7 +18,7 @@ from rich.table import Table
 from cli.output import console
 from cli.run import quiet_stderr
 from layerflow.checksums import EXTRA
-from layerflow.errors import DamagedError, UserError, printed
+from layerflow.errors import UserError, printed
 from layerflow.json_file import read_json
 from layerflow.prediction.paths import classes_below, image_files
 from layerflow.prediction.scores import Scores
@@ -93,13 +93,7 @@ def _load(name: str | None, version: int | None) -> tuple["Predictor", list[str]
     """The model, unchanged since it was published, and the names of its classes."""
     sharing.refresh_all()
     name = versions.the_name(name)
-    number = versions.numbers(name)[0] if version is None else version
-    folder = versions.folder_of(name, number)
-    if damage := versions.damage(name, number):
-        raise DamagedError(
-            f"Version {number} of {name} must be as it was published: {damage}. Restore it from a backup, or choose "
-            "another one with --version."
-        )
+    folder = versions.undamaged_folder_of(name, versions.numbers(name)[0] if version is None else version)
     with quiet_stderr():
         from layerflow.prediction.answers import Predictor
     predictor = Predictor(folder)

@@ -82,7 +82,7 @@ class Predictor:
             found = self._ask(image_bytes=tf.constant(files))
         except tf.errors.OpError as error:
             if len(files) == 1:
-                return [Answer("", None, error=_reason(error))]
+                return [Answer("", None, error=reason_of(error))]
             return [answer for file in files for answer in self._answer_all([file])]
         accepted = found["accepted"].numpy().tolist() if "accepted" in found else [None] * len(files)
         return [Answer("", *pair) for pair in zip(found["probabilities"].numpy(), accepted, strict=True)]
@@ -112,7 +112,7 @@ def _content(path: str) -> bytes | str:
     return content if len(content) <= _MOST_BYTES else f"larger than {_MOST_BYTES // 2**20} MiB"
 
 
-def _reason(error: tf.errors.OpError) -> str:
+def reason_of(error: tf.errors.OpError) -> str:
     """What the graph or TensorFlow says of a file, in one line."""
     if found := _REFUSED.search(error.message):
         return found[1].replace("\\'", "'")

@@ -5,7 +5,6 @@ Your own are kept in the ledger, which is replaced as a whole: a reader sees the
 
 import json
 import re
-from pathlib import Path
 
 from layerflow.errors import RegistryError, did_you_mean, printed
 from layerflow.registry import sharing, versions
@@ -67,7 +66,7 @@ def remove_alias(name: str, alias: str) -> None:
         write_ledger(name, ledger.model_copy(update={"aliases": left}))
 
 
-def serving_config(name: str, base_path: Path | None = None) -> str:
+def serving_config(name: str, base_path: str | None = None) -> str:
     """A model of TF Serving's ``--model_config_file``: the versions that have an alias, with it as their label.
 
     Args:

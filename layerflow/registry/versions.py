@@ -144,6 +144,21 @@ def folder_of(name: str, version: int) -> Path:
     return home(name) / str(version)
 
 
+def undamaged_folder_of(name: str, version: int) -> Path:
+    """``folder_of`` a version of which every byte is as it was published.
+
+    Raises:
+        DamagedError: If one is not; and whatever ``folder_of`` raises.
+    """
+    folder = folder_of(name, version)
+    if found := damage(name, version):
+        raise DamagedError(
+            f"Version {version} of {name} must be as it was published: {found}. Restore it from a backup, or choose "
+            "another version."
+        )
+    return folder
+
+
 def receipt_of(name: str, version: int) -> dict[str, Any] | None:
     """The receipt that a version carries, or nothing where it has none that can be read and names this version."""
     try:

@@ -1,7 +1,6 @@
 """Names for versions."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -89,7 +88,7 @@ def test_the_aliases_are_version_labels_of_tf_serving(decide: Decide) -> None:
     decide("poor")
     decide("good")
     set_alias(NAME, "production", 1)
-    (model,) = text_format.Parse(serving_config(NAME, Path("/models/a")), server_config()()).model_config_list.config
+    (model,) = text_format.Parse(serving_config(NAME, "/models/a"), server_config()()).model_config_list.config
     assert (model.name, model.base_path, model.model_platform) == (NAME, "/models/a", "tensorflow")
     assert list(model.model_version_policy.specific.versions) == [1, 2]
     assert dict(model.version_labels) == {"live": 2, "previous": 1, "production": 1}
