@@ -106,6 +106,7 @@ def predict(
     csv: Path | None = None,
     as_json: Json = False,
     evaluate: bool = False,
+    card: Path | None = None,
 ) -> None:
     """Ask a published model about image files: a table, a CSV file, or JSON.
 
@@ -125,12 +126,14 @@ def predict(
         Print one JSON array; with --evaluate, one JSON object.
     evaluate
         Compare the answers with the names of the folders below the one that is given: accuracy and confusion matrix.
+    card
+        With --evaluate, the HTML file to write: accuracy, confusion matrix as a picture, classes.
     """
     from cli.predict import evaluate as print_scores
     from cli.predict import predict as print_answers
 
-    if evaluate:
-        print_scores(paths, name, version, as_json)
+    if evaluate or card:
+        print_scores(paths, name, version, card, as_json)
     else:
         print_answers(paths, name, version, top, csv, as_json)
 

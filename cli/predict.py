@@ -37,11 +37,7 @@ def predict(
     paths: list[str], name: str | None, version: int | None, top: int, file: Path | None, as_json: bool
 ) -> None:
     """Print or write the answers, and name the files that have none."""
-    if file and (file.is_dir() or not file.parent.is_dir()):
-        raise UserError(
-            f"--csv must name a file in a folder that exists. Received: {printed(str(file))}; make the folder, or name "
-            "another file."
-        )
+    _require_place("--csv", file)
     files = list(image_files(paths, (os.fsdecode(line) for line in sys.stdin.buffer)))
     predictor, classes = _load(name, version)
     top = min(top, len(classes))
@@ -63,8 +59,17 @@ def predict(
         print(f"{len(files) - broken.total():,} answers are in {file}", file=sys.stderr)
 
 
-def evaluate(paths: list[str], name: str | None, version: int | None, as_json: bool) -> None:
-    """Print how many images of a folder of ``<class>/`` folders are recognized."""
+def _require_place(flag: str, file: Path | None) -> None:
+    if file and (file.is_dir() or not file.parent.is_dir()):
+        raise UserError(
+            f"{flag} must name a file in a folder that exists. Received: {printed(str(file))}; make the folder, or "
+            "name another file."
+        )
+
+
+def evaluate(paths: list[str], name: str | None, version: int | None, card: Path | None, as_json: bool) -> None:
+    """Print how many images of a folder of ``<class>/`` folders are recognized, and write a page about it."""
+    _require_place("--card", card)
     if len(paths) != 1:
         raise UserError(f"--evaluate takes one folder. Received: {len(paths)}; name the folder above the classes'.")
     found = list(classes_below(paths[0]))
@@ -79,6 +84,8 @@ def evaluate(paths: list[str], name: str | None, version: int | None, as_json: b
             scores.add(label, int(answer.probabilities.argmax()))
     _end(len(found), broken)
     told = {**scores.as_json(), "broken": broken.total()}
+    if card:
+        _write_card(card, f"{predictor.model.parent.name}, version {predictor.model.name}", paths[0], told)
     if as_json:
         print(json.dumps(told, indent=2))
         return
@@ -87,6 +94,26 @@ def evaluate(paths: list[str], name: str | None, version: int | None, as_json: b
         f"{scores.images:,} images)"
     )
     console().print(_confusion(scores) if len(classes) <= _MOST_CLASSES else _mistakes(scores))
+
+
+def _write_card(file: Path, model: str, folder: str, told: dict[str, Any]) -> None:
+    from layerflow.cards.report import page
+    from layerflow.cards.scores import scores_card
+
+    with _appearing(file) as part:
+        part.write_text(page(model, {"evaluation": scores_card(model, _text(folder), told)}, ""), encoding="utf-8")
+    print(f"the card is {file}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _appearing(file: Path) -> Iterator[Path]:
+    """A file beside it that takes its place once it is complete."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        yield part
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _load(name: str | None, version: int | None) -> tuple["Predictor", list[str]]:
@@ -143,25 +170,18 @@ def _top(answer: "Answer", classes: list[str], top: int) -> list[tuple[str, floa
 @contextlib.contextmanager
 def _csv(file: Path, classes: list[str], top: int) -> Iterator[Any]:
     """What writes an answer as a row of a file that is there once it is complete."""
-    part = file.with_name(f".{file.name}.part")
     header = ["file", *(f"{what}_{number}" for number in range(1, top + 1) for what in ("class", "probability"))]
-    try:
-        with part.open("w", encoding="utf-8", newline="") as opened:
-            rows = csv.writer(opened)
-            rows.writerow([*header, "accepted", "error"])
+    with _appearing(file) as part, part.open("w", encoding="utf-8", newline="") as opened:
+        rows = csv.writer(opened)
+        rows.writerow([*header, "accepted", "error"])
 
-            def write(answer: "Answer") -> None:
-                pairs = [("", None)] * top if answer.error else _top(answer, classes, top)
-                cells = [
-                    cell for name, share in pairs for cell in (_cell(name), "" if share is None else f"{share:.6f}")
-                ]
-                accepted = "" if answer.accepted is None else str(answer.accepted).lower()
-                rows.writerow([_cell(_text(answer.path)), *cells, accepted, _cell(answer.error)])
+        def write(answer: "Answer") -> None:
+            pairs = [("", None)] * top if answer.error else _top(answer, classes, top)
+            cells = [cell for name, share in pairs for cell in (_cell(name), "" if share is None else f"{share:.6f}")]
+            accepted = "" if answer.accepted is None else str(answer.accepted).lower()
+            rows.writerow([_cell(_text(answer.path)), *cells, accepted, _cell(answer.error)])
 
-            yield write
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+        yield write
 
 
 def _text(path: str) -> str:

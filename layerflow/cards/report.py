@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from markdown_it import MarkdownIt
 
+from layerflow.cards.markdown import as_code
 from layerflow.config import RetrainConfig
 
 _STYLE = """
@@ -63,17 +64,29 @@ def render(config: RetrainConfig, cards: Mapping[str, str], status: str = "") ->
         cards: Markdown by name, in the order in which it is shown; that of the decision starts with its summary.
         status: The decision's, which gives the summary its colour.
     """
+    return page(config.registry_name, cards, f"To reproduce: {as_code(f'layerflow retrain {config.as_flags}')}", status)
+
+
+def page(title: str, cards: Mapping[str, str], end: str, status: str = "") -> str:
+    """A page of cards.
+
+    Args:
+        title: That of the window.
+        cards: As ``render`` takes them.
+        end: Markdown below the cards.
+        status: As ``render`` takes it.
+    """
     links = "".join(f'<a href="#{name}">{name}</a>' for name in cards)
     sections = "".join(f'<section id="{name}">\n{_markdown.render(card)}</section>\n' for name, card in cards.items())
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>{html.escape(config.registry_name)}</title>
+<title>{html.escape(title)}</title>
 <style>{_STYLE}</style>
 <body class="{html.escape(status)}">
 <nav>{links}</nav>
-{sections}<footer><p>To reproduce: <code>layerflow retrain {html.escape(config.as_flags)}</code></p></footer>
+{sections}<footer>{_markdown.render(end)}</footer>
 </body>
 </html>
 """

@@ -51,11 +51,11 @@ class Predictor:
                 f"The model must have the signature image_bytes. {model} has none, as an earlier layerflow exported "
                 "it; run layerflow retrain --refresh."
             )
-        self._model = model
+        self.model = model
 
     def load(self) -> None:
         """Load the model, and let TensorFlow prepare for the first answer."""
-        self._loaded = tf.saved_model.load(str(self._model))
+        self._loaded = tf.saved_model.load(str(self.model))
         self._ask = self._loaded.signatures["image_bytes"]
         self._ask(image_bytes=tf.io.encode_png(tf.zeros((1, 1, 1), tf.uint8))[None])
 

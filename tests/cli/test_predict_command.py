@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -118,7 +119,7 @@ def test_a_failed_csv_leaves_nothing_behind(folder: Path, tmp_path: Path, monkey
 def test_evaluate_compares_with_the_names_of_the_folders(
     folder: Path, expected: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    predict.evaluate([str(folder)], None, None, True)
+    predict.evaluate([str(folder)], None, None, None, True)
     told = json.loads(capsys.readouterr().out)
     right = sum(str(row.argmax()) == Path(path).parent.name for path, row in expected.items())
     assert (told["images"], told["broken"]) == (41, 3)
@@ -126,10 +127,24 @@ def test_evaluate_compares_with_the_names_of_the_folders(
     assert told["accuracy_low"] < told["accuracy"] <= told["accuracy_high"]
     assert np.trace(told["confusion"]) == right
     assert np.sum(told["confusion"], axis=1).tolist() == [0, 0, 0, 21, 0, 0, 0, 0, 20, 0]
-    predict.evaluate([str(folder)], None, None, False)
+    predict.evaluate([str(folder)], None, None, None, False)
     out = capsys.readouterr().out
     assert f"accuracy  {right / 41:.4f} (95 % interval " in out
     assert "Confusion matrix" in out
+
+
+def test_the_card_is_a_page_with_the_matrix(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predict.evaluate([str(folder)], None, None, tmp_path / "card.html", True)
+    told, page = json.loads(capsys.readouterr().out), (tmp_path / "card.html").read_text()
+    assert [each.name for each in tmp_path.iterdir()] == ["card.html"]
+    assert f"<strong>Accuracy {told['accuracy']:.4f}</strong>" in page
+    assert "<h1>mlp-digits, version 1 on " in page
+    assert "3 files have no answer" in page
+    assert 'src="data:image/png;base64,' in page
+    rows = re.findall(r"<td>(\d)</td>\n<td>(\d+)</td>\n<td>\d\.\d{4}</td>", page)
+    assert sorted(rows) == [("3", "21"), ("8", "20")]
+    with pytest.raises(UserError, match="--card must name a file in a folder that exists"):
+        predict.evaluate([str(folder)], None, None, tmp_path, True)
 
 
 def test_what_can_not_be_done_is_one_sentence(folder: Path, tmp_path: Path) -> None:
@@ -142,9 +157,9 @@ def test_what_can_not_be_done_is_one_sentence(folder: Path, tmp_path: Path) -> N
     with pytest.raises(
         UserError, match=r"^Each folder must be named like a class of the model: 0, 1, .* Received: cat;"
     ):
-        predict.evaluate(unknown, None, None, False)
+        predict.evaluate(unknown, None, None, None, False)
     with pytest.raises(UserError, match=r"^--evaluate takes one folder\. Received: 2;"):
-        predict.evaluate(broken + unknown, None, None, False)
+        predict.evaluate(broken + unknown, None, None, None, False)
     with pytest.raises(UserError, match=r"^The paths must name images\. They name none;"):
         predict.predict([str(tmp_path / "empty")], None, None, 1, None, False)
     for place in (tmp_path, tmp_path / "lost" / "answers.csv"):

@@ -16,6 +16,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from layerflow import checksums, store
+from layerflow.cards import confusion as confusion_card
 from layerflow.cards import data as data_card
 from layerflow.cards import decision as decision_card
 from layerflow.cards import drawing, report
@@ -139,11 +140,10 @@ def test_three_hundred_classes_of_large_images_are_still_a_small_card(first_run:
     assert len(pictures(data_card._samples(data))) == 1
 
 
-def test_names_with_dollars_and_none_wrong_are_drawn(first_run: Retrained) -> None:
-    scores = tuple(ClassScore(name=f"${name}_$", precision=1, recall=1, f1=1, examples=3) for name in "ab")
-    perfect = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((3, 0), (0, 3))})
-    assert pictures(evaluation_card._matrix(perfect, 0))
-    assert evaluation_card._confusions(perfect) == "No class was confused with another."
+def test_names_with_dollars_and_none_wrong_are_drawn() -> None:
+    names, perfect = ("$a_$", "$b_$"), np.array([[3, 0], [0, 3]])
+    assert pictures(confusion_card._matrix(names, perfect))
+    assert confusion_card._confusions(names, perfect) == "No class was confused with another."
 
 
 def luminance(colours: np.ndarray) -> np.ndarray:
@@ -175,23 +175,17 @@ def test_marks_in_cells_without_a_count_stand_out_from_the_page(page: str, monke
 def test_counts_stand_out_from_cells_of_any_strength() -> None:
     # The cells are opaque, so that no page shines through; the number on each of them is black.
     for colour in ("test", "bad"):
-        cells = evaluation_card._rgba(colour, np.linspace(0, 1, 101))
+        cells = confusion_card._rgba(colour, np.linspace(0, 1, 101))
         assert cells[:, 3].tolist() == [0] + [1] * 100
         assert ((luminance(255 * cells[1:]) + 0.05) / 0.05).min() >= 4.5
-    assert evaluation_card._BLACK == "#000000"
+    assert confusion_card._BLACK == "#000000"
 
 
 def drawn_matrix(confusion: np.ndarray, names: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """The figure of a confusion matrix."""
-    examples = confusion.sum(axis=1)
-    recalls = np.diag(confusion) / np.maximum(examples, 1)
-    scores = tuple(
-        ClassScore(name=name, precision=0, recall=recall, f1=0, examples=count)
-        for name, recall, count in zip(names, recalls, examples, strict=True)
-    )
     figures: list[Any] = []
-    monkeypatch.setattr(evaluation_card, "picture", lambda figure, alt: figures.append(figure) or alt)
-    evaluation_card._matrix(Evaluation.model_construct(per_class=scores, confusion=confusion.tolist()), 0)
+    monkeypatch.setattr(confusion_card, "picture", lambda figure, alt: figures.append(figure) or alt)
+    confusion_card._matrix(names, confusion)
     (figure,) = figures
     return figure
 
@@ -227,7 +221,7 @@ def test_the_numbers_of_the_matrix_have_ten_points_and_no_outline_or_are_left_ou
     assert len(inside) == (classes**2 if numbered else 0)
     for text in inside:
         assert not text.get_path_effects()
-        assert text.get_color() == evaluation_card._BLACK
+        assert text.get_color() == confusion_card._BLACK
         # Pixels are drawn at 100 to the inch, and 96 of a page are an inch of 72 points.
         assert text.get_fontsize() * 100 / 72 >= 10 * 96 / 72
         assert text.get_window_extent().width <= cell
@@ -240,8 +234,8 @@ def test_long_names_are_cut_and_those_without_glyphs_are_numbers(
     assert drawing.numbers_told(["Straße", "кот"]) == ""
     for names in (("日本語", "*cat*"), ("two\nlines", "b"), ("n" * 500, "b")):
         scores = tuple(ClassScore(name=name, precision=1, recall=1, f1=1, examples=3) for name in names)
-        mixed_up = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((2, 1), (0, 3))})
-        assert pictures(evaluation_card._matrix(mixed_up, 1) + evaluation_card._bars(mixed_up))
+        mixed_up = first_run.evaluation.model_copy(update={"per_class": scores})
+        assert pictures(confusion_card._matrix(names, np.array([[2, 1], [0, 3]])) + evaluation_card._bars(mixed_up))
     assert not recwarn.list
     assert drawing.drawn(["日本語", "cat"]) == ["0", "1"]
     assert drawing.numbers_told(["日本語", "*cat*"]) == r"In the pictures: 0 is 日本語, 1 is \*cat\*."
@@ -250,8 +244,8 @@ def test_long_names_are_cut_and_those_without_glyphs_are_numbers(
 def test_a_single_mistake_among_a_thousand_classes_is_drawn() -> None:
     shares = np.eye(1000)
     shares[3, 996] = 0.5
-    assert evaluation_card._reduced(shares).shape == (200, 200)
-    assert evaluation_card._reduced(shares)[0, 199] == 0.5
+    assert confusion_card._reduced(shares).shape == (200, 200)
+    assert confusion_card._reduced(shares)[0, 199] == 0.5
 
 
 def test_the_export_card_shows_what_was_proved(first_run: Retrained) -> None:
@@ -415,7 +409,7 @@ def test_classes_and_forced_reasons_by_any_name_are_on_the_cards_as_they_are(fir
     names = ("*star*", "[/b] <unknown>\\")
     scores = tuple(ClassScore(name=name, precision=1, recall=1, f1=1, examples=3) for name in names)
     mixed_up = first_run.evaluation.model_copy(update={"per_class": scores, "confusion": ((2, 1), (0, 3))})
-    assert shown(evaluation_card._confusions(mixed_up))[:2] == list(names)
+    assert shown(confusion_card._confusions(names, np.array(mixed_up.confusion)))[:2] == list(names)
     reason = "forced (*now*,\n# see <b>), against kept_worse: worse"
     changes = ({"field": "data.classes", "before": ["_a_", "_b_"], "after": names[0]},)
     update = {"reason": reason, "champion_version": 1, "changes": changes}
