@@ -1,6 +1,8 @@
 """`layerflow try`: a page and a REST API that show a published model what it is given, and follow the registry."""
 
 import contextlib
+import errno
+import ipaddress
 import logging
 import socket
 import threading
@@ -31,11 +33,16 @@ def serve_model(name: str | None, host: str, port: int) -> None:
             from layerflow.registry.live import follow_live
 
             follower = follow_live(name)
-        server = make_server(follower, lambda number: facts_of(follower.model, number), _names(host))
+        shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
+        line = f"{name}, version {follower.model.version}: http://{shown}:{port}/ (Ctrl-C ends it)"
+        server = make_server(
+            follower,
+            lambda number: facts_of(follower.model, number),
+            _names(host),
+            lambda: print(line, flush=True),
+        )
         stop = threading.Event()
         threading.Thread(target=follower.follow, args=[stop], daemon=True).start()
-        shown, port = host if ":" not in host else f"[{host}]", listening.getsockname()[1]
-        print(f"{name}, version {follower.model.version}: http://{shown}:{port}/ (Ctrl-C ends it)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
             server.run(sockets=[listening])
         stop.set()
@@ -48,6 +55,8 @@ def _listening(host: str, port: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        if not host:  # would be all addresses
+            raise OSError(errno.EINVAL, "no address")
         listening.bind((host, port))
         listening.listen()
     except OSError as error:
@@ -61,7 +70,11 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def _names(host: str) -> list[str]:
     """The names by which a browser may call the server: those of this machine alone, unless it was opened to others."""
-    return [*NAMES, "[::1]"] if host in (*NAMES, "::1") else ["*"]
+    with contextlib.suppress(ValueError):
+        if not ipaddress.ip_address(host).is_loopback:
+            return ["*"]
+        return [*NAMES, "[::1]", host]
+    return [*NAMES, "[::1]"] if host == "localhost" else ["*"]
 
 
 def facts_of(model: Any, version: int) -> dict[str, Any]:

@@ -35,18 +35,25 @@ class Follower:
         self.refused: dict[int, str] = {}
         self._tried = 0.0
 
+    @property
+    def states(self) -> dict[int, tuple[str, str]]:
+        """The versions that are served, loaded or refused, in TensorFlow Serving's words, and why one is refused."""
+        loading, refused = self.loading, self.refused
+        told = {number: ("END", reason) for number, reason in refused.items()}
+        return told | ({loading: ("LOADING", "")} if loading else {}) | {self.model.version: ("AVAILABLE", "")}
+
     def check(self) -> None:
         """Put the live version into service, if it is another one. If it can't be loaded, the old one stays."""
         number = self._newest()
         if number == self.model.version:
-            self.refused.clear()
+            self.refused = {}
             return
         if number in self.refused and time.monotonic() < self._tried + _RETRY:
             return
         self.loading = number
         try:
             self.model = self._load(number)
-            self.refused.clear()
+            self.refused = {}
             log.info("version %d answers now", number)
         except Exception as error:  # whatever is wrong with it, the old one must go on
             self.refused, self._tried = {number: printed(str(error), 500)}, time.monotonic()

@@ -15,6 +15,8 @@ from layerflow.errors import UserError, printed
 
 #: Most images in a request. The verifier has proved batches of up to a thousand.
 MOST_IMAGES = 1000
+#: Most values in a request, 26 colour images of 224x224: to read more of them takes seconds.
+_MOST_VALUES = 4_000_000
 
 
 class Input(NamedTuple):
@@ -46,13 +48,17 @@ def read_request(body: bytes, signatures: Mapping[str, Input]) -> Request:
         >>> read_request(b'{"instances": [[1, 2]]}', {"serving_default": Input("images", (2,))}).images
         array([[1, 2]], dtype=uint8)
     """
+    if body.count(b",") > _MOST_VALUES:
+        raise UserError(f"The body must have at most {_MOST_VALUES:,} values. It has more; send files in base64.")
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise UserError(f"The body must be JSON: {error}.") from None
     if not isinstance(content, dict):
         raise UserError(f"The body must be a JSON object. Received: {_kind(content)}.")
-    name = content.get("signature_name") or "serving_default"
+    name = content.get("signature_name", "")
+    if name == "":
+        name = "serving_default"
     if not isinstance(name, str) or name not in signatures:
         raise UserError(f"signature_name must be one of {', '.join(signatures)}. Received: {printed(str(name))}.")
     given = [key for key in ("instances", "inputs") if key in content]
@@ -138,7 +144,13 @@ def _array(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:
     return np.array(numbers, np.uint8).reshape(found.shape)
 
 
-_KINDS = {dict: "an object", str: "a text", float: "a fraction", int: "a number", bool: "true or false"}
+_KINDS = {
+    dict: "an object",
+    str: "a text",
+    float: "a fraction, or a number beyond 64 bits",
+    int: "a number",
+    bool: "true or false",
+}
 _KINDS |= {list: "a list", type(None): "null"}
 
 

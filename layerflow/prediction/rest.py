@@ -15,8 +15,10 @@ from layerflow.prediction.json_tensors import answer_in_json, read_request
 from layerflow.prediction.served_model import ServedModel
 from layerflow.prediction.turns import Turns
 
-_PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(predict|classify|regress)", re.I)
-_ABOUT = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?", re.I)
+#: A model, and one of its versions: numbers that TensorFlow Serving can read have at most 19 digits.
+_MODEL = r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,19})|/labels/([^/:]+))?"
+_PREDICT = re.compile(f"{_MODEL}:(predict|classify|regress)", re.IGNORECASE)
+_ABOUT = re.compile(f"{_MODEL}(/metadata)?", re.IGNORECASE)
 #: The label of the version that is served, as ``layerflow serving-config`` gives it.
 _LIVE = "live"
 
@@ -42,10 +44,9 @@ class RestApi:
             *which, method = found.groups()
             if method.lower() != "predict":
                 raise UserError(f"The model's signatures are for :predict. Received: :{method}.")
-            async with self._turns.admitted():
-                model = self._served(*which)
-                body = await self._turns.body_of(request)
-                answer = await self._turns.take(_predict, model, body)
+            self._served(*which)
+            async with self._turns.body_of(request) as body:
+                answer = await self._turns.take(lambda: _predict(self._served(*which), body))
             return Response(answer, media_type="application/json")
         if request.method in ("GET", "HEAD") and (found := _ABOUT.fullmatch(path)):
             *which, metadata = found.groups()
@@ -68,17 +69,13 @@ class RestApi:
 
     def _status(self, name: str, version: str | None, label: str | None) -> dict[str, Any]:
         """What is served, loaded and refused."""
-        follower = self._follower
-        told = {follower.model.version: _state("AVAILABLE")}
-        if follower.loading:
-            told[follower.loading] = _state("LOADING")
-        told |= {number: _state("END", "DATA_LOSS", reason) for number, reason in follower.refused.items()}
-        if name != follower.model.name or not version or int(version) not in told:
-            chosen = [self._served(name, version, label).version] if version or label else sorted(told, reverse=True)
-            self._served(name, None, None)
-        else:
+        states = self._follower.states
+        if name == self._follower.model.name and version and int(version) in states:
             chosen = [int(version)]
-        return {"model_version_status": [{"version": str(number), **told[number]} for number in chosen]}
+        else:
+            served = self._served(name, version, label).version
+            chosen = [served] if version or label else sorted(states, reverse=True)
+        return {"model_version_status": [_status_of(number, *states[number]) for number in chosen]}
 
     def _metadata(self, name: str, version: str | None, label: str | None) -> dict[str, Any]:
         model = self._served(name, version, label)
@@ -93,5 +90,6 @@ def _predict(model: ServedModel, body: bytes) -> bytes:
     return answer_in_json(model.ask(signature, images), by_row)
 
 
-def _state(state: str, code: str = "OK", message: str = "") -> dict[str, Any]:
-    return {"state": state, "status": {"error_code": code, "error_message": message}}
+def _status_of(version: int, state: str, reason: str) -> dict[str, Any]:
+    status = {"error_code": "DATA_LOSS" if reason else "OK", "error_message": reason}
+    return {"version": str(version), "state": state, "status": status}

@@ -1,7 +1,9 @@
 """A published version that is loaded, warmed up, and asked by its signatures."""
 
+import contextlib
 import functools
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from layerflow.prediction.answers import reason_of
 from layerflow.prediction.attention import Attention
 from layerflow.prediction.json_tensors import Input
 
+#: Requests with more pixels are decoded one at a time: 100 million need 2 GB.
+_MANY_PIXELS = 10_000_000
+_one_at_a_time = threading.Lock()
 #: Where the graph says which file of a batch it refuses.
 _PLACE = re.compile(r"\[image_bytes\] \[(\d+)\]")
 
@@ -64,10 +69,10 @@ class ServedModel:
         Raises:
             UserError: If a file is refused, or all of them together are too large.
         """
-        if isinstance(images, list):
-            _require_size(images)
+        pixels = _pixels_of(images) if isinstance(images, list) else 0
         try:
-            found = self._loaded.signatures[signature](**{self.inputs[signature].name: tf.constant(images)})
+            with _one_at_a_time if pixels > _MANY_PIXELS else contextlib.nullcontext():
+                found = self._loaded.signatures[signature](**{self.inputs[signature].name: tf.constant(images)})
         except tf.errors.InvalidArgumentError as error:
             if not isinstance(images, list):
                 raise
@@ -88,13 +93,12 @@ class ServedModel:
         return tf.function(decode, [tf.TensorSpec((None,), tf.string)], autograph=False)
 
     @functools.cached_property
-    def attention(self) -> Attention:
-        """Where this version looks; made when it is first asked for.
-
-        Raises:
-            ValueError: If its graph has no map of features.
-        """
-        return Attention(self._loaded.signatures["serving_default"])
+    def attention(self) -> Attention | str:
+        """Where this version looks, or why that can't be said; made when it is first asked for."""
+        try:
+            return Attention(self._loaded.signatures["serving_default"])
+        except ValueError as error:
+            return str(error)
 
     def _warm_up(self, folder: Path) -> None:
         """Ask what the export has recorded, as TensorFlow Serving does before it answers anybody."""
@@ -109,11 +113,11 @@ def _input_of(signature: Any) -> Input:
     return Input(name, None if spec.dtype == tf.string else tuple(spec.shape[1:]))
 
 
-def _require_size(files: list[bytes]) -> None:
-    """See that the images have a size that can be decoded together: a small file can claim any number of pixels.
+def _pixels_of(files: list[bytes]) -> int:
+    """How many pixels the images claim to have together: a small file can claim any number.
 
     Raises:
-        UserError: If they have not, or a file is no image.
+        UserError: If they are too many to decode together, or a file is no image.
     """
     pixels = 0
     for row, content in enumerate(files):
@@ -127,6 +131,7 @@ def _require_size(files: list[bytes]) -> None:
             f"The images of a request must have at most {MAX_PIXELS:,} pixels together. Received: {pixels:,}; send "
             "fewer at a time."
         )
+    return pixels
 
 
 def _undecoded(row: int | None, files: list[bytes], reason: str) -> UserError:

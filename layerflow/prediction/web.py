@@ -2,6 +2,7 @@
 
 import base64
 import io
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from layerflow.errors import LayerflowError, UserError
 from layerflow.prediction.following import Follower
@@ -24,10 +26,12 @@ from layerflow.prediction.served_model import ServedModel
 from layerflow.prediction.turns import Turns
 
 _PAGE = Path(__file__).parent / "page"
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 #: Classes that the page shows, and pixels of the longer side of its pictures.
 _TOP, _SIDE = 5, 256
-#: Seconds that a client may pause without losing its connection.
-_IDLE = 75
+#: Seconds that a client may pause between two requests, until the head of its first one is there, and that requests in
+#: work get when the server ends; and most connections.
+_IDLE, _HEAD, _END, _CONNECTIONS = 75, 30, 5, 500
 #: The colour of the places that speak for the class: an orange that is seen on grey and on colours.
 _COLOUR = (255, 96, 0)
 #: The page loads nothing from elsewhere, and no other page may frame it.
@@ -39,25 +43,57 @@ _HEADERS = [
     ),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-cache"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 ]
 
 
-def make_server(follower: Follower, facts: Callable[[int], dict[str, Any]], hosts: list[str]) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """A server that says when it answers, by calling ``started``."""
+
+    def __init__(self, config: uvicorn.Config, when_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._when_started = when_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._when_started()
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed if there are too many, or if it asks for nothing."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > _CONNECTIONS:
+            transport.close()
+        self.loop.call_later(_HEAD, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None:  # no request has come
+            self.transport.close()
+
+
+def make_server(
+    follower: Follower,
+    facts: Callable[[int], dict[str, Any]],
+    hosts: list[str],
+    when_started: Callable[[], None] = lambda: None,
+) -> Server:
     """A server that is ready to run.
 
     Args:
         follower: Holds the model.
         facts: What the page says of a version above the picture, as JSON.
         hosts: The names by which it may be called: a page of another one, rebound to this machine, is refused.
+        when_started: Called once it answers.
     """
     turns = Turns()
     page = _Page(follower, facts, turns)
-    files = [Route(f"/{name}", _file(name)) for name in ("page.css", "page.js", "icon.svg")]
     app = Starlette(
         routes=[
             Route("/", _file("index.html")),
-            *files,
+            *(Route(f"/{name}", _file(name)) for name in ("page.css", "page.js", "icon.svg")),
             Route("/model", page.model),
             Route("/answer", page.answer, methods=["POST"]),
             Route("/v1/{path:path}", RestApi(follower, turns).respond, methods=["GET", "POST"]),
@@ -66,9 +102,17 @@ def make_server(follower: Follower, facts: Callable[[int], dict[str, Any]], host
         exception_handlers={HTTPException: _refused, LayerflowError: _refused, Exception: _failed},
     )
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, headers=_HEADERS, lifespan="off", timeout_keep_alive=_IDLE
+        app,
+        log_level="warning",
+        access_log=False,
+        headers=_HEADERS,
+        lifespan="off",
+        http=_Connection,
+        ws="none",
+        timeout_keep_alive=_IDLE,
+        timeout_graceful_shutdown=_END,
     )
-    return uvicorn.Server(config)
+    return Server(config, when_started)
 
 
 class _Page:
@@ -78,12 +122,11 @@ class _Page:
         self._follower, self._facts, self._turns = follower, facts, turns
 
     async def model(self, request: Request) -> Response:
-        return JSONResponse(await self._turns.take(self._facts, self._follower.model.version))
+        return JSONResponse(await self._turns.take(lambda: self._facts(self._follower.model.version)))
 
     async def answer(self, request: Request) -> Response:
-        async with self._turns.admitted():
-            content = await self._turns.body_of(request)
-            return JSONResponse(await self._turns.take(_answer, self._follower.model, content))
+        async with self._turns.body_of(request) as content:
+            return JSONResponse(await self._turns.take(lambda: _answer(self._follower.model, content)))
 
 
 def _answer(model: ServedModel, content: bytes) -> dict[str, Any]:
@@ -97,11 +140,9 @@ def _answer(model: ServedModel, content: bytes) -> dict[str, Any]:
         "seen": _png(_enlarged(Image.fromarray(pixels.squeeze()))),
         "accepted": bool(found["accepted"][0]) if "accepted" in found else None,
     }
-    try:
-        places = model.attention.map(pixels, top[0])
-    except ValueError as error:
-        return {**told, "places": None, "no_places": f"The network can't show where it looked: {error}."}
-    return {**told, "places": _png(_overlay(places, pixels))}
+    if isinstance(attention := model.attention, str):
+        return {**told, "places": None, "no_places": f"The network can't show where it looked: {attention}."}
+    return {**told, "places": _png(_overlay(attention.map(pixels, top[0]), pixels))}
 
 
 def _overlay(places: np.ndarray, pixels: np.ndarray) -> Image.Image:
@@ -126,10 +167,8 @@ def _png(image: Image.Image) -> str:
 
 
 def _file(name: str) -> Callable[[Request], Response]:
-    def respond(request: Request) -> Response:
-        return FileResponse(_PAGE / name)
-
-    return respond
+    content, kind = (_PAGE / name).read_bytes(), _KINDS[Path(name).suffix]
+    return lambda request: Response(content, media_type=kind)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -15,7 +15,7 @@ def follow_live(name: str) -> Follower:
 
     def newest() -> int:
         sharing.refresh(name)
-        return versions.numbers(name)[0]
+        return versions.numbers(versions.the_name(name))[0]
 
     def load(number: int) -> ServedModel:
         return ServedModel(name, number, versions.undamaged_folder_of(name, number))

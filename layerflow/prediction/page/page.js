@@ -3,6 +3,7 @@ const $ = (id) => document.getElementById(id);
 let shown = 0; // the number of the last picture: an answer to an earlier one comes too late
 let version = null;
 let address = null; // of the picture that is shown
+let gone = null; // what was said when the server didn't answer
 
 function say(text, isError = false) {
   $("message").textContent = text;
@@ -17,8 +18,8 @@ async function asked(path, options) {
   } catch {
     throw new Error("The server doesn't answer. See whether layerflow try still runs.");
   }
-  const told = await response.json();
-  if (!response.ok) throw new Error(told.error);
+  const told = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(told.error ?? `The server answers with status ${response.status}.`);
   return told;
 }
 
@@ -72,7 +73,7 @@ async function ask(file, name) {
       : "Not accepted: the probability is below the model's threshold.";
     $("answer").hidden = false;
     say("");
-    if (answer.version !== version) await showModel();
+    if (answer.version !== version) keepModel();
   } catch (error) {
     if (mine !== shown) return;
     $("answer").hidden = true;
@@ -110,20 +111,27 @@ function endCamera() {
   $("video").srcObject?.getTracks().forEach((track) => track.stop());
   $("video").srcObject = null;
   $("video").hidden = $("take").hidden = true;
-  $("camera").hidden = false;
+  $("camera").textContent = "Use the camera";
 }
 
 $("camera").hidden = !navigator.mediaDevices?.getUserMedia;
 $("camera").addEventListener("click", async () => {
+  if ($("video").srcObject) {
+    endCamera();
+    return;
+  }
   try {
     $("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
     say(`The camera can't be used: ${error.message}.`, true);
     return;
   }
-  $("video").hidden = $("take").hidden = false;
-  $("camera").hidden = true;
+  $("video").hidden = false;
+  $("camera").textContent = "Close the camera";
   $("video").play();
+});
+$("video").addEventListener("loadeddata", () => {
+  $("take").hidden = false;
   $("take").focus();
 });
 $("take").addEventListener("click", () => {
@@ -137,8 +145,10 @@ $("take").addEventListener("click", () => {
 async function keepModel() {
   try {
     await showModel();
+    if ($("message").textContent === gone) say("");
   } catch (error) {
-    if (version === null) say(error.message, true);
+    gone = error.message;
+    say(gone, true);
   }
 }
 keepModel();

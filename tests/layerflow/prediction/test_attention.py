@@ -15,7 +15,12 @@ from layerflow.prediction.attention import Attention
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
 
 
-def exported(network: keras.Model, folder: Path, activation: Callable[[Any], Any] = tf.nn.softmax) -> Any:
+def exported(
+    network: keras.Model,
+    folder: Path,
+    activation: Callable[[Any], Any] = tf.nn.softmax,
+    shape: tuple[int, int, int] = IMAGE.shape,
+) -> Any:
     """The signature ``serving_default`` of a network, as it is loaded."""
     archive = keras.export.ExportArchive()
     archive.track(network)
@@ -24,7 +29,7 @@ def exported(network: keras.Model, folder: Path, activation: Callable[[Any], Any
         logits = network(images, training=False)
         return {"probabilities": activation(logits / 2), "class_id": tf.argmax(logits, -1)}
 
-    archive.add_endpoint("serving_default", answer, [tf.TensorSpec((None, *IMAGE.shape), tf.uint8, name="images")])
+    archive.add_endpoint("serving_default", answer, [tf.TensorSpec((None, *shape), tf.uint8, name="images")])
     archive.write_out(str(folder), verbose=False)
     return tf.saved_model.load(str(folder))
 
@@ -82,6 +87,41 @@ def test_squeeze_and_excitation_is_passed_over(tmp_path: Path) -> None:
     answer = layers.Dense(4)(layers.GlobalAveragePooling2D()(layers.Multiply()([x, scale])))
     model = exported(keras.Model(given, answer), tmp_path)
     assert Attention(model.signatures["serving_default"]).map(IMAGE, 0).shape == (6, 4)
+
+
+@pytest.mark.parametrize("group", [layers.GroupNormalization(2), layers.GroupNormalization(-1)])
+def test_group_normalization_keeps_the_places(group: Any, tmp_path: Path) -> None:
+    """It reshapes to groups, and back."""
+    body = [layers.Conv2D(4, 3, strides=2), group, layers.Activation("silu"), layers.Conv2D(6, 2), layers.ReLU()]
+    model = exported(network_of(*body, layers.GlobalAveragePooling2D(), layers.Dense(4)), tmp_path)
+    assert Attention(model.signatures["serving_default"]).map(IMAGE, 0).shape == (2, 1)
+
+
+def test_neither_a_border_nor_a_part_of_the_image_is_taken_for_its_places(tmp_path: Path) -> None:
+    padded = network_of(layers.Conv2D(4, 3), layers.ReLU(), layers.ZeroPadding2D(2), layers.Flatten(), layers.Dense(4))
+    cropped = network_of(layers.CenterCrop(4, 4), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(4))
+    for name, network, shape in (("padded", padded, (6, 4)), ("cropped", cropped, (8, 6))):
+        model = exported(network, tmp_path / name)
+        assert Attention(model.signatures["serving_default"]).map(IMAGE, 0).shape == shape
+
+
+@pytest.mark.parametrize("name", ["EfficientNetB0", "MobileNetV3Small"])
+@pytest.mark.slow
+def test_networks_with_gradients_of_their_own_show_where_they_look(name: str, tmp_path: Path) -> None:
+    shape = (32, 32, 3)
+    body = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=shape, pooling="avg")
+    given = keras.Input(shape, dtype="uint8")
+    model = exported(keras.Model(given, layers.Dense(4)(body(given))), tmp_path, shape=shape)
+    found = Attention(model.signatures["serving_default"]).map(np.full(shape, 9, np.uint8), 0)
+    assert found.ndim == 2
+    assert np.isfinite(found).all()
+
+
+def test_a_network_with_a_loop_is_refused(tmp_path: Path) -> None:
+    network = network_of(layers.Conv2D(4, 3), layers.Reshape((6, 16)), layers.LSTM(5, unroll=False), layers.Dense(4))
+    model = exported(network, tmp_path)
+    with pytest.raises(ValueError, match="no gradient goes through its graph"):
+        Attention(model.signatures["serving_default"])
 
 
 def test_where_nothing_speaks_for_a_class_all_is_zero(tmp_path: Path) -> None:

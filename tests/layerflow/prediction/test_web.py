@@ -1,11 +1,14 @@
 """The server of `layerflow try`, over HTTP: TensorFlow Serving's REST API, by its documentation, and the page's own."""
 
 import base64
+import contextlib
+import gzip
 import http.client
 import io
 import json
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,9 +20,9 @@ from PIL import Image
 from cli.try_model import facts_of
 from layerflow.data.arrays import images_and_labels
 from layerflow.outcomes import Promotion
-from layerflow.prediction import turns
+from layerflow.prediction import turns, web
 from layerflow.prediction.following import Follower
-from layerflow.prediction.web import make_server
+from layerflow.prediction.web import Server, make_server
 from layerflow.registry.layout import home
 from layerflow.registry.live import follow_live
 from layerflow.registry.receipt import Challenger
@@ -32,6 +35,8 @@ Decide = Callable[..., Promotion]
 class Served(NamedTuple):
     follower: Follower
     port: int
+    server: Server
+    thread: threading.Thread
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
         """Status and JSON."""
@@ -56,7 +61,7 @@ def served(decide: Decide) -> Iterator[Served]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            yield Served(follower, listening.getsockname()[1])
+            yield Served(follower, listening.getsockname()[1], server, thread)
         finally:
             server.should_exit = True
             thread.join()
@@ -166,6 +171,9 @@ def test_other_requests_are_refused_as_tensorflow_serving_refuses_them(served: S
     for method, path, status in (
         ("POST", "/v1/models/other:predict", 404),
         ("POST", f"/v1/models/{NAME}/versions/7:predict", 404),
+        ("POST", f"/v1/models/{NAME}/versions/{'9' * 5000}:predict", 400),
+        ("GET", f"/v1/models/{NAME}/versions/{'9' * 5000}", 400),
+        ("GET", f"/v1/models/{NAME}/versions/%D9%A1", 400),
         ("POST", f"/v1/models/{NAME}/labels/previous:predict", 404),
         ("POST", f"/v1/models/{NAME}:classify", 400),
         ("POST", f"/v1/models/{NAME}", 400),
@@ -197,6 +205,50 @@ def test_too_many_requests_are_told_to_come_back(served: Served, monkeypatch: py
     monkeypatch.setattr(turns, "_MOST", 0)
     status, told = served.ask("POST", f"/v1/models/{NAME}:predict", b"{}")
     assert (status, told["error"]) == (503, "0 requests are waiting; ask again later.")
+    monkeypatch.setattr(turns, "_MOST_HELD", 1)
+    status, told = served.ask("POST", f"/v1/models/{NAME}:predict", b"{}")
+    assert (status, told["error"]) == (503, "Too many large requests arrive; ask again later.")
+
+
+def test_clients_that_send_nothing_or_part_of_it_keep_nobody_out(
+    served: Served, images: np.ndarray, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(web, "_HEAD", 0.2)
+    monkeypatch.setattr(web, "_CONNECTIONS", 150)
+    part = f"POST /v1/models/{NAME}:predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{{".encode()
+    with contextlib.ExitStack() as stack:
+        for content in (*[part] * 70, *[b""] * 200):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+            with contextlib.suppress(ConnectionError):
+                slow.sendall(content)
+        time.sleep(0.5)
+        slow.settimeout(5)
+        assert slow.recv(1) == b""  # closed
+        assert served.predict({"instances": images.tolist()})[0] == 200
+    time.sleep(0.2)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_body_may_be_packed_by_gzip(served: Served, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, path = json.dumps({"instances": images.tolist()}).encode(), f"/v1/models/{NAME}:predict"
+    packed = {"Content-Encoding": "gzip"}
+    assert served.ask("POST", path, gzip.compress(body), **packed) == served.ask("POST", path, body)
+    assert served.ask("POST", path, body, **packed)[0] == 400
+    assert served.ask("POST", path, body, **{"Content-Encoding": "br"})[0] == 415
+    monkeypatch.setattr(turns, "_MOST_BYTES", len(body) - 1)
+    assert served.ask("POST", path, gzip.compress(body), **packed)[0] == 413
+
+
+def test_the_server_ends_though_a_client_never_finishes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.server.config.timeout_graceful_shutdown = 1
+    with socket.create_connection(("127.0.0.1", served.port)) as slow:
+        slow.sendall(
+            f"POST /v1/models/{NAME}:predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{{".encode()
+        )
+        time.sleep(0.2)
+        served.server.should_exit = True
+        served.thread.join(timeout=10)
+        assert not served.thread.is_alive()
 
 
 def test_a_page_of_another_name_is_refused(served: Served) -> None:
