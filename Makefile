@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray cloud hub litert onnx run test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling bench-serving lock clean
+.PHONY: help setup wheel ray cloud hub litert onnx run test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling bench-serving lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -125,6 +125,10 @@ bench-scale: setup ## preparing and training from MNIST once to ten times: secon
 
 bench-scaling: setup ## one worker and two, and what is to be expected of up to 64 (two minutes)
 	$(PY) benchmarks/scaling.py
+
+wheel: setup ## a package of the project in dist/, to install elsewhere
+	mkdir -p dist
+	$(PY) -c "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
 
 ui: setup ## a local Prefect server with its UI (http://127.0.0.1:4200, or PORT=…)
 	$(VENV)/bin/layerflow ui $(if $(PORT),--port $(PORT))

@@ -5,13 +5,13 @@ import importlib.metadata
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter, validators
 from pydantic import BaseModel
 
 from cli import aliases, data_commands, models_commands, storage
-from cli.given import over_file, space_of
+from cli.given import settings_of, space_of
 from cli.models_commands import OPTIONS, Json
 from cli.terminal import Output
 from layerflow.config import RetrainConfig
@@ -78,7 +78,7 @@ def retrain(
     Parameters
     ----------
     config
-        YAML file with the same fields; flags override it.
+        YAML file with the same fields; flags override it. Default: the layerflow.yaml of this folder, if there is one.
     refresh
         Make every step anew, whether it is cached or not.
     as_json
@@ -87,7 +87,7 @@ def retrain(
     from cli.output import retrained_as_json, show_retrained
     from cli.run import run_retrain
 
-    settings = over_file(config, settings) if config else settings
+    settings = settings_of(config, settings)
     # TFDS prints its progress; stdout is for the answer alone.
     with contextlib.redirect_stdout(sys.stderr):
         run = run_retrain(settings, output, refresh)
@@ -135,7 +135,7 @@ def sweep(
     from cli.output import show_sweep, sweep_as_json
     from cli.run import run_sweep
 
-    settings = over_file(config, settings) if config else settings
+    settings = settings_of(config, settings)
     tried = space_of(space, over or [])
     with contextlib.redirect_stdout(sys.stderr):
         run = run_sweep(settings, tried, trials, parallel, ray, output)
@@ -180,6 +180,34 @@ app.command(models_commands.approve)
 app.command(aliases.alias)
 app.command(storage.gc)
 app.command(storage.store)
+
+
+@app.command
+def init(name: str, /, *, data: Path | None = None) -> None:
+    """Start a project: a folder with settings, a network and a layer of your own, a test, and a nightly run.
+
+    Parameters
+    ----------
+    name
+        The folder, which is also the name of its Python package and of its model, such as mypets.
+    data
+        Your images, train/<class>/ or <class>/; default: scikit-learn's digits.
+    """
+    from cli.init import init
+
+    print(f"{init(name, data)} is made. Next: cd {name} && layerflow retrain")
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """Print a script that completes commands and flags: put it where your shell looks for such, or source it.
+
+    Parameters
+    ----------
+    shell
+        The shell.
+    """
+    print(app.generate_completion(shell=shell))
 
 
 @app.command

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from cli.given import over_file
+from cli.given import settings_of
 from cli.models_commands import Json
 from layerflow.config import RetrainConfig
 
@@ -30,7 +30,7 @@ def check(
     """
     from cli.check_data import check_data
 
-    settings = over_file(config, settings) if config else settings
+    settings = settings_of(config, settings)
     check_data(settings, as_json)
 
 

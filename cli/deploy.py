@@ -2,8 +2,6 @@
 
 import contextlib
 import datetime
-import importlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +12,8 @@ import yaml
 from cli.prefect_server import configured_url, ensure_answering
 from layerflow.errors import ConfigError, ServerError, printed
 
-_ROOT = Path(__file__).resolve().parent.parent
+#: The deployments and automations that come with layerflow, also in a wheel.
+_PROJECT = Path(__file__).parent / "project"
 _POOL = "layerflow"
 _PREFECT = str(Path(sys.executable).with_name("prefect"))
 
@@ -22,7 +21,9 @@ _PREFECT = str(Path(sys.executable).with_name("prefect"))
 def deploy(webhook: str | None, file: Path | None = None, notify: str | None = None) -> None:
     """Create the work pool, the deployments of prefect.yaml and the automations of automations.yaml, or update them.
 
-    Those of another ``file`` are made in the pools that it names, which must be there: they differ from house to house.
+    A prefect.yaml in the working folder goes before layerflow's own. Unless its deployments have steps that pull code,
+    workers run in the working folder. Those of another ``file`` are made in the pools that it names, which must be
+    there: they differ from house to house.
 
     Raises:
         ServerError: If no server is configured or it does not answer, or Prefect refuses a deployment.
@@ -39,10 +40,10 @@ def deploy(webhook: str | None, file: Path | None = None, notify: str | None = N
     notification = _find_notification(notify) if notify else None
     if file is None:
         _make_pool()
-    if status := _prefect("deploy", "--all", *(["--prefect-file", str(file.absolute())] if file else [])):
+    if status := _prefect("deploy", "--all", "--prefect-file", str((file or _deployments_file()).absolute())):
         raise ServerError(f"`prefect deploy --all` must succeed. It ended with status {status}; it says why above.")
     blocks = {"webhook": _save_webhook(webhook) if webhook else None, "notification": notification}
-    for content in yaml.safe_load((_ROOT / "automations.yaml").read_text()):
+    for content in yaml.safe_load((_PROJECT / "automations.yaml").read_text()):
         for action in content["actions"]:
             if (block := action.get("block_document_id")) in blocks:
                 action["block_document_id"] = blocks[block]
@@ -58,12 +59,11 @@ def serve() -> None:
     _require_server()
     import prefect
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.flows import load_flow_from_entrypoint
 
-    os.chdir(_ROOT)  # where the deployments' entry points are found
     deployments = []
-    for entry in yaml.safe_load((_ROOT / "prefect.yaml").read_text())["deployments"]:
-        file, _, function = entry["entrypoint"].partition(":")
-        flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), function)
+    for entry in yaml.safe_load(_deployments_file().read_text())["deployments"]:
+        flow: Any = load_flow_from_entrypoint(entry["entrypoint"])
         deployments.append(
             flow.to_deployment(
                 name=entry["name"],
@@ -76,6 +76,11 @@ def serve() -> None:
         )
     _run_from_here([f"{deployment.flow_name}/{deployment.name}" for deployment in deployments])
     prefect.serve(*deployments, pause_on_shutdown=False)
+
+
+def _deployments_file() -> Path:
+    here = Path("prefect.yaml")
+    return here if here.is_file() else _PROJECT / "prefect.yaml"
 
 
 def _schedule(content: dict[str, Any]) -> Any:
@@ -135,7 +140,7 @@ def _make_pool() -> None:
 
 
 def _prefect(*arguments: str) -> int:
-    return subprocess.run([_PREFECT, "--no-prompt", *arguments], cwd=_ROOT, check=False).returncode
+    return subprocess.run([_PREFECT, "--no-prompt", *arguments], check=False).returncode
 
 
 def _save_webhook(url: str) -> str:

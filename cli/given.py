@@ -10,10 +10,19 @@ from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, config_sentence
 from layerflow.settings.fields import Group
 
+#: The settings of a project that `layerflow init` made.
+_PROJECT = Path("layerflow.yaml")
 
-def over_file(file: Path, flags: RetrainConfig) -> RetrainConfig:
-    """The settings of a YAML file, with those that were given as flags laid over them."""
-    content = yaml_file.read("--config", file, "training: {epochs: 5}")
+
+def settings_of(file: Path | None, flags: RetrainConfig) -> RetrainConfig:
+    """The settings of a YAML file, with those that were given as flags laid over them.
+
+    Args:
+        file: That of ``--config``; default: the ``layerflow.yaml`` of the working folder, if there is one.
+    """
+    if file is None and not _PROJECT.is_file():
+        return flags
+    content = yaml_file.read("--config" if file else "The settings", file or _PROJECT, "training: {epochs: 5}")
     try:
         return RetrainConfig.model_validate(_laid_over(content, flags))
     except ValidationError as error:

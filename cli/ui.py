@@ -5,11 +5,13 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from cli import server
 from layerflow.errors import ServerError
 
-_ROOT = Path(__file__).resolve().parent.parent
+#: What pyproject.toml sets in a clone, for the commands and workers elsewhere that use the profile.
+_CLIENT: dict[Any, Any] = {"PREFECT_CLIENT_MAX_RETRIES": 8, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": 30}
 
 
 def serve_ui(port: int) -> None:
@@ -22,7 +24,6 @@ def serve_ui(port: int) -> None:
     password, profiles = _save_profile(port)
     print(f"UI        {_link(port, password, profiles)}")
     print(f"Commands  export PREFECT_PROFILE={server.PROFILE}", flush=True)
-    os.chdir(_ROOT)  # its pyproject.toml has settings of the server
     command = [sys.executable, "-P", str(Path(server.__file__)), "--port", str(port)]
     os.execve(sys.executable, command, {**os.environ, **server.settings(port, password)})
 
@@ -53,7 +54,7 @@ def _save_profile(port: int) -> tuple[str, Path]:
         password = settings.server.api.auth_string.get_secret_value()
     profiles.update_profile(
         server.PROFILE,
-        {PREFECT_API_URL: f"http://{server.HOST}:{port}/api", PREFECT_API_AUTH_STRING: password},
+        {PREFECT_API_URL: f"http://{server.HOST}:{port}/api", PREFECT_API_AUTH_STRING: password, **_CLIENT},
         source=file,
     )
     if file.exists():

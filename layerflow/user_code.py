@@ -48,6 +48,7 @@ def package_digest(name: str, setting: str = "model.name") -> str:
         ConfigError: If there is no such package.
     """
     top = name.partition(":")[0].partition(".")[0]
+    _require_not_ours(top, setting)
     _look_here()
     try:
         spec = importlib.util.find_spec(top)
@@ -75,7 +76,9 @@ def load_module(name: str, setting: str = "model.name") -> ModuleType:
     """
     _look_here()
     module = name.partition(":")[0]
-    if (top := module.partition(".")[0]) not in _NOT_OURS_TO_BLAME:
+    top = module.partition(".")[0]
+    _require_not_ours(top, setting)
+    if top not in _NOT_OURS_TO_BLAME:
         _packages[top] = setting
     try:
         return importlib.import_module(module)
@@ -202,6 +205,21 @@ def ensure_reloadable(name: str, network: Any, file: Path, image_shape: tuple[in
         raise ConfigError(f"{name} must load again once it is saved; {remedy}. {_said_where(error)}") from error
     if not np.allclose(again, network(images, training=False), rtol=1e-4, atol=1e-4):
         raise ConfigError(f"{name} must answer the same once it is saved and loaded. It does not; {remedy}.")
+
+
+def _require_not_ours(top: str, setting: str) -> None:
+    """See that code of one's own does not have the name of a package of layerflow, which is found in its place.
+
+    Raises:
+        ConfigError: If it has.
+    """
+    ours = Path(__file__).resolve().parent.parent / top
+    theirs = next((each for each in (Path(top), Path(f"{top}.py")) if each.exists()), None)
+    if top in _LAYERFLOW and theirs and theirs.resolve() != ours:
+        raise ConfigError(
+            f"{setting} must not name a package of layerflow, and {top} is one. Give {theirs} another name, such as "
+            f"my{theirs}."
+        )
 
 
 def _look_here() -> None:

@@ -1,7 +1,6 @@
 """The Dockerfile and the deployments for Docker and Kubernetes, as far as they can be tried without either."""
 
 import fnmatch
-import importlib
 import json
 import re
 import tomllib
@@ -11,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.templating import apply_values
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,10 +117,7 @@ def test_every_deployment_is_one_of_prefect_yaml_in_another_pool(kind: str) -> N
     for deployment in file["deployments"]:
         assert deployment["work_pool"]["name"] == f"layerflow-{kind}"
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
-        source, _, function = deployment["entrypoint"].partition(":")
-        module = importlib.import_module(source.removesuffix(".py").replace("/", "."))
-        assert (ROOT / source).is_file()
-        getattr(module, function).validate_parameters(deployment["parameters"])
+        load_flow_from_entrypoint(deployment["entrypoint"]).validate_parameters(deployment["parameters"])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.given import over_file
+from cli.given import settings_of
 from layerflow import artifacts
 from layerflow.config import RetrainConfig
 from layerflow.data import image_folder, validation
@@ -70,4 +70,4 @@ def test_a_floor_is_not_lost_to_a_second_line_of_its_name(text: str, tmp_path: P
     file = tmp_path / "nightly.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match="each name once"):
-        over_file(file, RetrainConfig())
+        settings_of(file, RetrainConfig())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.given import over_file
+from cli.given import settings_of
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
 
@@ -13,7 +13,7 @@ def test_a_flag_replaces_its_own_field_of_a_file_at_any_depth(tmp_path: Path) ->
     file = tmp_path / "nightly.yaml"
     file.write_text("data: {name: mnist, splits: {train: 'train[:80%]', test: test}}\ntraining: {epochs: 20}\n")
     flags = RetrainConfig.model_validate({"data": {"splits": {"train": "train[:50%]"}}, "training": {"seed": 1}})
-    given = over_file(file, flags)
+    given = settings_of(file, flags)
     assert given.data.name == "mnist"
     assert given.data.splits.model_dump() == {"train": "train[:50%]", "validation": None, "test": "test"}
     assert (given.training.epochs, given.training.seed) == (20, 1)
@@ -25,4 +25,4 @@ def test_a_group_that_is_no_mapping_is_refused_though_a_flag_goes_into_it(text: 
     file.write_text(text)
     flags = RetrainConfig.model_validate({"data": {"splits": {"train": "train"}}})
     with pytest.raises(ConfigError, match="data"):
-        over_file(file, flags)
+        settings_of(file, flags)

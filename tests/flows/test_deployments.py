@@ -1,7 +1,6 @@
 """What prefect.yaml says."""
 
 import asyncio
-import importlib
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ from uuid import uuid4
 import pytest
 import yaml
 from jinja2.sandbox import SandboxedEnvironment
+from prefect.flows import load_flow_from_entrypoint
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Suspended
 
 from cli import leases
@@ -36,9 +36,7 @@ def test_every_deployment_has_a_valid_config_a_schedule_and_one_run_at_a_time() 
     for deployment in deployments:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
         assert deployment["work_pool"]["name"] == "layerflow"
-        source, _, function = deployment["entrypoint"].partition(":")
-        module = importlib.import_module(source.removesuffix(".py").replace("/", "."))
-        getattr(module, function).validate_parameters(deployment["parameters"])
+        load_flow_from_entrypoint(deployment["entrypoint"]).validate_parameters(deployment["parameters"])
         if deployment["name"] in ("rollback", "sweep-digits"):
             assert "schedules" not in deployment
         else:

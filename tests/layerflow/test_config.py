@@ -385,12 +385,12 @@ def test_the_error_of_an_abstaining_model_is_between_0_and_1(error: object) -> N
 
 def test_calibration_and_abstention_are_flags_and_yaml(tmp_path: Path) -> None:
     from cli.commands import app
-    from cli.given import over_file
+    from cli.given import settings_of
 
     flags = "--export.calibrate temperature --export.abstain.error 0.01"
     _, bound, _ = app.parse_args(["retrain", *shlex.split(flags)], exit_on_error=False)
     given = bound.arguments["settings"]
     assert given.as_flags == flags
     (tmp_path / "settings.yaml").write_text("export: {calibrate: temperature, abstain: {error: 0.05}}")
-    assert over_file(tmp_path / "settings.yaml", RetrainConfig()).export.abstain.error == 0.05
-    assert over_file(tmp_path / "settings.yaml", given) == given
+    assert settings_of(tmp_path / "settings.yaml", RetrainConfig()).export.abstain.error == 0.05
+    assert settings_of(tmp_path / "settings.yaml", given) == given

@@ -18,11 +18,26 @@ import gc
 import importlib
 import importlib.util
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
+
+#: The project's packages. A wheel installs them among the libraries.
+PROJECT = ("cli", "flows", "layerflow", "layers", "tasks")
+
+
+class Libraries(PathFinder):
+    """Finds everything in the folders but the project's packages."""
+
+    @classmethod
+    def find_spec(cls, fullname: str, *arguments: Any) -> Any:
+        return None if fullname in PROJECT else super().find_spec(fullname, *arguments)
+
 
 if __name__ == "__main__":
     gc.set_threshold(10_000)  # as layerflow/__init__.py has it, and for the same reason
     sys.path[:] = [each for each in sys.path if each != str(Path(__file__).parent)] + sys.argv[3:]
+    sys.meta_path[sys.meta_path.index(PathFinder)] = Libraries
     # As a package of its own, so that the modules beside this one are found and nothing else of the project is.
     spec = importlib.util.spec_from_file_location("verifier", Path(__file__).with_name("__init__.py"))
     assert spec
