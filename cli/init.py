@@ -1,4 +1,4 @@
-"""`layerflow init`: a folder with settings, a network and a layer of one's own, a test, and a nightly run."""
+"""`layerflow init`: a folder with settings, a network with its own layer, a test, and a nightly run."""
 
 import importlib.metadata
 import importlib.util
@@ -40,7 +40,7 @@ def init(name: str, data: Path | None) -> Path:
     if importlib.util.find_spec(name):
         raise ConfigError(f"NAME must not be that of an installed package. {name} is; choose another one.")
     if data and not data.is_dir():
-        raise ConfigError(f"--data must be a folder of images. Received: {printed(str(data))}, which is none.")
+        raise ConfigError(f"--data must be a folder of images. Received: {printed(str(data))}, which is not a folder.")
     part = folder.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:

@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import socket
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cli.output import local_time
 from cli.run import quiet_stderr
@@ -14,6 +14,9 @@ from cli.server import NAMES
 from layerflow.errors import ServerError
 from layerflow.registry import sharing, versions
 from layerflow.registry.receipt import Receipt
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from layerflow.prediction.served_model import ServedModel
 
 
 def serve_model(name: str | None, host: str, port: int) -> None:
@@ -35,12 +38,7 @@ def serve_model(name: str | None, host: str, port: int) -> None:
             follower = follow_live(name)
         shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
         line = f"{name}, version {follower.model.version}: http://{shown}:{port}/ (Ctrl-C ends it)"
-        server = make_server(
-            follower,
-            lambda number: facts_of(follower.model, number),
-            _names(host),
-            lambda: print(line, flush=True),
-        )
+        server = make_server(follower, facts_of, _names(host), lambda: print(line, flush=True))
         stop = threading.Event()
         threading.Thread(target=follower.follow, args=[stop], daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
@@ -77,11 +75,11 @@ def _names(host: str) -> list[str]:
     return [*NAMES, "[::1]"] if host == "localhost" else ["*"]
 
 
-def facts_of(model: Any, version: int) -> dict[str, Any]:
-    """What the page says of a version."""
+def facts_of(model: "ServedModel") -> dict[str, Any]:
+    """What the page says of a model."""
     height, width, _ = model.shape
-    told = {"name": model.name, "version": version, "height": height, "width": width, "facts": {}}
-    found = versions.receipt_of(model.name, version)
+    told = {"name": model.name, "version": model.version, "height": height, "width": width, "facts": {}}
+    found = versions.receipt_of(model.name, model.version)
     if found is None:
         return told
     receipt = Receipt.model_validate(found)

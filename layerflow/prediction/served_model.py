@@ -69,7 +69,7 @@ class ServedModel:
         Raises:
             UserError: If a file is refused, or all of them together are too large.
         """
-        pixels = _pixels_of(images) if isinstance(images, list) else 0
+        pixels = _claimed_pixels(images) if isinstance(images, list) else 0
         try:
             with _one_at_a_time if pixels > _MANY_PIXELS else contextlib.nullcontext():
                 found = self._loaded.signatures[signature](**{self.inputs[signature].name: tf.constant(images)})
@@ -113,7 +113,7 @@ def _input_of(signature: Any) -> Input:
     return Input(name, None if spec.dtype == tf.string else tuple(spec.shape[1:]))
 
 
-def _pixels_of(files: list[bytes]) -> int:
+def _claimed_pixels(files: list[bytes]) -> int:
     """How many pixels the images claim to have together: a small file can claim any number.
 
     Raises:

@@ -49,7 +49,7 @@ _HEADERS = [
 
 
 class Server(uvicorn.Server):
-    """A server that says when it answers, by calling ``started``."""
+    """A server that says when it answers, by calling ``when_started``."""
 
     def __init__(self, config: uvicorn.Config, when_started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -76,7 +76,7 @@ class _Connection(H11Protocol):
 
 def make_server(
     follower: Follower,
-    facts: Callable[[int], dict[str, Any]],
+    facts: Callable[[ServedModel], dict[str, Any]],
     hosts: list[str],
     when_started: Callable[[], None] = lambda: None,
 ) -> Server:
@@ -84,7 +84,7 @@ def make_server(
 
     Args:
         follower: Holds the model.
-        facts: What the page says of a version above the picture, as JSON.
+        facts: What the page says of the model above the picture, as JSON.
         hosts: The names by which it may be called: a page of another one, rebound to this machine, is refused.
         when_started: Called once it answers.
     """
@@ -118,11 +118,11 @@ def make_server(
 class _Page:
     """What the page asks."""
 
-    def __init__(self, follower: Follower, facts: Callable[[int], dict[str, Any]], turns: Turns) -> None:
+    def __init__(self, follower: Follower, facts: Callable[[ServedModel], dict[str, Any]], turns: Turns) -> None:
         self._follower, self._facts, self._turns = follower, facts, turns
 
     async def model(self, request: Request) -> Response:
-        return JSONResponse(await self._turns.take(lambda: self._facts(self._follower.model.version)))
+        return JSONResponse(await self._turns.take(lambda: self._facts(self._follower.model)))
 
     async def answer(self, request: Request) -> Response:
         async with self._turns.body_of(request) as content:
@@ -137,7 +137,7 @@ def _answer(model: ServedModel, content: bytes) -> dict[str, Any]:
     told = {
         "version": model.version,
         "top": [{"class": model.classes[number], "probability": float(probabilities[number])} for number in top],
-        "seen": _png(_enlarged(Image.fromarray(pixels.squeeze()))),
+        "seen": _png(_enlarged(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))),
         "accepted": bool(found["accepted"][0]) if "accepted" in found else None,
     }
     if isinstance(attention := model.attention, str):

@@ -61,7 +61,7 @@ def test_what_can_not_be_made_is_one_sentence_and_leaves_nothing(here: Path, mon
         ("json", None, r"^NAME must not be that of an installed package\. json is; choose another one\.$"),
         ("layers", None, r"^NAME must not be that of an installed package\. layers is"),
         ("there", None, r"^NAME must be that of a new folder\. .*/there exists; choose another one\.$"),
-        ("mypets", Path("lost"), r"^--data must be a folder of images\. Received: lost, which is none\.$"),
+        ("mypets", Path("lost"), r"^--data must be a folder of images\. Received: lost, which is not a folder\.$"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             init(name, data)

@@ -57,7 +57,7 @@ def served(decide: Decide) -> Iterator[Served]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        server = make_server(follower, lambda number: facts_of(follower.model, number), ["127.0.0.1"])
+        server = make_server(follower, facts_of, ["127.0.0.1"])
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
