@@ -226,7 +226,8 @@ def doctor(
     """
     from cli.doctor import diagnose
 
-    diagnose(data, model, as_json)
+    settings = settings_of(None, RetrainConfig(data=data, model=model))
+    diagnose(settings.data, settings.model, as_json)
 
 
 @app.command

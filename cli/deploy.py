@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from cli.given import PROJECT, settings_of
 from cli.prefect_server import configured_url, ensure_answering
+from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, ServerError, printed
 
 #: The deployments and automations that come with layerflow, also in a wheel.
@@ -36,12 +38,14 @@ def deploy(webhook: str | None, file: Path | None = None, notify: str | None = N
         )
     if file and not file.is_file():
         raise ConfigError(f"--file must name an existing deployments file, such as pools/docker.yaml. Received: {file}")
+    _require_unhidden()
     _require_server()
     notification = _find_notification(notify) if notify else None
     if file is None:
         _make_pool()
     if status := _prefect("deploy", "--all", "--prefect-file", str((file or _deployments_file()).absolute())):
         raise ServerError(f"`prefect deploy --all` must succeed. It ended with status {status}; it says why above.")
+    _tell_of_other_settings(file or _deployments_file())
     blocks = {"webhook": _save_webhook(webhook) if webhook else None, "notification": notification}
     for content in yaml.safe_load((_PROJECT / "automations.yaml").read_text()):
         for action in content["actions"]:
@@ -83,6 +87,39 @@ def _deployments_file() -> Path:
     return here if here.is_file() else _PROJECT / "prefect.yaml"
 
 
+def _require_unhidden() -> None:
+    """See that no package of the working folder hides one of layerflow from the workers, which look there first."""
+    for name in ("cli", "flows", "layers", "tasks"):
+        here = Path(name, "__init__.py")
+        if here.exists() and here.resolve().parents[1] != Path(__file__).resolve().parents[1]:
+            raise ConfigError(
+                f"layerflow has a package {name}, and workers would find {here.absolute()} in its place. Rename that "
+                f"folder, such as to my{name}."
+            )
+
+
+def _tell_of_other_settings(file: Path) -> None:
+    """Name the settings of retraining deployments that are not those of the working folder's layerflow.yaml."""
+    if not PROJECT.is_file():
+        return
+    wanted = _flat(settings_of(None, RetrainConfig()).model_dump(mode="json"))
+    for entry in yaml.safe_load(file.read_text())["deployments"]:
+        given = (entry.get("parameters") or {}).get("config")
+        if given is not None:
+            found = _flat(RetrainConfig.model_validate(given).model_dump(mode="json"))
+            if other := [name for name in wanted if found.get(name) != wanted[name]]:
+                print(
+                    f"warning: deployment {entry['name']} and {PROJECT} differ in {', '.join(other)}", file=sys.stderr
+                )
+
+
+def _flat(settings: dict[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
+    return flat
+
+
 def _schedule(content: dict[str, Any]) -> Any:
     """A schedule of prefect.yaml as Prefect's own, with all that is said of it."""
     from prefect.schedules import Schedule
@@ -118,8 +155,8 @@ def _require_server() -> None:
     url = configured_url()
     if url is None:
         raise ServerError(
-            "A Prefect server must keep the deployments, and none is configured. Start one with `make ui`, and set "
-            "PREFECT_PROFILE=layerflow."
+            "A Prefect server must keep the deployments, and none is configured. Start one with `layerflow ui`, and "
+            "set PREFECT_PROFILE=layerflow."
         )
     ensure_answering(url)
 

@@ -11,7 +11,7 @@ from layerflow.errors import ConfigError, config_sentence
 from layerflow.settings.fields import Group
 
 #: The settings of a project that `layerflow init` made.
-_PROJECT = Path("layerflow.yaml")
+PROJECT = Path("layerflow.yaml")
 
 
 def settings_of(file: Path | None, flags: RetrainConfig) -> RetrainConfig:
@@ -20,9 +20,9 @@ def settings_of(file: Path | None, flags: RetrainConfig) -> RetrainConfig:
     Args:
         file: That of ``--config``; default: the ``layerflow.yaml`` of the working folder, if there is one.
     """
-    if file is None and not _PROJECT.is_file():
+    if file is None and not PROJECT.is_file():
         return flags
-    content = yaml_file.read("--config" if file else "The settings", file or _PROJECT, "training: {epochs: 5}")
+    content = yaml_file.read("--config" if file else "The settings", file or PROJECT, "training: {epochs: 5}")
     try:
         return RetrainConfig.model_validate(_laid_over(content, flags))
     except ValidationError as error:

@@ -31,8 +31,8 @@ def init(name: str, data: Path | None) -> Path:
     """
     if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise ConfigError(
-            "NAME must be that of a Python package: lower-case letters, digits and _, such as mypets. Received: "
-            f"{printed(name)}"
+            "NAME must be that of a Python package: lower-case letters, digits and _, a letter first, and no keyword, "
+            f"such as mypets. Received: {printed(name)}"
         )
     folder = Path(name)
     if folder.exists():
@@ -41,6 +41,11 @@ def init(name: str, data: Path | None) -> Path:
         raise ConfigError(f"NAME must not be that of an installed package. {name} is; choose another one.")
     if data and not data.is_dir():
         raise ConfigError(f"--data must be a folder of images. Received: {printed(str(data))}, which is not a folder.")
+    if data and not any(each.is_dir() for each in data.iterdir()):
+        raise ConfigError(
+            f"--data must hold train/<class>/ or <class>/. {printed(str(data))} holds no folder; name the one above "
+            "the classes."
+        )
     part = folder.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -55,7 +60,8 @@ def _write(folder: Path, name: str, data: Path | None) -> None:
     of_folder = f"name: folder\npath: {json.dumps(str(data.absolute()))}\nimage_size: 96x96" if data else ""
     settings = (
         f"data:\n{textwrap.indent(of_folder or 'name: digits', '  ')}\nmodel: {{ name: {name}.network:network }}\n"
-        f"training: {{ epochs: 20 }}\nregistry: {{ name: {name} }}"
+        "training: { epochs: 60, patience: 15 }\ngate: { min_test_examples: 100 }\n"
+        f"registry: {{ name: {name} }}"
     )
     values = {
         "name": name,

@@ -22,6 +22,8 @@ from layerflow.sweeps.space import plan
 
 T = TypeVar("T")
 
+#: Steps that run only where other formats are asked for.
+_OF_FORMATS = ("convert_model", "verify_formats")
 #: Seconds for the last states to reach the server's database (seen: 0.1 to 1).
 _SETTLE_SECONDS = 15
 
@@ -203,7 +205,7 @@ def _run(config: RetrainConfig, refresh: bool) -> RetrainRun:
     with temporary_settings(updates={PREFECT_TASKS_REFRESH_CACHE: True} if refresh else {}):
         state = _by_hand(retrain)(config, return_state=True)
     result = state.result()
-    return RetrainRun(result, *_read_steps(retrain, state.state_details.flow_run_id))
+    return RetrainRun(result, *_read_steps(retrain, config, state.state_details.flow_run_id))
 
 
 def _sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray: str | None) -> SweepRun:
@@ -213,7 +215,7 @@ def _sweep(config: RetrainConfig, space: Any, trials: int, parallel: int, ray: s
     state = _by_hand(sweep)(config, space, trials, parallel, ray, return_state=True)
     outcome = state.result()
     child = _child_of(state.state_details.flow_run_id)
-    return SweepRun(outcome, RetrainRun(outcome.retrained, *_read_steps(retrain, child)))
+    return SweepRun(outcome, RetrainRun(outcome.retrained, *_read_steps(retrain, outcome.result.config, child)))
 
 
 def _child_of(flow_run_id: Any) -> Any:
@@ -225,16 +227,12 @@ def _child_of(flow_run_id: Any) -> Any:
         return client.read_flow_runs(flow_run_filter=below)[0].id
 
 
-def _read_steps(flow: Any, flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The run's name and its task runs, in the order they ran, once the server has recorded their last states.
-
-    Args:
-        flow: The flow that ran. It calls each of its tasks once, which tells how many runs the server will know.
-    """
+def _read_steps(flow: Any, config: RetrainConfig, flow_run_id: Any) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The run's name and its task runs, in the order they ran, once the server has recorded their last states."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    names = {task.task_key: task.name for task in _tasks_of(flow)}
+    names = {task.task_key: task.name for task in _tasks_of(flow, config)}
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     deadline = time.monotonic() + _SETTLE_SECONDS
     with get_client(sync_client=True) as client:
@@ -256,11 +254,12 @@ def _read_steps(flow: Any, flow_run_id: Any) -> tuple[str, dict[str, dict[str, A
     }
 
 
-def _tasks_of(flow: Any) -> list[Any]:
-    """The tasks that the flow's function calls."""
+def _tasks_of(flow: Any, config: RetrainConfig) -> list[Any]:
+    """The tasks that the flow's function calls, each once: so many runs the server will know."""
     from prefect import Task
 
-    return [each for each in inspect.getclosurevars(flow.fn).globals.values() if isinstance(each, Task)]
+    found = [each for each in inspect.getclosurevars(flow.fn).globals.values() if isinstance(each, Task)]
+    return [each for each in found if config.export.converted or each.name not in _OF_FORMATS]
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def _ensure_free(port: int) -> None:
         except OSError as error:
             raise ServerError(
                 f"--port must be a free port. Received: {port} ({error.strerror}); use the running server, or "
-                "choose another port, as in `make ui PORT=4311`."
+                "choose another port, as in `layerflow ui --port 4311`."
             ) from error
 
 

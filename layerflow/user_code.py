@@ -83,6 +83,8 @@ def load_module(name: str, setting: str = "model.name") -> ModuleType:
     try:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:  # whatever a user's module may raise
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            _require_not_ours(error.name.partition(".")[0], setting)
         reason = printed(" ".join(f"{type(error).__name__}: {error}".split()), 400)
         raise ConfigError(f"{setting} must name something that can be imported. {module} can't ({reason}).") from error
 

@@ -22,7 +22,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_settings_and_the_nightly_run_are_the_same_and_valid(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (here / "photos [1]: it's").mkdir()
+    (here / "photos [1]: it's" / "cat").mkdir(parents=True)
     for name, data in (("digits_project", None), ("mypets", Path("photos [1]: it's"))):
         folder = init(name, data)
         monkeypatch.chdir(folder)
@@ -61,6 +61,7 @@ def test_what_can_not_be_made_is_one_sentence_and_leaves_nothing(here: Path, mon
         ("json", None, r"^NAME must not be that of an installed package\. json is; choose another one\.$"),
         ("layers", None, r"^NAME must not be that of an installed package\. layers is"),
         ("there", None, r"^NAME must be that of a new folder\. .*/there exists; choose another one\.$"),
+        ("mypets", Path("there"), r"^--data must hold train/<class>/ or <class>/\. there holds no folder; name"),
         ("mypets", Path("lost"), r"^--data must be a folder of images\. Received: lost, which is not a folder\.$"),
     ):
         with pytest.raises(ConfigError, match=sentence):

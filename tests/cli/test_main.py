@@ -14,6 +14,9 @@ from prefect.settings import PREFECT_API_URL
 
 from cli.commands import app
 from cli.main import main
+from cli.run import _tasks_of
+from flows.retrain import retrain
+from layerflow.config import RetrainConfig
 from layerflow.registry import versions
 from tests.command import layerflow, several
 
@@ -46,6 +49,8 @@ def test_retrain_prints_one_json_object_that_says_what_was_done(trained: tuple[P
         *("load_data", "validate_data", "build_model", "train_model", "evaluate_model", "export_model"),
         *("verify_export", "promote_model"),
     ]
+    waited_for = {task.name for task in _tasks_of(retrain, RetrainConfig())}
+    assert waited_for == answer["steps"].keys(), "the command waits for one that never comes, or not for all"
     states = [step["state"] for step in answer["steps"].values()]
     assert states == ["Completed"] * 7 + ["Promoted"]
     assert all(step["seconds"] >= 0 for step in answer["steps"].values())

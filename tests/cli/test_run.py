@@ -24,8 +24,10 @@ def two_steps() -> str:
 
 def test_the_states_of_a_flow_with_any_number_of_steps_are_read(server: None) -> None:
     state = two_steps(return_state=True)
-    assert len(_tasks_of(two_steps)) == 2, "it waits for so many runs, and not for one that never comes"
-    name, steps = _read_steps(two_steps, state.state_details.flow_run_id)
+    assert len(_tasks_of(two_steps, RetrainConfig())) == 2, (
+        "it waits for so many runs, and not for one that never comes"
+    )
+    name, steps = _read_steps(two_steps, RetrainConfig(), state.state_details.flow_run_id)
     assert [(step, told["state"]) for step, told in steps.items()] == [("first", "Completed"), ("second", "Completed")]
     assert name, "the run has one, whatever Prefect calls it"
 

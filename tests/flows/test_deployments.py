@@ -16,7 +16,8 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Suspended
 
 from cli import leases
-from cli.deploy import _schedule
+from cli.deploy import _require_unhidden, _schedule, _tell_of_other_settings
+from cli.init import init
 from flows.retrain import retrain
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
@@ -191,3 +192,32 @@ def test_the_example_of_a_folder_is_a_deployment_once_its_marks_are_away() -> No
     config = RetrainConfig.model_validate(example["parameters"]["config"])
     assert (config.data.title, config.data.size, config.model.name) == ("pets", (32, 32), "cnn")
     assert example["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
+
+
+def test_deploy_names_what_differs_from_the_settings_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(init("mypets", None))
+    _tell_of_other_settings(Path("prefect.yaml"))
+    assert capsys.readouterr().err == ""
+    settings = Path("layerflow.yaml").read_text()
+    Path("layerflow.yaml").write_text(settings.replace("epochs: 60", "epochs: 5").replace("digits", "mnist"))
+    _tell_of_other_settings(Path("prefect.yaml"))
+    told = "warning: deployment mypets-nightly and layerflow.yaml differ in data.name, training.epochs\n"
+    assert capsys.readouterr().err == told
+
+
+def test_deploy_names_a_folder_that_would_hide_a_package_from_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks").mkdir()
+    _require_unhidden()  # a folder without __init__.py hides nothing
+    (tmp_path / "tasks" / "__init__.py").touch()
+    with pytest.raises(
+        ConfigError, match=r"^layerflow has a package tasks, .*Rename that folder, such as to mytasks\.$"
+    ):
+        _require_unhidden()
+    monkeypatch.chdir(ROOT)
+    _require_unhidden()

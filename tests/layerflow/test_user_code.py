@@ -329,3 +329,16 @@ def test_an_error_that_passes_by_the_users_code_is_not_blamed_on_it() -> None:
     with pytest.raises(ValueError, match="Expecting") as raised:
         json.loads("{")
     assert user_code.blame(raised.value) is None
+
+
+def test_code_that_needs_a_folder_named_like_a_package_of_layerflow_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers" / "__init__.py").touch()
+    (tmp_path / "wants_layers.py").write_text("from layers.mine import Mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("wants_layers:network", "layers.mine:Net"):
+        with pytest.raises(ConfigError, match=r"layers is one\. Give layers another name, such as mylayers\.$"):
+            user_code.load_module(name)
