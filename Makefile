@@ -64,7 +64,7 @@ test: ray hub litert onnx ## the test suite, but for the long tests of `make dri
 drill-tests: ray hub litert onnx ## the long tests: browsers, pools, Ray's lost workers, whole pipelines by two devices (twelve minutes)
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m drill
 
-check: lint ## ruff, mypy, and the tests that start no process and take no seconds: in a little over a minute
+check: lint ## ruff, mypy, and the tests that start no process and take no seconds: in about a minute
 	$(PY) -m pytest -n 2 -q -m "not process and not slow and not drill"
 
 lint: setup ## ruff and mypy
