@@ -13,6 +13,7 @@ from cli.given import PROJECT, settings_of
 from cli.prefect_server import configured_url, ensure_answering
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, ServerError, printed
+from layerflow.registry.receipt import changes
 
 #: The deployments and automations that come with layerflow, also in a wheel.
 _PROJECT = Path(__file__).parent / "project"
@@ -102,22 +103,15 @@ def _tell_of_other_settings(file: Path) -> None:
     """Name the settings of retraining deployments that are not those of the working folder's layerflow.yaml."""
     if not PROJECT.is_file():
         return
-    wanted = _flat(settings_of(None, RetrainConfig()).model_dump(mode="json"))
+    wanted = {"config": settings_of(None, RetrainConfig()).model_dump(mode="json")}
     for entry in yaml.safe_load(file.read_text())["deployments"]:
         given = (entry.get("parameters") or {}).get("config")
         if given is not None:
-            found = _flat(RetrainConfig.model_validate(given).model_dump(mode="json"))
-            if other := [name for name in wanted if found.get(name) != wanted[name]]:
+            found = {"config": RetrainConfig.model_validate(given).model_dump(mode="json")}
+            if other := [change.field.removeprefix("config.") for change in changes(wanted, found)]:
                 print(
                     f"warning: deployment {entry['name']} and {PROJECT} differ in {', '.join(other)}", file=sys.stderr
                 )
-
-
-def _flat(settings: dict[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
-    return flat
 
 
 def _schedule(content: dict[str, Any]) -> Any:

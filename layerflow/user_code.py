@@ -210,7 +210,7 @@ def ensure_reloadable(name: str, network: Any, file: Path, image_shape: tuple[in
 
 
 def _require_not_ours(top: str, setting: str) -> None:
-    """See that code of one's own does not have the name of a package of layerflow, which is found in its place.
+    """Ensure that your own code does not have the name of a package of layerflow, which is found in its place.
 
     Raises:
         ConfigError: If it has.

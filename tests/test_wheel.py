@@ -127,4 +127,6 @@ def test_folders_of_ones_own_and_packages_of_layerflow_do_not_hide_each_other(in
     # As workers start a run: the working folder comes first.
     first = installed.run("python", "-m", "cli.main", "models")
     assert first.returncode == 1
-    assert "layers/__init__.py hides it. Rename that one, such as to mylayers." in first.stderr.splitlines()[-1]
+    (line,) = first.stderr.splitlines()
+    assert line.startswith("layerflow: layerflow has a package ")
+    assert line.endswith(" hides it. Rename that one, such as to mylayers.")

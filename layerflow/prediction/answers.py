@@ -35,6 +35,21 @@ class Answer(NamedTuple):
     error: str = ""
 
 
+def contract_of(model: Path) -> dict[str, Any]:
+    """What an exported model says of itself.
+
+    Raises:
+        UserError: If it has no signature ``image_bytes``.
+    """
+    contract = read_json(model / EXTRA / "contract.json")
+    if "image_bytes" not in contract:
+        raise UserError(
+            f"The model must have the signature image_bytes. {model} has none, as an earlier layerflow exported "
+            "it; run layerflow retrain --refresh."
+        )
+    return dict(contract)
+
+
 class Predictor:
     """A published model, asked by its signature ``image_bytes`` and nothing else of it, once it is loaded.
 
@@ -46,11 +61,7 @@ class Predictor:
     """
 
     def __init__(self, model: Path) -> None:
-        if "image_bytes" not in read_json(model / EXTRA / "contract.json"):
-            raise UserError(
-                f"The model must have the signature image_bytes. {model} has none, as an earlier layerflow exported "
-                "it; run layerflow retrain --refresh."
-            )
+        contract_of(model)
         self.model = model
 
     def load(self) -> None:

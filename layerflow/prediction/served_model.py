@@ -17,12 +17,11 @@ from layerflow.checksums import EXTRA
 from layerflow.data.decode import MAX_PIXELS, BrokenImageError, look
 from layerflow.errors import UserError
 from layerflow.export.image_bytes import pixels_of
-from layerflow.json_file import read_json
-from layerflow.prediction.answers import reason_of
+from layerflow.prediction.answers import contract_of, reason_of
 from layerflow.prediction.attention import Attention
 from layerflow.prediction.json_tensors import Input
 
-#: Requests with more pixels are decoded one at a time: 100 million need 2 GB.
+#: Requests with more pixels are decoded one at a time: 100 million need 1.6 GB.
 _MANY_PIXELS = 10_000_000
 _one_at_a_time = threading.Lock()
 #: Where the graph says which file of a batch it refuses.
@@ -43,12 +42,7 @@ class ServedModel:
 
     def __init__(self, name: str, version: int, folder: Path) -> None:
         self.name, self.version = name, version
-        contract = read_json(folder / EXTRA / "contract.json")
-        if "image_bytes" not in contract:
-            raise UserError(
-                f"The model must have the signature image_bytes. {folder} has none, as an earlier layerflow exported "
-                "it; run layerflow retrain --refresh."
-            )
+        contract = contract_of(folder)
         self.classes: list[str] = contract["classes"]
         self.shape: tuple[int, int, int] = tuple(contract["image_shape"])
         self._loaded = tf.saved_model.load(str(folder))

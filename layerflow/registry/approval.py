@@ -107,7 +107,7 @@ def why_ask(
 def asked_about(rules: GateConfig, name: str, model: str, live: int | None, challenger: Challenger) -> Promotion | None:
     """The open question about this very model against this live version.
 
-    There is none where its candidate is damaged, or lacks a format that the challenger has.
+    Nothing is returned if its candidate is damaged, or lacks a format that the challenger has.
     """
     asked = read_ledger(name).waiting
     if rules.approval == "never" or asked is None or (asked.model, asked.live) != (model, live):

@@ -15,7 +15,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Suspended
 
-from cli import leases
+from cli import leases, server, ui
 from cli.deploy import _require_unhidden, _schedule, _tell_of_other_settings
 from cli.init import init
 from flows.retrain import retrain
@@ -221,3 +221,14 @@ def test_deploy_names_a_folder_that_would_hide_a_package_from_workers(
         _require_unhidden()
     monkeypatch.chdir(ROOT)
     _require_unhidden()
+
+
+def test_outside_a_clone_servers_and_commands_have_the_settings_of_pyproject() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["prefect"]
+    given = server.settings(4200, "")
+    assert given["PREFECT_SERVER_ANALYTICS_ENABLED"] == str(told["server"]["analytics_enabled"]).lower()
+    assert given["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] == told["server"]["concurrency"]["lease_storage"]
+    assert {
+        "PREFECT_CLIENT_MAX_RETRIES": told["client"]["max_retries"],
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": told["flows"]["heartbeat_frequency"],
+    } == ui._CLIENT
