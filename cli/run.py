@@ -22,8 +22,6 @@ from layerflow.sweeps.space import plan
 
 T = TypeVar("T")
 
-#: Steps that run only where other formats are asked for.
-_OF_FORMATS = ("convert_model", "verify_formats")
 #: Seconds for the last states to reach the server's database (seen: 0.1 to 1).
 _SETTLE_SECONDS = 15
 
@@ -177,6 +175,9 @@ def _check_own(config: RetrainConfig) -> None:
     for setting, name in config.training.own_code:
         user_code.package_digest(name, setting)
     first_weights.check(config)
+    from tasks.extensions import extensions_of  # with Prefect, which only runs need
+
+    extensions_of(config.extend)
 
 
 def _is_exported(config: RetrainConfig, data: DatasetRef) -> bool:
@@ -259,7 +260,12 @@ def _tasks_of(flow: Any, config: RetrainConfig) -> list[Any]:
     from prefect import Task
 
     found = [each for each in inspect.getclosurevars(flow.fn).globals.values() if isinstance(each, Task)]
-    return [each for each in found if config.export.converted or each.name not in _OF_FORMATS]
+    extend = config.extend
+    wanted = {  # of the steps that run only where something asks for them
+        **{"convert_model": config.formats, "verify_formats": config.formats, "own_checks": extend.checks},
+        **{"own_metrics": extend.metrics, "track_run": extend.trackers, "hand_over": extend.publishers},
+    }
+    return [each for each in found if wanted.get(each.name, True)]
 
 
 @contextlib.contextmanager

@@ -9,9 +9,13 @@ from tasks import (
     convert_model,
     evaluate_model,
     export_model,
+    hand_over,
     load_data,
     logs,
+    own_checks,
+    own_metrics,
     promote_model,
+    track_run,
     train_model,
     validate_data,
     verify_export,
@@ -20,9 +24,10 @@ from tasks import (
 from tasks.approval import ask_a_person, asked_before, to_ask
 from tasks.caching import remove_leftovers, result_storage
 from tasks.export_formats import libraries_of, require_all
+from tasks.extensions import extensions_of
 from tasks.first_weights import first_weights
 from tasks.gate_metric import require_metric
-from tasks.live_version import data_in_service
+from tasks.live_version import data_in_service, sums_of
 from tasks.policy import forget_failure
 
 
@@ -40,25 +45,30 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     remove_leftovers(config.registry_name)
     if candidate := asked_before():  # resumed: about the same candidate, whatever the data are by now
         return ask_a_person(config.registry_name, candidate)
-    libraries = libraries_of(config.export.converted)
+    extend, code = config.extend, extensions_of(config.extend)
+    libraries = libraries_of(config.export.converted) | code["exporters"]
     devices = config.devices_for_model
     data = load_data(config.data, devices)
     require_metric(config.gate, data)
     config.export.abstain.require_enough(data.counts["validation"])
     checked = validate_data(config.checks, data, data_in_service(config.registry_name, data))
+    findings = own_checks(extend.checks, code["checks"], data) if extend.checks else None
     weights = first_weights(config, data)
     model = build_model(config.model, data, config.training.seed, devices, weights)
     trained = train_model(config.training, config.augment, config.finetune, model, data, devices)
     evaluation = evaluate_model(config.export, trained, data, devices)
+    figures = own_metrics(extend.metrics, code["metrics"], evaluation, data) if extend.metrics else None
     export = export_model(trained, evaluation.serving, data, devices)
     verification = verify_export(export, evaluation, data, config.data)
     formats = None
-    if wanted := config.export.converted:
+    if wanted := config.formats:
         converted = convert_model(export, data, wanted, libraries)
         formats = verify_formats(config.gate, converted, export, evaluation, verification, data, libraries)
         require_all(config.export, formats)
     decision = promote_model(
-        config, data, checked, model, trained, evaluation, export, verification, formats, return_state=True
+        config,
+        *(data, checked, model, trained, evaluation, export, verification, formats, findings, figures),
+        return_state=True,
     )
     made = Retrained(
         data=data,
@@ -69,8 +79,16 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
         export=export,
         verification=verification,
         formats=formats,
+        own_checks=findings,
+        own_metrics=figures,
         promotion=decision.result(),  # type: ignore[attr-defined]  # Prefect's types forget return_state
     )
+    if extend.trackers:
+        track_run(config, made, return_state=True)  # failed or not: the model is decided about
+    if version := made.promotion.version:
+        for publisher in extend.publishers:
+            sums = sums_of(config.registry_name, version)
+            hand_over(publisher, code["publishers"], config.registry_name, version, sums)
     candidate = to_ask(made.promotion)
     return ask_a_person(config.registry_name, candidate) if candidate else made
 

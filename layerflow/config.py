@@ -18,6 +18,7 @@ from layerflow.settings.checks import ChecksConfig
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.export import ExportConfig
+from layerflow.settings.extend import ExtendConfig
 from layerflow.settings.fields import Group
 from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.gate import MOST_PUBLISHED, PUBLISHED, GateConfig, RegistryConfig
@@ -44,6 +45,7 @@ class RetrainConfig(Group):
     gate: GateConfig = GateConfig()
     registry: RegistryConfig = RegistryConfig()
     checks: ChecksConfig = ChecksConfig()
+    extend: ExtendConfig = ExtendConfig()
     devices: DevicesConfig = DevicesConfig()
 
     @model_validator(mode="after")
@@ -80,6 +82,11 @@ class RetrainConfig(Group):
         """
         small = self.model.name == "mlp" and self.training.batch_size < 64
         return self.devices.model_copy(update={"threads": self.devices.threads or (1 if small else None)})
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats that the SavedModel is converted to: layerflow's and your own."""
+        return (*self.export.converted, *sorted(self.extend.exporters))
 
     @property
     def as_flags(self) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from layerflow.findings import Finding
 from layerflow.records import (
     Change,
     Check,
@@ -250,6 +251,28 @@ class FormatsProof(Record):
         }
 
 
+class OwnFindings(Record):
+    """What your checks found in the data ``name``; ``check`` of a finding is the extension's name."""
+
+    name: str
+    data_digest: str
+    findings: tuple[Finding, ...]
+
+
+class OwnFigures(Record):
+    """Your figures of a model's answers to the test images, by the extension's name."""
+
+    predictions_digest: str
+    values: dict[str, float]
+
+
+class HandedOver(Record):
+    """A version that a publisher was told of."""
+
+    name: str
+    version: int
+
+
 class Retrained(BaseModel):
     """All that one run of the flow `retrain` made."""
 
@@ -263,4 +286,6 @@ class Retrained(BaseModel):
     export: ExportRef
     verification: Verification
     formats: FormatsProof | None = None
+    own_checks: OwnFindings | None = None
+    own_metrics: OwnFigures | None = None
     promotion: Promotion

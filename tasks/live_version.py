@@ -3,6 +3,9 @@
 from layerflow.findings import Profile
 from layerflow.records import DatasetRef
 from layerflow.registry import versions
+from layerflow.registry.handing_over import sums_of
+
+__all__ = ["data_in_service", "sums_of"]
 
 
 def data_in_service(name: str, data: DatasetRef) -> Profile | None:

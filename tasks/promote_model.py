@@ -7,7 +7,7 @@ from prefect.runtime import flow_run
 from prefect.states import State
 
 from layerflow.config import RetrainConfig
-from layerflow.outcomes import FormatsProof, Promotion
+from layerflow.outcomes import FormatsProof, OwnFigures, OwnFindings, Promotion
 from layerflow.records import DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from tasks import remote
 from tasks.approval import end_closed_questions
@@ -27,13 +27,16 @@ def _promote_model(
     export: ExportRef,
     verification: Verification,
     formats: FormatsProof | None = None,
+    own_checks: OwnFindings | None = None,
+    own_metrics: OwnFigures | None = None,
 ) -> State[Promotion]:
     """Publish the model as the next version if it may be, keep the champion otherwise; leave a receipt either way."""
     from layerflow import artifacts
     from layerflow.registry.promotion import promote
     from layerflow.registry.receipt import Challenger
 
-    challenger = Challenger(data, checked, model, trained, evaluation, export, verification, formats)
+    own = own_checks, own_metrics
+    challenger = Challenger(data, checked, model, trained, evaluation, export, verification, formats, *own)
     records = [record for record in challenger if record]
     for record in remote.here(records):
         artifacts.check_record(record)

@@ -10,6 +10,7 @@ from layerflow.settings.training import TrainingConfig
 from tasks.caching import is_anew, step
 from tasks.cards import card_shown
 from tasks.progress import OnEpoch, epochs_shown
+from tasks.tracking import epochs_tracked
 from tasks.verify_export import verifier
 
 
@@ -46,7 +47,8 @@ def train_model(
         verifier.start()
     run_log = RunLog(folder_of(config, model, data, devices, augment, finetune), data.image_shape, config.epochs)
     with epochs_shown(config.epochs, on_epoch) as shown:
-        trained = train(config, model, data, folder, [run_log, *shown], devices, is_anew(), augment, finetune)
+        watching = [run_log, *shown, *([] if on_epoch else epochs_tracked(data, folder))]
+        trained = train(config, model, data, folder, watching, devices, is_anew(), augment, finetune)
     # Not in `train`: its code decides which checkpoint is continued, and a card drawn otherwise is no other training.
     warn_if_not_beaten(trained, data)
     write_card(config, trained, data, folder)

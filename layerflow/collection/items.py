@@ -21,6 +21,9 @@ STEPS = (
     "verify_export",
     "convert_model",
     "verify_formats",
+    "own_checks",
+    "own_metrics",
+    "hand_over",
     "frozen_features",
     "packs",
 )

@@ -14,7 +14,10 @@ from layerflow.parts import PARTS, parts_of
 from layerflow.registry.layout import RECEIPT, is_version
 
 #: The parts of a receipt that name what a step made.
-_PARTS = ("data", "checked", "model", "trained", "evaluation", "export", "verification", "formats")
+_PARTS = (
+    *("data", "checked", "model", "trained", "evaluation", "export", "verification", "formats"),
+    *("own_checks", "own_metrics"),
+)
 
 
 class Needs(NamedTuple):

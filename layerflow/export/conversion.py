@@ -17,7 +17,8 @@ from layerflow import store
 from layerflow.checksums import sha256
 from layerflow.converted import FILES, Converted
 from layerflow.data.arrays import images_and_labels
-from layerflow.errors import ProcessKilledError
+from layerflow.errors import ConfigError, ProcessKilledError
+from layerflow.export.own_formats import file_of, write_format
 from layerflow.export.process import libraries_environment, library_folders
 from layerflow.records import DatasetRef, ExportRef
 
@@ -37,17 +38,23 @@ def convert(export: ExportRef, data: DatasetRef, formats: tuple[str, ...], folde
 
     A file takes and gives what the signature ``serving_default`` of the SavedModel does.
     """
+    own_files = {name: file_of(name) for name in formats if name not in FILES}
+    if len({*own_files.values()}) < len(own_files):
+        raise ConfigError(f"extend.exporters must each write a file of another name. Received: {own_files}")
+    wanted = {name: folder / file_of(name) for name in formats}
+    saved_model = store.path(export.saved_model)
     with tempfile.TemporaryDirectory() as scratch:
         images = Path(scratch, "images.npy")
         if "litert_int8" in formats:
             np.save(images, calibration_images(data), allow_pickle=False)
-        wanted = {name: folder / FILES[name] for name in formats}
-        failed = convert_all(store.path(export.saved_model), wanted, images)
+        failed = convert_all(saved_model, {name: wanted[name] for name in formats if name in FILES}, images)
+    failed |= {name: why for name in own_files if (why := write_format(name, saved_model, wanted[name])) is not None}
     for name, reason in failed.items():
         wanted[name].unlink(missing_ok=True)
         log.warning("the model can't be converted to %s: %s", name, reason)
     files = {name: sha256(file) for name, file in wanted.items() if name not in failed}
-    return Converted(export_digest=export.digest, files=files, failed=failed)
+    written = {name: file for name, file in own_files.items() if name not in failed}
+    return Converted(export_digest=export.digest, files=files, failed=failed, own_files=written)
 
 
 def calibration_images(data: DatasetRef) -> np.ndarray:

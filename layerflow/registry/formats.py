@@ -9,6 +9,7 @@ from layerflow import store
 from layerflow.converted import FILES, Converted
 from layerflow.errors import VerificationError
 from layerflow.evaluation.statistics import LEVEL, mcnemar, p_text
+from layerflow.export.own_formats import score_own_format
 from layerflow.export.portable import score_format
 from layerflow.outcomes import FormatProof, FormatsProof
 from layerflow.records import Check, DatasetRef, Evaluation, ExportRef, Verification
@@ -34,10 +35,13 @@ def prove(
     """Verify each format with its own runtime, and put the files of those that may ship into ``folder / "formats"``."""
     proofs = [FormatProof(name=name, reason=f"it can't be made: {why}") for name, why in converted.failed.items()]
     for name, digest in converted.files.items():
-        file = store.path(f"{converted.folder}/{FILES[name]}")
-        proof = FormatProof(name=name, file=FILES[name], digest=digest, size=file.stat().st_size)
+        file = store.path(f"{converted.folder}/{converted.file_of(name)}")
+        proof = FormatProof(name=name, file=file.name, digest=digest, size=file.stat().st_size)
         try:
-            report = score_format(export, evaluation, data, name, file, digest)
+            if name in FILES:
+                report = score_format(export, evaluation, data, name, file, digest)
+            else:
+                report = score_own_format(evaluation, data, name, file)
             proof = judged(gate, proof, report, evaluation, verification)
         except VerificationError as error:
             proof = proof.model_copy(update={"reason": str(error)})

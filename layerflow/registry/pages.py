@@ -36,7 +36,9 @@ def _cards(challenger: Challenger, decision: str) -> dict[str, str]:
         "training": _card(challenger.trained),
         "export": _card(challenger.verification),
         **({"formats": _card(challenger.formats)} if challenger.formats else {}),
+        **({"figures": _card(challenger.own_metrics)} if challenger.own_metrics else {}),
         "data": _card(challenger.checked),
+        **({"findings": _card(challenger.own_checks)} if challenger.own_checks else {}),
     }
 
 

@@ -20,7 +20,7 @@ from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
 from layerflow.errors import mask
 from layerflow.json_file import read_json
-from layerflow.outcomes import FormatsProof
+from layerflow.outcomes import FormatsProof, OwnFigures, OwnFindings
 from layerflow.records import Change, DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
 from layerflow.registry.layout import BESIDE, FORMATS, RECEIPT
 from layerflow.registry.receipt_formats import FormatsTold, formats_of
@@ -182,6 +182,8 @@ class Challenger(NamedTuple):
     export: ExportRef
     verification: Verification
     formats: FormatsProof | None = None
+    own_checks: OwnFindings | None = None
+    own_metrics: OwnFigures | None = None
 
     def formats_beyond(self, receipt: dict[str, Any] | None) -> tuple[list[str], list[str]]:
         """The files in other formats that it has and the version with the receipt has not, and the other way round."""

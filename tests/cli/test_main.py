@@ -266,7 +266,7 @@ def test_help_begins_with_the_ten_most_used_flags_and_ends_with_examples(
     groups = re.findall(r"╭─ ([\w ]+?) ─", text)
     assert status == 0
     assert groups[:5] == ["Most used", "Options", "Data", "Model", "Training"]
-    assert groups[5:] == ["Augment", "Finetune", "Export", "Gate", "Registry", "Checks", "Devices"]
+    assert groups[5:] == ["Augment", "Finetune", "Export", "Gate", "Registry", "Checks", "Extend", "Devices"]
     most_used = text[: text.index("╭─ Options")]
     assert len(re.findall(r"^│ --", most_used, re.MULTILINE)) == 10
     assert "layerflow retrain --data.name folder --data.path" in text.partition("Examples")[2]
