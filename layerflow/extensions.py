@@ -118,7 +118,7 @@ class Run(NamedTuple):
 
 
 class Tracker(Protocol):
-    """A place where runs are recorded (``extend.trackers``): a function that is told all that is known so far.
+    """A place where runs are recorded (``extend.trackers``): a function that receives all that is known so far.
 
     It is called after each epoch and once at the end, so it must write what is new and leave the rest. One that fails
     is named in the log; the run goes on.

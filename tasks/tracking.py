@@ -47,7 +47,7 @@ def epochs_tracked(data: DatasetRef, folder: Path) -> list[Any]:
                     try:
                         _tell(name, run._replace(epochs=tuple(self.epochs)))
                     except Exception as error:  # whatever it is: nobody trains for the sake of being watched
-                        log.warning("%s is told no more of this training: %s", name, error)
+                        log.warning("%s is not called again in this training: %s", name, error)
                         self.trackers.remove(name)
                 self.told = time.monotonic()
 

@@ -254,7 +254,7 @@ def test_a_tracker_that_fails_is_called_no_more_in_the_training_and_others_are(
     made = artifacts.make("train_model", "0123abcd", OwnFigures, train)
     line = shop.read_text().splitlines().index('    raise RuntimeError("no server")') + 1
     assert caplog.messages == [
-        "shop:broken is told no more of this training: extend.trackers shop:broken must record a run. It raises "
+        "shop:broken is not called again in this training: extend.trackers shop:broken must record a run. It raises "
         f"RuntimeError: no server (shop.py:{line})."
     ]
     told = json.loads((shop.parent / f"{made.folder.rpartition('/')[2]}.json").read_text())

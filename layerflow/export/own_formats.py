@@ -61,7 +61,7 @@ def write_format(name: str, saved_model: Path, file: Path) -> str | None:
 
 
 def score_own_format(evaluation: Evaluation, data: DatasetRef, name: str, file: Path) -> dict[str, Any]:
-    """What an exporter answers to all test images by its file, in a process that was told no label.
+    """What an exporter answers to all test images by its file, in a process that sees no label.
 
     Returns:
         What ``score_format`` does of a format of layerflow's.
@@ -91,7 +91,7 @@ def score_own_format(evaluation: Evaluation, data: DatasetRef, name: str, file: 
     classes = len(data.classes)
     return {
         "runtime": f"`{name}`",
-        "checks": {"test_split": f"all {len(labels):,} test images, in a process that was told no label"},
+        "checks": {"test_split": f"all {len(labels):,} test images, in a process that sees no label"},
         "test_examples": len(labels),
         "test_accuracy": float(right.mean()),
         "only_this": int((right & ~right_there).sum()),

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from layerflow.settings.fields import Group, name_or_forms, own_module
 
-#: Something in a module of yours, or the name of an entry point.
+#: Something in your own module, or the name of an entry point.
 _OWN, _ENTRY_POINT = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", r"[A-Za-z_][\w.-]*"
 #: Extensions of one kind: each is called in every run.
 _MOST = 50
@@ -39,4 +39,4 @@ class ExtendConfig(Group):
     trackers: _Names = Field(
         (), description="Where runs are recorded: `mlflow`, or your own. One that fails never fails a run."
     )
-    publishers: _Names = Field((), description="What is told of each new version, to take it elsewhere.")
+    publishers: _Names = Field((), description="Where each new version is taken.")
