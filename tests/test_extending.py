@@ -14,10 +14,12 @@ import pytest
 import tensorflow as tf  # noqa: F401  (its first import starts a process, which a test must not)
 
 import tasks
+from cli.check_data import check_data
 from layerflow import artifacts, plugins, store, testing
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, DataError, LayerflowError
 from layerflow.export.own_formats import file_of
+from layerflow.export.portable import formats_of
 from layerflow.outcomes import OwnFigures, Retrained
 from layerflow.registry.handing_over import hand, sums_of
 from tasks import tracking
@@ -218,6 +220,24 @@ def test_the_file_of_an_exporter_can_stand_beside_the_others(shop: Path, file: s
         file_of("shop:Float16")
 
 
+@pytest.mark.usefixtures("first_run")
+def test_data_check_runs_own_checks_too(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(shop, '"warn", f"{dark', '"stop", f"{dark')
+    edit(shop, "< 20", "< 300")
+    with pytest.raises(DataError, match="shop:dark_images"):
+        check_data(RetrainConfig.model_validate({"extend": {"checks": "shop:dark_images"}}), as_json=True)
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert [finding["level"] for finding in findings if finding["check"] == "shop:dark_images"] == ["stop"]
+
+
+def test_verify_names_the_file_of_an_exporter_and_does_not_start_it(tmp_path: Path) -> None:
+    files = tmp_path / "assets.extra" / "formats"
+    files.mkdir(parents=True)
+    (files / "model_float16.tflite").write_bytes(b"x")
+    assert list(formats_of(tmp_path)) == ["model_float16.tflite"]
+    assert "not verified" in formats_of(tmp_path)["model_float16.tflite"]
+
+
 BROKEN = """
 calls = []
 
@@ -253,10 +273,10 @@ def test_a_tracker_that_fails_is_called_no_more_in_the_training_and_others_are(
 
     made = artifacts.make("train_model", "0123abcd", OwnFigures, train)
     line = shop.read_text().splitlines().index('    raise RuntimeError("no server")') + 1
-    assert caplog.messages == [
+    assert {*caplog.messages} == {
         "shop:broken is not called again in this training: extend.trackers shop:broken must record a run. It raises "
         f"RuntimeError: no server (shop.py:{line})."
-    ]
+    }
     told = json.loads((shop.parent / f"{made.folder.rpartition('/')[2]}.json").read_text())
     assert told["epochs"] == [{"epoch": 1, "loss": 1.5}, {"epoch": 2, "loss": 1.5}]
     assert len(sys.modules["shop"].calls) == 1
