@@ -155,17 +155,17 @@ MUTATIONS = (
     ),
     Mutation(
         "YAML gives a name once",
-        "cli/yaml_file.py",
+        "layerflow/yaml_file.py",
         "if key.value in seen:",
         "if False:",
-        ("tests/cli/test_yaml_file.py",),
+        ("tests/layerflow/test_yaml_file.py",),
     ),
     Mutation(
         "YAML has no anchors",
-        "cli/yaml_file.py",
+        "layerflow/yaml_file.py",
         "if event.anchor:",
         "if False:",
-        ("tests/cli/test_yaml_file.py",),
+        ("tests/layerflow/test_yaml_file.py",),
     ),
     Mutation(
         "a repaired JPEG is broken",

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cli import yaml_file
+from layerflow import yaml_file
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, config_sentence
 from layerflow.settings.fields import Group

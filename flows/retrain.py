@@ -23,6 +23,7 @@ from tasks import (
 )
 from tasks.approval import ask_a_person, asked_before, to_ask
 from tasks.caching import remove_leftovers, result_storage
+from tasks.card_file import require_card
 from tasks.export_formats import libraries_of, require_all
 from tasks.extensions import extensions_of
 from tasks.first_weights import first_weights
@@ -45,6 +46,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     remove_leftovers(config.registry_name)
     if candidate := asked_before():  # resumed: about the same candidate, whatever the data are by now
         return ask_a_person(config.registry_name, candidate)
+    require_card(config.registry)
     extend, code = config.extend, extensions_of(config.extend)
     libraries = libraries_of(config.export.converted) | code["exporters"]
     devices = config.devices_for_model

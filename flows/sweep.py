@@ -11,6 +11,7 @@ from layerflow.sweeps.outcomes import SweepOutcome
 from layerflow.sweeps.space import plan
 from tasks import choose_winner, load_data, logs, validate_data
 from tasks.caching import result_storage
+from tasks.card_file import require_card
 from tasks.gate_metric import require_metric
 from tasks.live_version import data_in_service
 from tasks.policy import forget_failure
@@ -42,6 +43,7 @@ def sweep(
         ray: Address of a Ray cluster that runs them (`auto`, `ray://host:10001`), or `local` to start one.
     """
     logs.install()
+    require_card(config.registry)
     planned = plan(config, space, ray)
     data = load_data(config.data, config.devices_for_model)
     require_metric(config.gate, data)

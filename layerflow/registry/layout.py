@@ -30,9 +30,11 @@ RECEIPT = f"{EXTRA}/receipt.json"
 REPORT = f"{EXTRA}/report.html"
 #: Which images the model has learned from, and which it was tested on.
 IMAGES = f"{EXTRA}/images.npz"
+#: The model card. At the top, where the Hugging Face Hub looks for it; TF Serving passes over it.
+CARD = "README.md"
 #: The model in other formats, of which the receipt has the digests.
 FORMATS = f"{EXTRA}/formats"
 #: What a version has beside the files of the export.
-BESIDE = (RECEIPT, REPORT, IMAGES)
+BESIDE = (RECEIPT, REPORT, IMAGES, CARD)
 #: What a candidate has besides: the settings and the records of the run that asks about it.
 RUN = f"{EXTRA}/run.json"

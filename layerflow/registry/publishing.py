@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from layerflow import checksums, store
+from layerflow.cards import model_card
 from layerflow.checksums import DIGESTS
 from layerflow.errors import RegistryError
 from layerflow.registry import shared, sharing
 from layerflow.registry.assembling import put_together
-from layerflow.registry.layout import HIGHEST, IMAGES, REPORT, home, is_version
+from layerflow.registry.layout import CARD, HIGHEST, IMAGES, REPORT, home, is_version
 from layerflow.registry.ledger import Ledger, Published, read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.versions import best_of, model_digest, numbers, predecessor
@@ -84,7 +85,8 @@ def publish(
     write_ledger(name, ledger)
     try:
         page = None if report is None else report.encode()
-        sums = put_together(staging, source, receipt, {REPORT: page, IMAGES: images})
+        beside = {REPORT: page, IMAGES: images, CARD: model_card.draw(receipt).encode()}
+        sums = put_together(staging, source, receipt, beside)
         sharing.stage(name, version, staging)
         entry = Published(sums=sums, model=model_identity(receipt))
         # Before the version appears: a version without its digest in the ledger is not one.

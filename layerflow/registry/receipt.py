@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from layerflow import checksums
+from layerflow import card_file, checksums
 from layerflow.checksums import DIGESTS, EXTRA
 from layerflow.code_digest import code_digest
 from layerflow.config import RetrainConfig
@@ -160,7 +160,7 @@ def damage_of_receipt(folder: Path) -> str | None:
 
 #: Where a model comes from: the fields of a receipt that a comparison of two reports.
 _ORIGIN = ("data", "config", "code", "versions")
-_PLACES = ("data.folder", "config.data.mirror")
+_PLACES = ("data.folder", "config.data.mirror", "config.registry.card")
 _FIGURES = (
     ("model", "parameters"),
     ("trained", "epochs"),
@@ -208,8 +208,13 @@ def changes(before: dict[str, Any], after: dict[str, Any], *, figures: bool = Fa
 
 
 def receipt_for(config: RetrainConfig, challenger: Challenger, flow_run: str) -> dict[str, Any]:
-    """Everything needed to know, years later, how this model came about."""
+    """Everything needed to know, years later, how this model came about.
+
+    Raises:
+        ConfigError: If what a person says in ``registry.card`` can't be read.
+    """
     records = {name: record.model_dump(mode="json") for name, record in challenger._asdict().items() if record}
+    person = card_file.read(config.registry.card)
     receipt = {
         "name": config.registry_name,
         "version": None,
@@ -222,6 +227,7 @@ def receipt_for(config: RetrainConfig, challenger: Challenger, flow_run: str) ->
             "python": platform.python_version(),
             **{library: importlib.metadata.version(library) for library in _LIBRARIES},
         },
+        "card": person.model_dump(exclude_none=True) if person else {},
         "history": records["trained"].pop("history"),
         **records,
     }

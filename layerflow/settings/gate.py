@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -194,4 +195,9 @@ class RegistryConfig(Group):
         10,
         ge=1,
         description="Versions to keep, besides the live version and the one that a rollback restores.",
+    )
+    card: Path | None = Field(
+        None,
+        description="YAML file with what only a person can say in the model card: intended use, license, contact, … "
+        "Default: the `card.yaml` of the working folder, if there is one.",
     )

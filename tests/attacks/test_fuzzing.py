@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from cli import yaml_file
-from layerflow import artifacts, checksums, store
+from layerflow import artifacts, checksums, store, yaml_file
 from layerflow.config import RetrainConfig
 from layerflow.data import image_folder, slices_csv
 from layerflow.data.image_folder_layout import ImageFile

@@ -9,6 +9,8 @@ import yaml
 from cli import init as command
 from cli.given import settings_of
 from cli.init import init
+from layerflow import card_file
+from layerflow.card_file import CardFile
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
 from layerflow.settings.model import ModelConfig
@@ -33,6 +35,17 @@ def test_the_settings_and_the_nightly_run_are_the_same_and_valid(here: Path, mon
         deployments = yaml.safe_load((here / folder / "prefect.yaml").read_text())["deployments"]
         assert RetrainConfig.model_validate(deployments[0]["parameters"]["config"]) == settings
         monkeypatch.chdir(here)
+
+
+def test_what_a_person_fills_in_is_valid_with_its_marks_and_without_them(here: Path) -> None:
+    file = init("mypets", None) / "card.yaml"
+    assert card_file.read(file) == CardFile()
+    first, *fields = file.read_text().splitlines()
+    assert first.startswith("# What only a person can say")
+    file.write_text("\n".join(line.removeprefix("#").removeprefix(" ") for line in fields))
+    filled = card_file.read(file)
+    assert filled
+    assert filled.model_dump(exclude_none=True).keys() == CardFile.model_fields.keys()
 
 
 def test_flags_override_the_settings_of_the_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

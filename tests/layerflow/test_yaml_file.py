@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cli import yaml_file
+from layerflow import yaml_file
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, config_sentence, shown
 

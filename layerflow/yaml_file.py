@@ -28,9 +28,10 @@ def read(flag: str, file: Path, form: str) -> dict[str, Any]:
     try:
         with file.open("rb") as stream:
             content = stream.read(_MOST_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # of a path with a null character
+        why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"{flag} must name a YAML file that can be read. Received: {printed(str(file))} ({error.strerror})."
+            f"{flag} must name a YAML file that can be read. Received: {printed(str(file))} ({why})."
         ) from error
     return parse(printed(str(file)), content, form)
 
