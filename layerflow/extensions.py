@@ -101,7 +101,8 @@ class Run(NamedTuple):
             and those of ``training.metrics``. In a resumed training, those before it are missing until the end.
         figures: Of the test images: ``test_accuracy``, ``test_loss``, and those of ``extend.metrics``. Empty in
             training, as all below is; ``saved_model`` is None then.
-        cards: Markdown by name: ``decision``, ``evaluation``, ``training``, ``export``, ``data``.
+        cards: Markdown by name: ``evaluation``, ``training``, ``export``, ``data``, and ``checks`` and ``metrics`` of
+            extensions.
         saved_model: The folder of the SavedModel.
         decision: ``code``, ``reason``, and ``version``, the number of the version with this model or None.
     """

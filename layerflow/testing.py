@@ -112,7 +112,7 @@ def assert_tracker(tracker: Tracker) -> None:
         done = in_training._replace(
             epochs=epochs,
             figures={"test_accuracy": 0.5, "test_loss": 1.0},
-            cards={"decision": "# Published\n"},
+            cards={"training": "# Training\n"},
             saved_model=_write_model(Path(scratch, "model")),
             decision={"code": "promoted_first", "reason": "there was no live version", "version": 1},
         )

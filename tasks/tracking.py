@@ -11,6 +11,7 @@ from layerflow.errors import mask
 from layerflow.extensions import Run
 from layerflow.outcomes import Retrained
 from layerflow.records import DatasetRef, Record
+from tasks import remote
 from tasks.cards import config_of_run
 from tasks.policy import as_task
 
@@ -56,17 +57,12 @@ def epochs_tracked(data: DatasetRef, folder: Path) -> list[Any]:
 
 def _track_run(config: RetrainConfig, made: Retrained) -> None:
     """Tell each tracker all that is known of a run."""
-    cards = {
-        "evaluation": made.evaluation,
-        "training": made.trained,
-        "export": made.verification,
-        "data": made.checked,
-    }
+    remote.bring([made.export, *(each for each in _with_cards(made).values() if each)])
     promotion, figures = made.promotion, made.own_metrics.values if made.own_metrics else {}
     run = _run(config, made.data, made.trained.folder.rpartition("/")[2])._replace(
         epochs=tuple(epoch.model_dump() for epoch in made.trained.history),
         figures={"test_accuracy": made.evaluation.accuracy, "test_loss": made.evaluation.loss, **figures},
-        cards={name: _card(record) for name, record in cards.items()},
+        cards={name: _card(record) for name, record in _with_cards(made).items() if record},
         saved_model=store.path(made.export.saved_model),
         decision={
             "code": promotion.code,
@@ -83,6 +79,13 @@ def _track_run(config: RetrainConfig, made: Retrained) -> None:
             failed.append(error)
     if failed:
         raise failed[0]
+
+
+def _with_cards(made: Retrained) -> dict[str, Record | None]:
+    return {
+        **{"evaluation": made.evaluation, "training": made.trained, "export": made.verification},
+        **{"data": made.checked, "checks": made.own_checks, "metrics": made.own_metrics},
+    }
 
 
 #: Retried as any step is. Where it fails, the run goes on.
