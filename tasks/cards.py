@@ -20,7 +20,7 @@ def card_shown(kind: str, description: str) -> Callable[[Record], None]:
     """What a step does then: show its card under the kind, model and data of the run."""
 
     def show(record: Record) -> None:
-        config = config_of_run()
+        config = settings_of_run()
         name = f"{kind}-{config.registry_name}" if config else kind
         show_card(name, store.path(record.card).read_text(encoding="utf-8"), description)
 
@@ -38,7 +38,7 @@ def show_card(
     """
     if TaskRunContext.get() is None and FlowRunContext.get() is None:  # called without Prefect
         return
-    config = config or config_of_run()
+    config = config or settings_of_run()
     if with_rerun_command and config:
         card += f"\nTo reproduce: {as_code(f'layerflow retrain {config.as_flags}')}\n"
     try:
@@ -52,7 +52,7 @@ def key_of(text: str) -> str:
     return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def config_of_run() -> RetrainConfig | None:
-    """The settings of the flow run, if it is one of `retrain`."""
+def settings_of_run() -> RetrainConfig | None:
+    """The settings of the flow run, if it is one of `retrain` or `sweep`."""
     config = (flow_run.parameters or {}).get("config")
     return config if isinstance(config, RetrainConfig) else None

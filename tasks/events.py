@@ -7,6 +7,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from layerflow.outcomes import Promotion
+from tasks import assets
 
 #: What an event says of a decision.
 _ESSENTIALS = {
@@ -39,6 +40,8 @@ def emit_decision(made: Promotion) -> None:
         details = made.model_dump(mode="json", include=_ESSENTIALS)
         found = made.comparison and made.comparison.model_dump(include=_DIFFERENCE)
         emit_model_event(made.status, made.name, details | {"comparison": found})
+    if made.status == "promoted":
+        assets.published(made)
 
 
 def decided(made: Promotion, data: Any = None) -> State[Any]:

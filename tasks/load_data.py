@@ -6,10 +6,11 @@ from layerflow.records import DatasetRef
 from layerflow.remote import mirror
 from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
+from tasks import assets
 from tasks.caching import step
 
 
-@step("load_data", run_name="load-{config.title}")
+@step("load_data", run_name="load-{config.title}", on_result=assets.loaded)
 def load_data(config: DataConfig, devices: DevicesConfig, folder: Path) -> DatasetRef:
     """Prepare the dataset through TensorFlow Datasets and divide it into train, validation and test."""
     from layerflow.data.load import load

@@ -3,6 +3,7 @@
 from prefect.runtime import flow_run
 
 from layerflow.outcomes import RolledBack
+from tasks import assets
 from tasks.events import emit_model_event
 from tasks.policy import as_task
 
@@ -13,6 +14,7 @@ def _rollback_model(name: str, to: int | None = None) -> RolledBack:
 
     done = roll_back(name, to, flow_run.name or "")
     emit_model_event("rolled_back", name, done.model_dump(mode="json"))
+    assets.restored(done)
     return done
 
 

@@ -12,7 +12,7 @@ from layerflow.extensions import Run
 from layerflow.outcomes import Retrained
 from layerflow.records import DatasetRef, Record
 from tasks import remote
-from tasks.cards import config_of_run
+from tasks.cards import settings_of_run
 from tasks.policy import as_task
 
 log = logging.getLogger("layerflow")
@@ -26,7 +26,7 @@ def epochs_tracked(data: DatasetRef, folder: Path) -> list[Any]:
     Args:
         folder: Where the training works, ``.<key>.working``.
     """
-    config = config_of_run()
+    config = settings_of_run()
     if config is None or not config.extend.trackers:
         return []
     import keras

@@ -7,17 +7,25 @@ from layerflow.settings.augment import AugmentConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.finetune import FinetuneConfig
 from layerflow.settings.training import TrainingConfig
+from tasks import assets
 from tasks.caching import is_anew, step
 from tasks.cards import card_shown
 from tasks.progress import OnEpoch, epochs_shown
 from tasks.tracking import epochs_tracked
 from tasks.verify_export import verifier
 
+_show_card = card_shown("training", "The training: loss and accuracy by epoch, speed and set-up")
+
+
+def _show(trained: TrainedRef) -> None:
+    _show_card(trained)
+    assets.trained(trained)
+
 
 @step(
     "train_model",
     run_name="train-{model.name}-on-{data.name}",
-    on_result=card_shown("training", "The training: loss and accuracy by epoch, speed and set-up"),
+    on_result=_show,
     hash_all_fields_of=("devices",),
 )
 def train_model(

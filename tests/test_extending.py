@@ -259,7 +259,7 @@ def test_a_tracker_that_fails_is_called_no_more_in_the_training_and_others_are(
 ) -> None:
     shop.write_text(shop.read_text() + BROKEN)
     config = RetrainConfig.model_validate({"extend": {"trackers": ["shop:broken", "shop:to_file"]}})
-    monkeypatch.setattr(tracking, "config_of_run", lambda: config)
+    monkeypatch.setattr(tracking, "settings_of_run", lambda: config)
     monkeypatch.setattr(tracking, "_SECONDS", -1)
     folders: list[Path] = []
 

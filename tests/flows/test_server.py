@@ -137,6 +137,32 @@ def test_a_schedule_fires(deployed: dict[str, str]) -> None:
     assert runs[0]["auto_scheduled"]
 
 
+def test_a_run_tells_what_it_made_of_what_as_assets(deployed: dict[str, str], nightly_run: dict[str, Any]) -> None:
+    wanted = {"filter": {"event": {"prefix": ["prefect.asset.materialization"]}}}
+    deadline = time.monotonic() + 60
+    while len(found := ask(deployed, "events/filter", wanted)["events"]) < 3:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    made = {each["resource"]["prefect.resource.id"]: each for each in found}
+    assert {
+        key: [each["prefect.resource.id"] for each in event["related"] if each["prefect.resource.role"] == "asset"]
+        for key, event in made.items()
+    } == {
+        "layerflow://datasets/digits": [],
+        "layerflow://trained/mlp-digits": ["layerflow://datasets/digits"],
+        "layerflow://models/mlp-digits": ["layerflow://trained/mlp-digits"],
+    }
+    assert {each["event"] for each in found} == {"prefect.asset.materialization.succeeded"}
+    data, trained, published = (made[f"layerflow://{key}"]["payload"] for key in KEYS)
+    assert (data["classes"], data["images"]["test"], len(data["digest"])) == (10, 360, 64)
+    assert trained["val_accuracy"] > 0.9
+    assert (published["version"], published["code"]) == (1, "promoted_first")
+    assert published["accuracy"] > 0.9
+
+
+KEYS = ("datasets/digits", "trained/mlp-digits", "models/mlp-digits")
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     """Chromium without a window, which reaches nothing but this machine."""
