@@ -12,7 +12,7 @@ import yaml
 from cli.given import PROJECT, settings_of
 from cli.prefect_server import configured_url, ensure_answering
 from layerflow.config import RetrainConfig
-from layerflow.errors import ConfigError, ServerError, printed
+from layerflow.errors import ConfigError, ServerError, config_sentence, did_you_mean, printed, shown
 from layerflow.registry.receipt import changes
 
 #: The deployments and automations that come with layerflow, also in a wheel.
@@ -42,6 +42,9 @@ def deploy(webhook: str | None, file: Path | None = None, notify: str | None = N
     _require_unhidden()
     _require_server()
     notification = _find_notification(notify) if notify else None
+    for entry in yaml.safe_load((file or _deployments_file()).read_text())["deployments"]:
+        for each in entry.get("triggers") or ():
+            _trigger(each)
     if file is None:
         _make_pool()
     if status := _prefect("deploy", "--all", "--prefect-file", str((file or _deployments_file()).absolute())):
@@ -76,6 +79,7 @@ def serve() -> None:
                 tags=entry.get("tags"),
                 parameters=entry.get("parameters"),
                 schedules=[_schedule(each) for each in entry.get("schedules", [])],
+                triggers=[_trigger(each) for each in entry.get("triggers") or ()],
                 concurrency_limit=ConcurrencyLimitConfig(**entry.get("concurrency_limit", {"limit": 1})),
             )
         )
@@ -131,6 +135,32 @@ def _schedule(content: dict[str, Any]) -> Any:
             f"Received: {content} ({' '.join(str(error).split())})"
         ) from error
     return schedule
+
+
+def _trigger(content: Any) -> Any:
+    """A trigger of prefect.yaml as Prefect's own, which takes any field, and any event if it expects none.
+
+    Raises:
+        ConfigError: If a field is unknown or wrong, or it would start a run for every event, and so for those of its
+            runs too.
+    """
+    from prefect.events import DeploymentEventTrigger, DeploymentTriggerTypes
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        found = TypeAdapter[Any](DeploymentTriggerTypes).validate_python(content)
+        known = [*type(found).model_fields]
+        if unknown := [str(field) for field in content if field not in known]:
+            raise ValueError(f"no field is called {unknown[0]}{did_you_mean(unknown[0], known)}")
+        if isinstance(found, DeploymentEventTrigger) and not found.expect:
+            raise ValueError("without expect, every event would start a run")
+    except (ValidationError, ValueError) as error:
+        why = config_sentence(error) if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(
+            "A trigger of prefect.yaml must be one of Prefect's, such as {type: event, match: {prefect.resource.id: "
+            f"layerflow.data.pets}}, expect: [layerflow.data.arrived]}}. Received: {shown(content)} ({why})"
+        ) from error
+    return found
 
 
 def _run_from_here(names: list[str]) -> None:

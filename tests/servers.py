@@ -99,13 +99,15 @@ def answering(command: list[str | Path], port: int, home: Path, environment: dic
             server.wait(timeout=60)
 
 
-def opened(server: dict[str, str], path: str, content: object = None, **headers: str) -> Any:
+def opened(server: dict[str, str], path: str, content: object = None, method: str | None = None, **headers: str) -> Any:
     """What the API of `ui_started` answers to its own user."""
     api, password = _profile(server)
     token = base64.b64encode(password.encode()).decode()
     body = None if content is None else json.dumps(content).encode()
     headers = {"content-type": "application/json", "authorization": f"Basic {token}", **headers}
-    with urllib.request.urlopen(urllib.request.Request(f"{api}/{path}", body, headers), timeout=30) as answer:
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{api}/{path}", body, headers, method=method), timeout=30
+    ) as answer:
         return json.loads(answer.read() or b"null")
 
 

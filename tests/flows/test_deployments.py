@@ -7,6 +7,7 @@ import subprocess
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,7 +17,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Suspended
 
 from cli import leases, server, ui
-from cli.deploy import _require_unhidden, _schedule, _tell_of_other_settings
+from cli.deploy import _require_unhidden, _schedule, _tell_of_other_settings, _trigger
 from cli.init import init
 from flows.retrain import retrain
 from layerflow.config import RetrainConfig
@@ -192,6 +193,30 @@ def test_the_example_of_a_folder_is_a_deployment_once_its_marks_are_away() -> No
     config = RetrainConfig.model_validate(example["parameters"]["config"])
     assert (config.data.title, config.data.size, config.model.name) == ("pets", (32, 32), "cnn")
     assert example["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
+    (trigger,) = map(_trigger, example["triggers"])
+    assert trigger.expect == {"layerflow.data.arrived"}
+    assert trigger.match.root == {"prefect.resource.id": f"layerflow.data.{config.data.title}"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"type": "evnt"}, "input tag 'evnt'"),
+        ({"type": "event", "within": "x"}, "within: input should be"),
+        ({"match": {"prefect.resource.id": "a"}}, "without expect, every event would start a run"),
+        (
+            {"match": {"prefect.resource.id": "a"}, "expects": ["a"]},
+            r"no field is called expects \(did you mean expect",
+        ),
+        ("event", "input should be"),
+    ],
+)
+def test_a_wrong_trigger_is_one_sentence(wrong: Any, why: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^A trigger of prefect\.yaml must be one of Prefect's, such as .*Received: .*{why}"
+    ) as caught:
+        _trigger(wrong)
+    assert "\n" not in str(caught.value)
 
 
 def test_deploy_names_what_differs_from_the_settings_of_the_project(

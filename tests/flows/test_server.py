@@ -163,6 +163,52 @@ def test_a_run_tells_what_it_made_of_what_as_assets(deployed: dict[str, str], ni
 KEYS = ("datasets/digits", "trained/mlp-digits", "models/mlp-digits")
 
 
+@pytest.fixture
+def two_folders(deployed: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The IDs of the deployments of two folders, each of them the example of prefect.yaml without its marks."""
+    lines = (ROOT / "prefect.yaml").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("  # - name:"))
+    example = "\n".join(line.replace("  # ", "  ", 1) for line in lines[start:] if line.startswith("  #"))
+    head = "\n".join(lines[: lines.index("deployments:") + 1])
+    file = tmp_path / "folders.yaml"
+    file.write_text("\n".join([head, example, example.replace("pets", "birds")]))
+    for _ in range(2):
+        done = layerflow("deploy", "--file", str(file), environment=deployed)
+        assert done.returncode == 0, done.stderr + done.stdout
+    names = {"any_": ["retrain-pets", "retrain-birds"]}
+    found = ask(deployed, "deployments/filter", {"deployments": {"name": names}})
+    yield {each["name"]: each["id"] for each in found}
+    for each in found:  # with their automations and runs
+        opened(deployed, f"deployments/{each['id']}", method="DELETE")
+
+
+def test_data_that_came_start_a_run_of_their_dataset_alone(
+    deployed: dict[str, str], two_folders: dict[str, str]
+) -> None:
+    """`prefect event emit` is a process, as whatever brings the data starts it."""
+    names = [each["name"] for each in ask(deployed, "automations/filter")]
+    assert sorted(name for name in names if "__" in name) == [
+        "retrain-birds__automation_1",
+        "retrain-pets__automation_1",
+    ]
+    for name in ("fish", "pets"):  # they are looked at in this order
+        command = [PREFECT, "event", "emit", "layerflow.data.arrived", "--resource-id", f"layerflow.data.{name}"]
+        assert forked.run(command, env=deployed, capture_output=True, timeout=60).returncode == 0
+    deadline = time.monotonic() + 60
+    while not (runs := by_events(deployed, two_folders)):
+        assert time.monotonic() < deadline, "the event has started no run"
+        time.sleep(0.2)
+    (run,) = runs
+    assert run["deployment_id"] == two_folders["retrain-pets"]
+    assert run["parameters"]["config"]["data"]["path"] == "/data/pets"
+
+
+def by_events(server: dict[str, str], deployments: dict[str, str]) -> list[dict[str, Any]]:
+    """The runs of these deployments that no schedule has made."""
+    wanted = {"flow_runs": {"deployment_id": {"any_": [*deployments.values()]}}}
+    return [run for run in ask(server, "flow_runs/filter", wanted) if not run["auto_scheduled"]]
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     """Chromium without a window, which reaches nothing but this machine."""
