@@ -60,6 +60,7 @@ def make_export(folder: Path, label: str, number: int) -> tuple[Path, dict[str, 
         (folder / file).write_text(content)
     digests = checksums.write_digests(folder)
     return folder, {
+        "name": NAME,
         "version": number,
         "export": {"digest": digests[DIGESTS], "files": digests},
         "created": "2026-01-01",

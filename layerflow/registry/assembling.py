@@ -1,5 +1,6 @@
 """Putting a model together with what is kept beside it, for a version or a candidate."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,12 +9,16 @@ from typing import Any
 from layerflow import store
 from layerflow.checksums import DIGESTS, sha256, write_digests
 from layerflow.errors import DamagedError
-from layerflow.registry.layout import BESIDE, FORMATS, RECEIPT, RUN
+from layerflow.registry.layout import BESIDE, FORMATS, PROVENANCE, RECEIPT, RUN, SBOM
+from layerflow.registry.provenance import statement
 from layerflow.registry.receipt_formats import formats_of
+from layerflow.registry.sbom import bill_of_materials
 
 
 def put_together(staging: Path, source: Path, receipt: dict[str, Any], beside: dict[str, bytes | None]) -> str:
     """Copy the model in ``source`` to ``staging``, with its receipt and what is ``beside`` it, and flush it to disk.
+
+    Its provenance and its bill of materials are added.
 
     Returns:
         The SHA-256 of its list of digests.
@@ -25,15 +30,30 @@ def put_together(staging: Path, source: Path, receipt: dict[str, Any], beside: d
     for each in (*BESIDE, RUN):
         (staging / each).unlink(missing_ok=True)
     shutil.rmtree(staging / FORMATS, ignore_errors=True)
-    if write_digests(staging) != receipt["export"]["files"]:
+    exported = write_digests(staging)
+    if exported != receipt["export"]["files"]:
         raise DamagedError(f"The copy of {source} is not what was exported; it was not published.")
     _add_formats(staging, source, receipt)
-    for file, content in {RECEIPT: json.dumps(receipt, indent=2).encode(), **beside}.items():
+    sbom = _sbom(source, receipt)
+    added = {RECEIPT: json.dumps(receipt, indent=2).encode(), SBOM: sbom, **beside}
+    files = {name: digest for name, digest in exported.items() if name != DIGESTS}
+    files |= {f"{FORMATS}/{name}": digest for name, digest in formats_of(receipt).published.items()}
+    files |= {file: hashlib.sha256(content).hexdigest() for file, content in added.items() if content is not None}
+    added[PROVENANCE] = statement(receipt, files, sbom)
+    for file, content in added.items():
         if content is not None:
             (staging / file).write_bytes(content)
     sums = write_digests(staging)[DIGESTS]
     store.sync(staging)
     return sums
+
+
+def _sbom(source: Path, receipt: dict[str, Any]) -> bytes | None:
+    """The packages of this environment; of a version or candidate in ``source``, those of the one that made it, which
+    an earlier layerflow did not list."""
+    if not (source / RECEIPT).exists():
+        return bill_of_materials(receipt["created"])
+    return (source / SBOM).read_bytes() if (source / SBOM).exists() else None
 
 
 def _add_formats(staging: Path, source: Path, receipt: dict[str, Any]) -> None:

@@ -34,7 +34,9 @@ IMAGES = f"{EXTRA}/images.npz"
 CARD = "README.md"
 #: The model in other formats, of which the receipt has the digests.
 FORMATS = f"{EXTRA}/formats"
+#: How the version came about, in the form of in-toto and SLSA, and the Python packages of the environment that made it.
+PROVENANCE, SBOM = f"{EXTRA}/provenance.intoto.json", f"{EXTRA}/sbom.cdx.json"
 #: What a version has beside the files of the export.
-BESIDE = (RECEIPT, REPORT, IMAGES, CARD)
+BESIDE = (RECEIPT, REPORT, IMAGES, CARD, PROVENANCE, SBOM)
 #: What a candidate has besides: the settings and the records of the run that asks about it.
 RUN = f"{EXTRA}/run.json"

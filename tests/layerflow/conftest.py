@@ -67,6 +67,16 @@ def contenders(first_run: Retrained, session_store: Path) -> dict[str, Challenge
 
 
 @pytest.fixture
+def small(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Publishes a version of `drill` that has a few bytes and no network to load, and returns its number."""
+    monkeypatch.setattr(verification, "inspect", lambda folder, verifier: {})
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    from remote_drill import publish_one
+
+    return lambda label, **named: publish_one(label, tmp_path / "exports", **named)
+
+
+@pytest.fixture
 def remade(shelf: Path) -> Callable[[Challenger], Challenger]:
     """Builds, trains, exports a contender once more, as a run does whose folders were deleted."""
 

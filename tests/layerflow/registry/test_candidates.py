@@ -55,7 +55,11 @@ def test_what_needs_approval_waits_outside_the_versions_and_nothing_is_published
     present = checksums.digests(folder)
     exported = checksums.digests(store.path(contenders["good"].export.saved_model))
     assert {file for file in present if present[file] != exported.get(file)} == {
-        f"{EXTRA}/{name}" for name in ("receipt.json", "report.html", "images.npz", "run.json", "SHA256SUMS")
+        f"{EXTRA}/{name}"
+        for name in (
+            *("receipt.json", "report.html", "images.npz", "run.json", "SHA256SUMS"),
+            *("provenance.intoto.json", "sbom.cdx.json"),
+        )
     }
     receipt = receipt_of(made)
     assert (receipt["version"], receipt["decision"]["status"], receipt["decision"]["candidate"]) == (None, "waiting", 1)

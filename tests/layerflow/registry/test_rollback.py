@@ -22,7 +22,8 @@ Decide = Callable[..., Promotion]
 def model_bytes(version: int) -> dict[str, str]:
     """Digests of a version's files, without what is the version's own."""
     files = checksums.digests(layout.home(NAME) / str(version))
-    return {name: digest for name, digest in files.items() if name not in (DIGESTS, layout.RECEIPT, layout.CARD)}
+    own = (DIGESTS, layout.RECEIPT, layout.CARD, layout.PROVENANCE)
+    return {name: digest for name, digest in files.items() if name not in own}
 
 
 def test_a_name_that_is_a_path_makes_no_folder(empty_store: Path) -> None:
