@@ -3,7 +3,8 @@
 # docker buildx imagetools inspect python:3.13-slim-trixie
 FROM python:3.13.15-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
 
-# What the locks of these extras add: cuda for GPUs, cloud for a bucket, hub for the networks of KerasHub, kubernetes for the worker of its pool.
+# What the locks of these extras add: cuda for GPUs, cloud for a bucket, hub for the networks of KerasHub, kubernetes for the worker of its pool,
+# sign for signed versions.
 ARG EXTRA=""
 # requirements-ray.lock for an image with Ray.
 ARG LOCK=requirements.lock
@@ -19,7 +20,7 @@ RUN useradd --uid 1000 --create-home layerflow \
 
 # What changes seldom comes first: a changed flow does not install TensorFlow again.
 WORKDIR /app
-COPY requirements.lock requirements-ray.lock requirements-cloud.lock requirements-cuda.lock requirements-hub.lock requirements-kubernetes.lock ./
+COPY requirements.lock requirements-ray.lock requirements-cloud.lock requirements-cuda.lock requirements-hub.lock requirements-kubernetes.lock requirements-sign.lock ./
 RUN pip install --require-hashes -r "$LOCK" -c "$LOCK"
 RUN for extra in $EXTRA; do pip install --no-deps --require-hashes -r "requirements-$extra.lock" || exit 1; done
 

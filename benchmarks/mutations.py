@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 _FORGED = "tests/attacks/test_forged_verification.py"
+_SIGNING = "tests/layerflow/registry/test_signing.py"
 
 
 class Mutation(NamedTuple):
@@ -68,6 +69,27 @@ MUTATIONS = (
         "if checksums.sha256(folder / DIGESTS) != entry.sums:",
         "if False:",
         ("tests/attacks/test_forged_versions.py",),
+    ),
+    Mutation(
+        "a signature is of every file of its version",
+        "layerflow/registry/signatures.py",
+        "if name := checksums.first_difference(signed, files):",
+        "if name := None:",
+        (_SIGNING, "-k", "flipped or added_or_removed or by_hand"),
+    ),
+    Mutation(
+        "no byte of a signature could be another",
+        "layerflow/registry/signatures.py",
+        'if file.read_text(encoding="utf-8") not in written:',
+        "if False:",
+        (_SIGNING, "-k", "could_be_another"),
+    ),
+    Mutation(
+        "a signed version keeps its number",
+        "layerflow/registry/signatures.py",
+        "if is_version(folder.name) and",
+        "if False and",
+        (_SIGNING, "-k", "older_version"),
     ),
     Mutation(
         "a record has the digest of itself",

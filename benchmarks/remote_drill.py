@@ -29,6 +29,7 @@ from layerflow.registry.layout import home
 from layerflow.registry.ledger import read_ledger, write_ledger
 from layerflow.remote import bucket as buckets
 from layerflow.remote import lease
+from layerflow.settings.gate import RegistryConfig, SignConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests import object_store
@@ -38,7 +39,7 @@ NAME = "drill"
 LEASE_SECONDS = 1.0
 
 
-def publish_one(label: str, scratch: Path, keep: int = 3) -> int:
+def publish_one(label: str, scratch: Path, keep: int = 3, sign: SignConfig = SignConfig()) -> int:  # noqa: B008
     """Publish a small version, as a promotion does, and return its number."""
     with sharing.changing(NAME):
         ledger = read_ledger(NAME)
@@ -46,7 +47,7 @@ def publish_one(label: str, scratch: Path, keep: int = 3) -> int:
         number = publishing.next_version(NAME)
         print("publishing", flush=True)
         source, receipt = make_export(scratch / label, label, number)
-        publishing.release(NAME, keep, source, receipt, "a report", b"images", True)
+        publishing.release(NAME, RegistryConfig(keep=keep, sign=sign), source, receipt, "a report", b"images", True)
     return number
 
 

@@ -146,27 +146,46 @@ def sweep(
 
 
 @app.command
-def verify(folder: Path, /) -> None:
+def verify(
+    folder: Path,
+    /,
+    *,
+    public_key: Annotated[Path | None, Parameter(name="--public-key")] = None,
+    certificate_chain: Annotated[Path | None, Parameter(name="--certificate-chain")] = None,
+    identity: str | None = None,
+    identity_provider: Annotated[str | None, Parameter(name="--identity-provider")] = None,
+) -> None:
     """Verify an exported model: its receipt and the ledger, then, in a fresh process, digests, signature and answers.
 
     What it has in other formats is verified too, each in a process that has only its runtime.
 
-    Without a signature, the files in one folder vouch only for each other: whoever can write the folder and its ledger
-    can replace all of them together.
+    Without a key, the files in one folder vouch only for each other: whoever can write the folder and its ledger can
+    replace all of them together. With a key, the signature of the version must be of every file, and the ledger is not
+    asked.
 
     Parameters
     ----------
     folder
         A SavedModel that layerflow exported, such as store/models/mlp-digits/1.
+    public_key
+        PEM file of the public key by which the version must be signed.
+    certificate_chain
+        PEM file of the root certificate below which that of the signature must be.
+    identity
+        Who must have signed it by Sigstore, such as ann@example.com; with --identity-provider.
+    identity_provider
+        Address of what vouches for the identity, such as https://accounts.google.com.
     """
     from cli.output import show_verification
     from layerflow.export.portable import formats_of
     from layerflow.export.verification import inspect
+    from layerflow.registry.signatures import trust_of, verify_signature
     from layerflow.registry.versions import provenance
 
-    told = provenance(folder)
+    trust = trust_of(public_key, certificate_chain, identity, identity_provider)
+    told = {"signed": verify_signature(folder, trust)} if trust else {"receipt": provenance(folder)}
     report = inspect(folder)
-    report["checks"] |= {"receipt": told, **formats_of(folder)}
+    report["checks"] |= {**told, **formats_of(folder)}
     show_verification(folder, report)
 
 

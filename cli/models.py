@@ -20,6 +20,7 @@ from layerflow.registry import candidates, layout, sharing, versions
 from layerflow.registry.aliases import FOLLOWS, aliases_of, serving_config
 from layerflow.registry.ledger import Ledger, known_ledger
 from layerflow.registry.receipt import Receipt, changes
+from layerflow.settings.gate import SignConfig
 
 
 def list_versions(name: str | None, as_json: bool) -> None:
@@ -161,10 +162,10 @@ def check_versions(name: str | None) -> None:
         )
 
 
-def roll_back(name: str | None, to: int | None, as_json: bool) -> None:
+def roll_back(name: str | None, to: int | None, sign: SignConfig, as_json: bool) -> None:
     """Restore a version, and print which one is live."""
     with contextlib.redirect_stdout(sys.stderr):
-        done = run_rollback(_name(name), to)
+        done = run_rollback(_name(name), to, sign)
     if as_json:
         print(json.dumps(done.model_dump(), indent=2))
     else:

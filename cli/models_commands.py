@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter, validators
 
+from layerflow.settings.gate import SignConfig
+
 #: Where `--help` shows the flags that are not settings of a run.
 OPTIONS = Group("Options", sort_key=2)
 
@@ -201,7 +203,13 @@ def report(
     open_report(version, name, browser)
 
 
-def rollback(*, to: int | None = None, name: str | None = None, as_json: Json = False) -> None:
+def rollback(
+    *,
+    to: int | None = None,
+    name: str | None = None,
+    sign: SignConfig = SignConfig(),  # noqa: B008  (frozen)
+    as_json: Json = False,
+) -> None:
     """Roll back to an earlier version: verify it, and publish its bytes as the next version.
 
     Parameters
@@ -215,7 +223,7 @@ def rollback(*, to: int | None = None, name: str | None = None, as_json: Json = 
     """
     from cli.models import roll_back
 
-    roll_back(name, to, as_json)
+    roll_back(name, to, sign, as_json)
 
 
 def approve(

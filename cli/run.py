@@ -17,6 +17,8 @@ from layerflow.extras import require_ray
 from layerflow.outcomes import Retrained, RolledBack
 from layerflow.records import DatasetRef
 from layerflow.registry import first_weights, versions
+from layerflow.registry.signing import require_signer
+from layerflow.settings.gate import SignConfig
 from layerflow.sweeps.outcomes import SweepOutcome
 from layerflow.sweeps.space import plan
 
@@ -37,6 +39,7 @@ class RetrainRun(NamedTuple):
 def run_retrain(config: RetrainConfig, output: Output, refresh: bool = False) -> RetrainRun:
     """Run the flow once, on the Prefect server that is configured or else on an embedded one."""
     require_ray(config.training)
+    require_signer(config.registry.sign)
     return _on_a_server(lambda: _prepare(config, refresh), lambda: _run(config, refresh), output)
 
 
@@ -52,21 +55,22 @@ def run_sweep(
 ) -> SweepRun:
     """Run the flow `sweep` once, as `run_retrain` runs its flow."""
     require_ray(config.training)
+    require_signer(config.registry.sign)
     planned = plan(config, space, ray)
     return _on_a_server(lambda: _prepare_data(config), lambda: _sweep(config, planned, trials, parallel, ray), output)
 
 
-def run_rollback(name: str, to: int | None) -> RolledBack:
+def run_rollback(name: str, to: int | None, sign: SignConfig) -> RolledBack:
     """Run the flow `rollback` where a Prefect server is configured, which tells the webhook; else roll back without."""
     from layerflow.registry.rollback import roll_back, target_of
 
     if (url := configured_url()) is None:
-        return roll_back(name, to)
+        return roll_back(name, to, signer=sign)
     target_of(name, to)  # refused before there is a run
     ensure_answering(url)
     from flows.rollback import rollback
 
-    return _by_hand(rollback)(name, to)
+    return _by_hand(rollback)(name, to, sign)
 
 
 def _by_hand(flow: Any) -> Any:

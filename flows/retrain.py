@@ -30,6 +30,7 @@ from tasks.first_weights import first_weights
 from tasks.gate_metric import require_metric
 from tasks.live_version import data_in_service, sums_of
 from tasks.policy import forget_failure
+from tasks.signing import require_signer
 
 
 @flow(
@@ -47,6 +48,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     if candidate := asked_before():  # resumed: about the same candidate, whatever the data are by now
         return ask_a_person(config.registry_name, candidate)
     require_card(config.registry)
+    require_signer(config.registry.sign)
     extend, code = config.extend, extensions_of(config.extend)
     libraries = libraries_of(config.export.converted) | code["exporters"]
     devices = config.devices_for_model

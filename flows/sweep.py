@@ -15,6 +15,7 @@ from tasks.card_file import require_card
 from tasks.gate_metric import require_metric
 from tasks.live_version import data_in_service
 from tasks.policy import forget_failure
+from tasks.signing import require_signer
 from tasks.trials.schedule import run_trials
 
 
@@ -45,6 +46,7 @@ def sweep(
     logs.install()
     require_card(config.registry)
     planned = plan(config, space, ray)
+    require_signer(config.registry.sign)
     data = load_data(config.data, config.devices_for_model)
     require_metric(config.gate, data)
     config.export.abstain.require_enough(data.counts["validation"])

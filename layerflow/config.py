@@ -21,7 +21,7 @@ from layerflow.settings.export import ExportConfig
 from layerflow.settings.extend import ExtendConfig
 from layerflow.settings.fields import Group
 from layerflow.settings.finetune import FinetuneConfig
-from layerflow.settings.gate import MOST_PUBLISHED, PUBLISHED, GateConfig, RegistryConfig
+from layerflow.settings.gate import MOST_PUBLISHED, PUBLISHED, GateConfig, RegistryConfig, SignConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 
@@ -90,8 +90,12 @@ class RetrainConfig(Group):
 
     @property
     def as_flags(self) -> str:
-        """The settings that are not the defaults, as the command line takes them; secrets in addresses are ``***``."""
-        return " ".join(_flags(self, "--"))
+        """The settings that are not the defaults, as the command line takes them; secrets in addresses are ``***``.
+
+        Without ``registry.sign``: no report says where a key is kept.
+        """
+        registry = self.registry.model_copy(update={"sign": SignConfig()})
+        return " ".join(_flags(self.model_copy(update={"registry": registry}), "--"))
 
     @property
     def registry_name(self) -> str:

@@ -94,7 +94,7 @@ track_run = as_task(_track_run, name="track_run", run_name="track-{config.regist
 
 def _run(config: RetrainConfig, data: DatasetRef, training: str) -> Run:
     facts = data.model_dump(mode="json", include={"name", "version", "digest", "counts", "classes"})
-    settings = mask(config.model_dump(mode="json"))
+    settings = mask(config.model_dump(mode="json", exclude={"registry": {"sign"}}))  # as in receipts
     return Run(training, config.registry_name, settings, facts, (), {}, {}, None, {})
 
 

@@ -27,6 +27,7 @@ if MIRROR:  # for the processes among which the tests are divided: they are star
 os.environ.setdefault("LAYERFLOW_TESTS_SHARED", f"{_SCRATCH.name}/shared")
 
 import pytest  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
 from prefect.testing import utilities  # noqa: E402
 
@@ -37,7 +38,9 @@ from layerflow.outcomes import Retrained  # noqa: E402
 from layerflow.records import DatasetRef  # noqa: E402
 from layerflow.remote import bucket  # noqa: E402
 from layerflow.settings.data import DataConfig  # noqa: E402
+from layerflow.settings.gate import PASSWORD  # noqa: E402
 from tests import forked, object_store  # noqa: E402
+from tests.keys import write_key  # noqa: E402
 from tests.servers import give_database  # noqa: E402
 from tests.shared import once  # noqa: E402
 
@@ -220,6 +223,14 @@ def first_run(session_store: Path) -> Retrained:
     folder, made = once("first-run", _made_by_the_steps)
     shutil.copytree(folder, session_store, dirs_exist_ok=True)
     return Retrained.model_validate_json(made)
+
+
+@pytest.fixture
+def signing_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The PEM file of a private key that signs versions, with its public key beside it as ``.pub``."""
+    pytest.importorskip("model_signing", reason="OpenSSF model signing is not installed: make sign")
+    monkeypatch.delenv(PASSWORD, raising=False)
+    return write_key(tmp_path / "signing.pem", ec.generate_private_key(ec.SECP256R1()))
 
 
 @pytest.fixture(scope="session")

@@ -198,6 +198,19 @@ def test_obstore_is_imported_by_nothing_but_the_bucket_that_was_asked_for() -> N
                 assert not {name for name in imported(file) if name.partition(".")[0] == "obstore"}, file
 
 
+def test_model_signing_is_imported_by_nothing_but_what_signs_and_verifies_once_it_does() -> None:
+    for room in ROOMS:
+        for file in sources(room):
+            found = {name.partition(".")[0] for name in imported(file)} & {
+                "model_signing",
+                "sigstore",
+                "sigstore_models",
+            }
+            assert not found or file.parent.name == "registry", file
+            at_once = {name.partition(".")[0] for node in _top(file) for name in _names(node)}
+            assert not found & at_once, file
+
+
 def test_keras_hub_is_imported_by_nothing_but_its_networks() -> None:
     """Whatever imports it has its version in the cache key, which those who don't have it could not even look up."""
     for room in ROOMS:

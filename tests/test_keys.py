@@ -1,12 +1,16 @@
 """The keys under which steps are found again."""
 
+import inspect
 from importlib import metadata
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
+import tasks
 from layerflow import extras
+from layerflow.config import RetrainConfig
 from layerflow.records import DatasetRef, ModelRef, TrainedRef
 from layerflow.serving import Serving
 from layerflow.settings.augment import AugmentConfig
@@ -14,6 +18,7 @@ from layerflow.settings.data import DataConfig
 from layerflow.settings.devices import DevicesConfig
 from layerflow.settings.export import AbstainConfig, ExportConfig
 from layerflow.settings.finetune import FinetuneConfig
+from layerflow.settings.gate import RegistryConfig, SignConfig
 from layerflow.settings.model import ModelConfig
 from layerflow.settings.training import TrainingConfig
 from layerflow.weights import FirstWeights, PresetFiles
@@ -107,3 +112,12 @@ def test_calibration_and_threshold_are_in_the_keys_of_what_they_change() -> None
     servings = Serving(), Serving(temperature=1.5), Serving(threshold=0.5), Serving(threshold=0.25)
     shipped = {key(export_model, serving=each) for each in servings}
     assert (len(scored), len(shipped)) == (4, 4)
+
+
+def test_how_a_version_is_signed_is_in_no_key() -> None:
+    """No step with a key gets the settings that say where a private key is kept."""
+    cached = [step for step in vars(tasks).values() if hasattr(getattr(step, "cache_policy", None), "work")]
+    assert len(cached) >= 9
+    for step in cached:
+        given = set(get_type_hints(inspect.unwrap(step.cache_policy.work)).values())
+        assert not given & {RetrainConfig, RegistryConfig, SignConfig}, step.name

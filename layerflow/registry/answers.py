@@ -127,7 +127,7 @@ def _publish(name: str, asked: Waiting, given: Approval, live: int | None) -> No
     if not done:
         final = _final(name, Closed(question=asked, code=asked.code, reason=reason, version=version, approval=given))
         images = (folder / layout.IMAGES).read_bytes()
-        publishing.release(name, final.config.registry.keep, folder, final.receipt, final.page, images, asked.is_best)
+        publishing.release(name, final.config.registry, folder, final.receipt, final.page, images, asked.is_best)
     _close(name, asked.code, reason, version, given)
 
 

@@ -9,25 +9,35 @@ from typing import Any
 from layerflow import store
 from layerflow.checksums import DIGESTS, sha256, write_digests
 from layerflow.errors import DamagedError
-from layerflow.registry.layout import BESIDE, FORMATS, PROVENANCE, RECEIPT, RUN, SBOM
+from layerflow.registry.layout import BESIDE, FORMATS, PROVENANCE, RECEIPT, RUN, SBOM, SIGNATURE
 from layerflow.registry.provenance import statement
 from layerflow.registry.receipt_formats import formats_of
 from layerflow.registry.sbom import bill_of_materials
+from layerflow.registry.signing import sign
+from layerflow.settings.gate import SignConfig
 
 
-def put_together(staging: Path, source: Path, receipt: dict[str, Any], beside: dict[str, bytes | None]) -> str:
+def put_together(
+    staging: Path,
+    source: Path,
+    receipt: dict[str, Any],
+    beside: dict[str, bytes | None],
+    signer: SignConfig = SignConfig(),  # noqa: B008  (frozen)
+) -> str:
     """Copy the model in ``source`` to ``staging``, with its receipt and what is ``beside`` it, and flush it to disk.
 
-    Its provenance and its bill of materials are added.
+    Its provenance, its bill of materials, and the signature that the ``signer`` makes are added.
 
     Returns:
         The SHA-256 of its list of digests.
 
     Raises:
         DamagedError: If the copy is not, byte for byte, what was exported.
+        ConfigError: If the signer can't be used.
+        RegistryError: If it does not sign.
     """
     shutil.copytree(source, staging)
-    for each in (*BESIDE, RUN):
+    for each in (*BESIDE, RUN, SIGNATURE):
         (staging / each).unlink(missing_ok=True)
     shutil.rmtree(staging / FORMATS, ignore_errors=True)
     exported = write_digests(staging)
@@ -44,6 +54,7 @@ def put_together(staging: Path, source: Path, receipt: dict[str, Any], beside: d
         if content is not None:
             (staging / file).write_bytes(content)
     sums = write_digests(staging)[DIGESTS]
+    sign(staging, SIGNATURE, signer)
     store.sync(staging)
     return sums
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerflow import artifacts, checksums, store
+from layerflow import artifacts, store
 from layerflow.data.arrays import labels_of
 from layerflow.data.slices import slices_of
 from layerflow.export import process, verification
@@ -18,7 +18,7 @@ from layerflow.registry import layout, shared
 from layerflow.registry.figures import Answers, by_metric, comparison_of
 from layerflow.registry.known_images import ComparedImages, KnownImages, all_test_images, common_test_set
 from layerflow.registry.model_identity import model_identity
-from layerflow.registry.receipt import Challenger
+from layerflow.registry.receipt import Challenger, damage_of_files
 from layerflow.settings.gate import GateConfig
 from layerflow.settings.model import VERSION
 
@@ -123,7 +123,7 @@ def learned_by(challenger: Challenger) -> KnownImages:
     if weights and (named := re.fullmatch(VERSION, weights.source)):
         shared.bring(named[1], int(named[2]))
         folder = layout.home(named[1]) / named[2]
-        before = None if checksums.damage(folder) else _read(folder)
+        before = None if damage_of_files(folder) else _read(folder)
         if before is None:
             log.warning("which images %s has learned from is not known; they count as not learned", weights.source)
     return KnownImages.of(challenger.data, before)

@@ -38,5 +38,7 @@ FORMATS = f"{EXTRA}/formats"
 PROVENANCE, SBOM = f"{EXTRA}/provenance.intoto.json", f"{EXTRA}/sbom.cdx.json"
 #: What a version has beside the files of the export.
 BESIDE = (RECEIPT, REPORT, IMAGES, CARD, PROVENANCE, SBOM)
+#: The signature of all other files of a version, where it is signed. The list of digests can't have it.
+SIGNATURE = "model.sig"
 #: What a candidate has besides: the settings and the records of the run that asks about it.
 RUN = f"{EXTRA}/run.json"

@@ -22,12 +22,16 @@ swaps: dict[str, Callable[[bytes], None]] = {}
 
 
 class Published(BaseModel):
-    """What a version was when it was published: SHA-256 of its list of digests, and which model it is, if known."""
+    """What a version was when it was published: SHA-256 of its list of digests, and which model it is, if known.
+
+    ``signature`` is the SHA-256 of its signature, where it is signed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sums: str
     model: str | None = None
+    signature: str | None = Field(None, exclude_if=lambda digest: digest is None)
 
 
 class Waiting(BaseModel):

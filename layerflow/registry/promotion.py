@@ -107,7 +107,7 @@ def _decided(
         approval.ask(config, challenger, made, receipt, page, learned().as_bytes, asked)
     elif published:
         source, images = store.path(challenger.export.saved_model), learned().as_bytes
-        publishing.release(name, config.registry.keep, source, receipt, page, images, decision.is_best)
+        publishing.release(name, config.registry, source, receipt, page, images, decision.is_best)
         older = f"version {version}, of a newer run, was published"
         write_ledger(name, candidates.close(read_ledger(name), "kept_obsolete", older, version))
     elif verdict.code != "unchanged":

@@ -15,10 +15,11 @@ from layerflow.checksums import DIGESTS
 from layerflow.errors import RegistryError
 from layerflow.registry import shared, sharing
 from layerflow.registry.assembling import put_together
-from layerflow.registry.layout import CARD, HIGHEST, IMAGES, REPORT, home, is_version
+from layerflow.registry.layout import CARD, HIGHEST, IMAGES, REPORT, SIGNATURE, home, is_version
 from layerflow.registry.ledger import Ledger, Published, read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
 from layerflow.registry.versions import best_of, model_digest, numbers, predecessor
+from layerflow.settings.gate import RegistryConfig, SignConfig
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def publish(
     receipt: dict[str, Any],
     report: str | None = None,
     images: bytes | None = None,
+    signer: SignConfig = SignConfig(),  # noqa: B008  (frozen)
 ) -> Path:
     """Publish the model in ``source`` with ``receipt``, ``report`` and ``images`` as ``version``; return its folder.
 
@@ -73,12 +75,16 @@ def publish(
         receipt: Of this version; holds the digests that the model must have, as ``receipt["export"]["files"]``.
         report: An HTML page, if there is one.
         images: Which images the model has learned from, as ``KnownImages.as_bytes``, where that is known.
+        signer: What signs it, ``registry.sign``.
 
     Raises:
         DamagedError: If the copy is not, byte for byte, what was exported.
+        ConfigError: If the signer can't be used; nothing was published then.
+        RegistryError: If it does not sign; nothing was published then.
     """
     final = home(name) / str(version)
-    staging = home(name) / f"{_STAGING}{version}"
+    work = home(name) / f"{_STAGING}{version}"
+    staging = work / f"{name}-{version}"  # a signature has the name of the folder
     clear(name)
     ledger = read_ledger(name)
     ledger = ledger.model_copy(update={"highest": version, "published": _with_digests(name, ledger)})
@@ -86,22 +92,23 @@ def publish(
     try:
         page = None if report is None else report.encode()
         beside = {REPORT: page, IMAGES: images, CARD: model_card.draw(receipt).encode()}
-        sums = put_together(staging, source, receipt, beside)
+        sums = put_together(staging, source, receipt, beside, signer)
         sharing.stage(name, version, staging)
-        entry = Published(sums=sums, model=model_identity(receipt))
+        signature = checksums.sha256(staging / SIGNATURE) if signer.method else None
+        entry = Published(sums=sums, model=model_identity(receipt), signature=signature)
         # Before the version appears: a version without its digest in the ledger is not one.
         published = {**(ledger.published or {}), version: entry}
         write_ledger(name, ledger.model_copy(update={"published": published}))
         sharing.show(name, version, staging)
         staging.rename(final)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
     store.sync_entry(home(name))
     return final
 
 
 def release(
-    name: str, keep: int, source: Path, receipt: dict[str, Any], page: str, images: bytes | None, is_best: bool
+    name: str, settings: RegistryConfig, source: Path, receipt: dict[str, Any], page: str, images: bytes, is_best: bool
 ) -> None:
     """``publish`` the version that the receipt names, remember whether it is the best, and prune.
 
@@ -113,11 +120,11 @@ def release(
         kept = tuple(digest for digest in ledger.rolled_back if digest != model)
         rejected = {digest: answer for digest, answer in ledger.rejected.items() if digest != model}
         write_ledger(name, ledger.model_copy(update={"rolled_back": kept, "rejected": rejected}))
-    publish(name, version, source, receipt, page, images)
+    publish(name, version, source, receipt, page, images, settings.sign)
     if is_best:
         write_ledger(name, read_ledger(name).model_copy(update={"best": version}))
     try:
-        prune(name, keep)
+        prune(name, settings.keep)
     except OSError as error:  # it is in service: a second try would find it `unchanged`, and tell nobody
         log.warning("old versions of %s could not be removed; the next promotion tries again: %s", name, error)
 

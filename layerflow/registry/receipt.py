@@ -22,7 +22,7 @@ from layerflow.errors import mask
 from layerflow.json_file import read_json
 from layerflow.outcomes import FormatsProof, OwnFigures, OwnFindings
 from layerflow.records import Change, DataReport, DatasetRef, Evaluation, ExportRef, ModelRef, TrainedRef, Verification
-from layerflow.registry.layout import BESIDE, FORMATS, RECEIPT
+from layerflow.registry.layout import BESIDE, FORMATS, RECEIPT, SIGNATURE
 from layerflow.registry.receipt_formats import FormatsTold, formats_of
 from layerflow.serving import Serving
 
@@ -115,7 +115,7 @@ def damage(folder: Path) -> str | None:
     The files of the version are compared with the list, the list with the receipt, and the contract, by which clients
     name the classes, with the receipt. Whoever changed all of them together goes unnoticed here.
     """
-    if found := checksums.damage(folder):
+    if found := damage_of_files(folder):
         return found
     try:
         receipt = Receipt.model_validate(read_json(folder / RECEIPT))
@@ -146,6 +146,23 @@ def damage(folder: Path) -> str | None:
     if served != receipt.evaluation.serving.model_dump(exclude_defaults=True):
         return "the temperature or the threshold in contract.json is not that in the receipt"
     return None
+
+
+def damage_of_files(folder: Path) -> str | None:
+    """What is not as the list of digests of a version says: ``checksums.damage``, but for the signature.
+
+    The list can't have its digest, since the signature is of the list too.
+    """
+    try:
+        expected = checksums.listed(folder)
+    except (OSError, ValueError):
+        return f"{DIGESTS} can't be read"
+    present = {name: sha for name, sha in checksums.digests(folder).items() if name not in (DIGESTS, SIGNATURE)}
+    if (name := checksums.first_difference(expected, present)) is None:
+        return None
+    if name not in present:
+        return f"{name} is missing"
+    return f"{name} was changed" if name in expected else f"{name} does not belong to the model"
 
 
 def damage_of_receipt(folder: Path) -> str | None:
@@ -215,12 +232,14 @@ def receipt_for(config: RetrainConfig, challenger: Challenger, flow_run: str) ->
     """
     records = {name: record.model_dump(mode="json") for name, record in challenger._asdict().items() if record}
     person = card_file.read(config.registry.card)
+    # Where a key is kept does not concern those who read a receipt.
+    settings = config.model_dump(mode="json", exclude={"registry": {"sign"}})
     receipt = {
         "name": config.registry_name,
         "version": None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "flow_run": flow_run,
-        "config": {**config.model_dump(mode="json"), "model": {"name": config.model.name, **challenger.model.settings}},
+        "config": {**settings, "model": {"name": config.model.name, **challenger.model.settings}},
         "seed": config.training.seed,
         "code": code_digest("layerflow.training.train"),
         "versions": {

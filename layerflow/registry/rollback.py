@@ -10,12 +10,18 @@ from layerflow.outcomes import RolledBack
 from layerflow.registry import layout, publishing, sharing, versions
 from layerflow.registry.ledger import read_ledger, write_ledger
 from layerflow.registry.model_identity import model_identity
+from layerflow.registry.signing import require_signer
+from layerflow.settings.gate import SignConfig
 
 log = logging.getLogger(__name__)
 
 
 def roll_back(
-    name: str, to: int | None = None, flow_run: str = "", verifier: process.Verifier | None = None
+    name: str,
+    to: int | None = None,
+    flow_run: str = "",
+    verifier: process.Verifier | None = None,
+    signer: SignConfig = SignConfig(),  # noqa: B008  (frozen)
 ) -> RolledBack:
     """Publish the bytes of an earlier version as the next one, after verifying them in a fresh process.
 
@@ -27,12 +33,15 @@ def roll_back(
         to: The version to restore. Default: the newest whose model is another one and was not taken back itself.
         flow_run: Name of the run, for the receipt.
         verifier: What verifies the version; default: one of its own.
+        signer: What signs the new version. The old signature is not of its number and its receipt.
 
     Raises:
-        RegistryError: If there is no such version, or none to go back to.
+        ConfigError: If the signer can't be used; nothing was changed then.
+        RegistryError: If there is no such version, or none to go back to; or if the signer does not sign.
         VerificationError: If the version to restore is not as it was published; nothing was changed then.
     """
     target_of(name, to)  # before a lock makes a folder of the name
+    require_signer(signer)
     with sharing.changing(name):
         versions.champion_of(name)
         champion, target = target_of(name, to)
@@ -70,7 +79,12 @@ def roll_back(
         file = folder / layout.REPORT
         report = file.read_text(encoding="utf-8") if file.exists() else None
         images = (folder / layout.IMAGES).read_bytes() if (folder / layout.IMAGES).exists() else None
-        published = publishing.publish(name, version, folder, receipt, report, images)
+        published = publishing.publish(name, version, folder, receipt, report, images, signer)
+    if signer.method is None and (layout.home(name) / str(champion) / layout.SIGNATURE).exists():
+        log.warning(
+            "version %d of %s is not signed, though version %d is; to sign it, roll back with --sign.key",
+            *(version, name, champion),
+        )
     log.info("rolled_back: version %d of %s is %s", version, name, reason)
     return RolledBack(
         name=name,

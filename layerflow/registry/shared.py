@@ -14,7 +14,7 @@ from pathlib import Path
 from layerflow import checksums, store
 from layerflow.checksums import DIGESTS
 from layerflow.errors import DamagedError, RegistryError, UnreachableError
-from layerflow.registry.layout import RECEIPT, home, is_version
+from layerflow.registry.layout import RECEIPT, SIGNATURE, home, is_version
 from layerflow.remote import bucket as buckets
 from layerflow.remote.bucket import Bucket
 
@@ -139,6 +139,7 @@ def download(bucket: Bucket, final: Path) -> None:
             load_files(bucket, source, work, files)
             if damage := checksums.damage(work):
                 raise _is_damaged(bucket, source, damage)
+            load_files(bucket, source, work, [SIGNATURE])  # where it is signed; the list can't have it
             store.sync(work)
             work.rename(final)
         finally:

@@ -6,7 +6,6 @@ which folders are versions, and what their bytes were when they were published.
 """
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from layerflow.errors import DamagedError, RegistryError, VerificationError, did
 from layerflow.findings import Profile
 from layerflow.registry import receipt as receipts
 from layerflow.registry import shared
-from layerflow.registry.layout import RECEIPT, REPORT, folders, home, is_version
+from layerflow.registry.layout import RECEIPT, REPORT, SIGNATURE, folders, home, is_version
 from layerflow.registry.ledger import (
     COPY,
     LEDGER,
@@ -175,22 +174,35 @@ def damage(name: str, version: int, ledger: Ledger | None = None) -> str | None:
     """
     ledger, folder = ledger or read_ledger(name), home(name) / str(version)
     if not folder.is_dir() and version in shared.known(name):
-        return _damage(shared.place(name, version), (ledger.published or {}).get(version), receipts.damage_of_receipt)
+        return _damage(shared.place(name, version), (ledger.published or {}).get(version), here=False)
     if ledger.published is None:
         return receipts.damage(folder)
     return _damage(folder, ledger.published.get(version))
 
 
-def _damage(
-    folder: Path, entry: Published | None, of_files: Callable[[Path], str | None] = receipts.damage
-) -> str | None:
+def _damage(folder: Path, entry: Published | None, here: bool = True) -> str | None:
+    """What of a version is not as the ledger's entry says.
+
+    Args:
+        here: Whether all files are in the folder, and not only what ``shared`` keeps of them.
+    """
     if entry is None:
         return f"{folder.name} is not a version that layerflow published"
     if not (folder / DIGESTS).is_file():
         return f"{DIGESTS} is missing"
     if checksums.sha256(folder / DIGESTS) != entry.sums:
         return f"{DIGESTS} is not the list that was published"
-    return of_files(folder)
+    if not here:
+        return receipts.damage_of_receipt(folder)
+    return receipts.damage(folder) or _damage_of_signature(folder / SIGNATURE, entry.signature)
+
+
+def _damage_of_signature(file: Path, published: str | None) -> str | None:
+    if not file.is_file():
+        return f"{SIGNATURE} is missing" if published else None
+    if published is None:
+        return f"{SIGNATURE} does not belong to the model"
+    return None if checksums.sha256(file) == published else f"{SIGNATURE} was changed"
 
 
 def provenance(folder: Path) -> str:

@@ -180,6 +180,50 @@ class GateConfig(Group):
 PUBLISHED, MOST_PUBLISHED = r"^[A-Za-z0-9][A-Za-z0-9._-]*$", 100
 
 
+#: Holds the password of the key. It is in no setting: settings are kept by the Prefect server.
+PASSWORD = "LAYERFLOW_SIGN_PASSWORD"
+
+
+class SignConfig(Group):
+    """How a version is signed when it is published; by default, it is not."""
+
+    model_config = ConfigDict(title="Signature")
+
+    key: Path | None = Field(
+        None,
+        description="PEM file of the private key that signs every version: an elliptic curve key, P-256, P-384 or "
+        f"P-521. If it has a password, set it as `{PASSWORD}` in the environment.",
+    )
+    certificate: Path | None = Field(
+        None, description="PEM file of the certificate of `key`; the signature then carries it."
+    )
+    chain: Path | None = Field(
+        None, description="PEM file of the certificates between `certificate` and the root that verifiers trust."
+    )
+    keyless: bool = Field(
+        False,
+        description="Sign with Sigstore and the identity of this workload, as CI systems and clouds provide it; "
+        "needs the network.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.keyless and self.key:
+            raise ValueError("key or keyless, and not both; leave one out")
+        if self.certificate and not self.key:
+            raise ValueError("certificate together with the private key that it is of; set key too")
+        if self.chain and not self.certificate:
+            raise ValueError("chain together with the certificate that it leads to; set certificate too")
+        return self
+
+    @property
+    def method(self) -> Literal["key", "certificate", "keyless"] | None:
+        """What signs a version, or nothing if it is not signed."""
+        if self.keyless:
+            return "keyless"
+        return "certificate" if self.certificate else "key" if self.key else None
+
+
 class RegistryConfig(Group):
     """Where a model is published."""
 
@@ -201,3 +245,4 @@ class RegistryConfig(Group):
         description="YAML file with what only a person can say in the model card: intended use, license, contact, … "
         "Default: the `card.yaml` of the working folder, if there is one.",
     )
+    sign: SignConfig = Field(SignConfig(), description="How a version is signed when it is published.")

@@ -155,7 +155,7 @@ def test_the_ledger_has_the_digests_before_the_version_appears(monkeypatch: pyte
     seen = {}
 
     def rename(folder: Path, target: Path) -> Path:
-        if folder.name.startswith(".staging-"):
+        if folder.parent.name.startswith(".staging-"):
             seen[target.name] = read_ledger(NAME).published, checksums.sha256(folder / checksums.DIGESTS)
         os.rename(folder, target)
         return target

@@ -18,6 +18,7 @@ from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 import tasks
 from cli.run import _is_exported
 from flows.retrain import retrain
+from flows.sweep import sweep
 from layerflow import checksums, store
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError
@@ -81,6 +82,17 @@ def test_the_command_line_knows_that_nothing_is_left_to_compute(first_run: Retra
     assert _is_exported(RetrainConfig(), first_run.data)
     other = RetrainConfig.model_validate({"devices": {"threads": 7}})
     assert not _is_exported(other, first_run.data)
+
+
+@pytest.mark.parametrize("flow", [retrain, sweep], ids=["retrain", "sweep"])
+def test_a_key_that_can_not_sign_ends_a_run_before_its_first_step(
+    flow: Any, server: None, empty_store: Path, signing_key: Path
+) -> None:
+    sign = {"key": signing_key.with_name("gone.pem")}
+    state = flow(RetrainConfig.model_validate({"registry": {"sign": sign}}), return_state=True)
+    with pytest.raises(ConfigError, match=r"registry\.sign\.key must be a PEM file that can be read"):
+        state.result()
+    assert task_runs(state.state_details.flow_run_id, 0) == {}
 
 
 def test_the_same_again_is_cached_and_trains_nothing(first_run: Retrained, monkeypatch: pytest.MonkeyPatch) -> None:

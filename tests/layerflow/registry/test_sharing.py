@@ -12,8 +12,9 @@ from layerflow import checksums, store
 from layerflow.checksums import DIGESTS
 from layerflow.errors import DamagedError, RegistryError, UnreachableError
 from layerflow.registry import aliases, layout, ledger, publishing, shared, sharing, versions
-from layerflow.registry.layout import RECEIPT
+from layerflow.registry.layout import RECEIPT, SIGNATURE
 from layerflow.remote import bucket, lease
+from layerflow.settings.gate import SignConfig
 from tests.object_store import Enter, Proxy, lake
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
@@ -73,6 +74,24 @@ def test_only_receipts_are_downloaded_until_a_model_is_read(
     folder = versions.folder_of(NAME, 1)
     assert folder == layout.home(NAME) / "1"
     assert checksums.damage(folder) is None
+
+
+def test_a_signature_goes_to_the_bucket_and_is_downloaded_with_its_version(
+    enter: Enter, tmp_path: Path, signing_key: Path
+) -> None:
+    publish_one("one", tmp_path / "exports", sign=SignConfig(key=signing_key))
+    assert f"1/{SIGNATURE}" in in_bucket()
+    enter("b")
+    sharing.refresh(NAME)
+    assert versions.damage(NAME, 1) is None, "only its receipt is here"
+    folder = versions.folder_of(NAME, 1)
+    assert (folder / SIGNATURE).is_file()
+    assert versions.damage(NAME, 1) is None
+    enter("c")
+    lake().delete([f"models/{NAME}/1/{SIGNATURE}"])
+    sharing.refresh(NAME)
+    versions.folder_of(NAME, 1)
+    assert versions.damage(NAME, 1) == f"{SIGNATURE} is missing"
 
 
 def test_the_bucket_has_the_layout_of_tensorflow_serving_and_nothing_else_that_looks_like_a_version(
