@@ -67,7 +67,7 @@ class Proxy:
             def _pass(self) -> None:
                 proxy.answer(self)
 
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass  # noqa: N815  (the names that http.server calls)
+            do_GET = do_PUT = do_POST = do_PATCH = do_HEAD = do_DELETE = _pass  # noqa: N815  (the names that http.server calls)
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

@@ -15,7 +15,7 @@ ROOMS = ["layers", "layerflow", "tasks", "flows", "cli"]  # each may import thos
 #: all stages: the settings, the bucket, and the modules directly in `layerflow`.
 RANKS = {
     **{"": 0, "settings": 0, "remote": 0, "data": 1, "models": 1, "training": 2, "sweeps": 2},
-    **{"evaluation": 3, "export": 3, "cards": 4, "prediction": 4, "registry": 5, "collection": 6},
+    **{"evaluation": 3, "export": 3, "cards": 4, "prediction": 4, "registry": 5, "collection": 6, "trackers": 6},
 }
 MOST_LINES = 300  # of a module
 #: Import levels inside `layerflow`, those of imports inside functions included.
