@@ -7,7 +7,7 @@ from typing import Any
 
 from layerflow import plugins, store
 from layerflow.config import RetrainConfig
-from layerflow.errors import mask
+from layerflow.errors import heals, mask
 from layerflow.extensions import Run
 from layerflow.outcomes import Retrained
 from layerflow.records import DatasetRef, Record
@@ -70,15 +70,18 @@ def _track_run(config: RetrainConfig, made: Retrained) -> None:
             "version": promotion.version if promotion.status in ("promoted", "unchanged") else None,
         },
     )
-    failed = []
+    failed = list[Exception]()
     for name in config.extend.trackers:
         try:
             _tell(name, run)
         except Exception as error:  # the others must be told all the same
-            log.warning("%s was not told of this run: %s", name, error)
             failed.append(error)
     if failed:
-        raise failed[0]
+        raised = next(filter(heals, failed), failed[0])  # a retry can help, and tells all of them
+        for error in failed:
+            if error is not raised:  # which the step's state names
+                log.warning("A tracker was not told of this run: %s", error)
+        raise raised
 
 
 def _with_cards(made: Retrained) -> dict[str, Record | None]:
