@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel ray cloud hub litert onnx sign mlflow run test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling bench-serving lock clean
+.PHONY: help setup wheel ray cloud hub litert onnx sign mlflow dev run docs test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling bench-serving lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,8 @@ onnx: $(VENV)/.onnx ## add the converter and the runtime of ONNX to it: export.f
 sign: $(VENV)/.sign ## add OpenSSF model signing to it: registry.sign, and verify with a key
 
 mlflow: $(VENV)/.mlflow ## add MLflow's client to it: extend.trackers mlflow
+
+dev: ray hub litert onnx sign mlflow $(VENV)/.docs ## add all that the tests need
 
 # Bytecode is compiled at installation: it halves the time of the first `import tensorflow`.
 ifdef UV
@@ -54,18 +56,21 @@ $(VENV)/.ray: requirements-ray.lock pyproject.toml
 	$(call install,requirements-ray.lock)
 	touch $(VENV)/.ready $@
 
-# What the lock of one extra adds.
-$(VENV)/.cloud $(VENV)/.hub $(VENV)/.litert $(VENV)/.onnx $(VENV)/.sign $(VENV)/.mlflow: $(VENV)/.%: $(VENV)/.ready requirements-%.lock
+# What the lock of one extra adds, or that of the group docs.
+$(VENV)/.cloud $(VENV)/.hub $(VENV)/.litert $(VENV)/.onnx $(VENV)/.sign $(VENV)/.mlflow $(VENV)/.docs: $(VENV)/.%: $(VENV)/.ready requirements-%.lock
 	$(if $(UV),VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip,$(PY) -m pip) install --quiet --no-deps --require-hashes -r requirements-$*.lock
 	touch $@
 
 run: setup ## retrain on the embedded digits: train, prove, publish
 	$(VENV)/bin/layerflow retrain
 
-test: ray hub litert onnx sign mlflow ## the test suite, but for the long tests of `make drill-tests`
+docs: $(VENV)/.docs ## the documentation as a site, in site/
+	$(PY) docs/site/build.py
+
+test: dev ## the test suite, but for the long tests of `make drill-tests`
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m "not drill" # in the order of tests/conftest.py
 
-drill-tests: ray hub litert onnx sign mlflow ## the long tests: browsers, pools, Ray's lost workers, whole pipelines by two devices (twelve minutes)
+drill-tests: dev ## the long tests: browsers, pools, Ray's lost workers, whole pipelines by two devices (twelve minutes)
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m drill
 
 check: lint ## ruff, mypy, and the tests that start no process and take no seconds: in about a minute
@@ -149,13 +154,14 @@ lock: ## pin the environment anew (needs uv)
 	sed 's/ \\$$//; /--hash/d' requirements-ray.lock > $(VENV)/constraints.txt # the same versions without the extras
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --quiet --group dev --constraints $(VENV)/constraints.txt --output-file requirements.lock pyproject.toml
-	for extra in kubernetes cuda cloud hub litert onnx sign mlflow; do \
+	for extra in kubernetes cuda cloud hub litert onnx sign mlflow docs; do \
+	  case $$extra in docs) kind=group ;; *) kind=extra ;; esac; \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    --quiet --group dev --extra $$extra --constraints $(VENV)/constraints.txt \
+	    --quiet --group dev --$$kind $$extra --constraints $(VENV)/constraints.txt \
 	    $$(sed -n 's/==.*//; s/^[a-z]/--no-emit-package &/p' requirements.lock) \
 	    --output-file requirements-$$extra.lock pyproject.toml || exit 1; \
 	done # what an extra adds to requirements.lock, and no more
 
 clean: ## remove the environment and caches (never the store)
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
