@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel ray cloud hub litert onnx sign mlflow dev run docs test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling bench-serving lock clean
+.PHONY: help setup wheel ray cloud hub litert onnx sign mlflow dev run docs test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling bench-serving pictures lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -128,6 +128,9 @@ bench-photos: setup ## reading photographs, against Keras, listing 100,000 files
 
 bench-serving: setup ## requests to `layerflow try` while a new version takes over (two minutes)
 	$(PY) benchmarks/switching.py
+
+pictures: setup ## the pictures of `layerflow try` in docs/, with Chromium (two minutes)
+	$(PY) -m benchmarks.pictures
 
 bench-scale: setup ## preparing and training from MNIST once to ten times: seconds an image, peak memory
 	$(PY) benchmarks/scale.py
