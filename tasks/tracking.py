@@ -78,9 +78,9 @@ def _track_run(config: RetrainConfig, made: Retrained) -> None:
             failed.append(error)
     if failed:
         raised = next(filter(heals, failed), failed[0])  # a retry can help, and tells all of them
-        for error in failed:
-            if error is not raised:  # which the step's state names
-                log.warning("A tracker was not told of this run: %s", error)
+        for other in failed:
+            if other is not raised:  # which the step's state names
+                log.warning("A tracker did not record this run: %s", other)
         raise raised
 
 

@@ -27,8 +27,10 @@ address()
 
 #: Tags of an MLflow run: the training, by which it is found again, and the digest of all that is recorded at the end.
 _TRAINING, _ALL = "layerflow.training", "layerflow.recorded"
-#: How many parameters, and how many metrics, MLflow takes at once; letters of a name, a value, and a data set's digest.
-_PARAMETERS, _METRICS, _NAME, _VALUE, _DIGEST = 100, 500, 250, 6000, 36
+#: How many parameters and metrics MLflow takes at once; letters of a metric's name, and of a data set's digest.
+_PARAMETERS, _METRICS, _NAME, _DIGEST = 100, 500, 250, 36
+#: In training, how much longer than a call the tracker rests after it: a slow server takes a tenth of the time at most.
+_REST = 9
 #: Tag of an experiment by which MLflow shows the pages that are about training.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -39,6 +41,7 @@ class _Known:
     def __init__(self) -> None:
         self.recorded: Recorded | None = None
         self.steps: dict[str, set[int]] = {}
+        self.rests_until = 0.0
 
 
 def track(run: Run) -> None:
@@ -57,13 +60,17 @@ def track(run: Run) -> None:
     """
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.name
     known, ended = _known(address(), experiment, run.id), run.saved_model is not None
+    if not ended and time.monotonic() < known.rests_until:
+        return
     with asking(QUICK) as client:
+        began = time.monotonic()
         if ended or known.recorded is None:  # in between, an epoch is one request
             known.recorded, known.steps = _begin(client, experiment, run), {}
         recorded = known.recorded
-        is_new = _log_epochs(client, recorded, run.epochs, known.steps)
+        _log_epochs(client, recorded, run.epochs, known.steps)
+        known.rests_until = time.monotonic() + _REST * (time.monotonic() - began)
     if ended:
-        _end(recorded, run, is_new)
+        _end(recorded, run)
 
 
 @functools.lru_cache(maxsize=8)
@@ -73,6 +80,8 @@ def _known(server: str, experiment: str, training: str) -> _Known:
 
 def _begin(client: "MlflowClient", experiment: str, run: Run) -> "Recorded":
     """The MLflow run of a training, with the parameters and the data. It is made if it is missing."""
+    from mlflow.entities import Param
+
     place = _experiment(client, experiment)
     found = _oldest(client, place, run.id)
     if found is None:
@@ -83,8 +92,6 @@ def _begin(client: "MlflowClient", experiment: str, run: Run) -> "Recorded":
             client.delete_run(made.info.run_id)
     known = found.data.params
     new = [(name, value) for name, value in _parameters(run.settings) if name not in known]  # they can't be changed
-    from mlflow.entities import Param
-
     for batch in _batches(new, _PARAMETERS):
         client.log_batch(found.info.run_id, params=[Param(name, value) for name, value in batch])
     _log_data(client, found, run.data)
@@ -115,7 +122,7 @@ def _parameters(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for field, value in (fields if isinstance(fields, dict) else {"": fields}).items():
             if value not in (None, "", [], {}):
                 text = value if isinstance(value, str) else json.dumps(value)
-                yield f"{group}.{field}".rstrip("."), text[:_VALUE]
+                yield f"{group}.{field}".rstrip("."), text  # MLflow cuts what is too long
 
 
 def _log_data(client: "MlflowClient", recorded: "Recorded", data: dict[str, Any]) -> None:
@@ -137,12 +144,9 @@ def _dataset(data: dict[str, Any]) -> tuple[str, str]:
 
 
 def _log_epochs(
-    client: "MlflowClient",
-    recorded: "Recorded",
-    epochs: Iterable[dict[str, float]],
-    steps: dict[str, set[int]],
-) -> bool:
-    """Log each figure of each epoch that ``steps`` lacks, add it there, and say whether there was one."""
+    client: "MlflowClient", recorded: "Recorded", epochs: Iterable[dict[str, float]], steps: dict[str, set[int]]
+) -> None:
+    """Log each figure of each epoch that ``steps`` lacks, and add it there."""
     from mlflow.entities import Metric
 
     run, now, new = recorded.info.run_id, int(time.time() * 1000), list["Metric"]()
@@ -157,18 +161,15 @@ def _log_epochs(
         client.log_batch(run, metrics=batch)
         for metric in batch:
             steps[metric.key].add(metric.step)
-    if new and recorded.info.status != "RUNNING":
-        client.update_run(run, "RUNNING")
-    return bool(new)
 
 
-def _end(recorded: "Recorded", run: Run, is_new: bool) -> None:
+def _end(recorded: "Recorded", run: Run) -> None:
     """Record what is known once a model was decided about, and close the run; then see to the registered models."""
     assert run.saved_model
     digest, version = models.digest_of(run.saved_model), run.decision.get("version")
     # Later runs find a version unchanged, which is no other decision about it.
     everything = _digest_of([run.settings, run.figures, run.cards, digest, version or run.decision])
-    is_done = recorded.info.status == "FINISHED" and recorded.data.tags.get(_ALL) == everything and not is_new
+    is_done = recorded.info.status == "FINISHED" and recorded.data.tags.get(_ALL) == everything
     with asking(LARGE) as client:
         model = models.log_model(client, recorded, run, digest)
         if not is_done:
@@ -210,8 +211,9 @@ def _log_decision(client: "MlflowClient", recorded: "Recorded", run: Run, tags: 
         published = f"Version {version} of {run.name}." if version else "Not published."
         tags["mlflow.note.content"] = f"{run.decision['reason']}\n\n{published}"
         tags["layerflow.decision"] = run.decision["code"]
-        tags[models.VERSION] = str(version or "")
-    client.log_batch(recorded.info.run_id, tags=[RunTag(name, value[:_VALUE]) for name, value in tags.items()])
+        if version or models.VERSION in recorded.data.tags:  # of an earlier decision
+            tags[models.VERSION] = str(version or "")
+    client.log_batch(recorded.info.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def _register(client: "MlflowClient", run: Run, ours: "LoggedModel") -> None:

@@ -59,8 +59,7 @@ def test_a_training_killed_in_the_middle_and_resumed_is_one_run_of_mlflow(tmp_pa
         assert "told no more" not in died.stderr
         status, steps = recorded()
         assert status == "RUNNING"
-        assert steps == list(range(1, len(steps) + 1))
-        assert len(steps) in (3, 4)  # the fourth was saved, and perhaps not told
+        assert steps == list(range(1, len(steps) + 1)) != []
         done = started()
         assert "resuming at epoch 5 of 8" in done.stderr
         assert (recorded()[0], sorted(recorded()[1])) == ("FINISHED", list(range(1, 9)))
