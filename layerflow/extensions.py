@@ -1,7 +1,7 @@
-"""What you can add to layerflow, and what each kind of extension is given and gives.
+"""What you can add to layerflow, and what each kind of extension receives and returns.
 
-An extension is a function or a class of your own, named in the group ``extend`` of the settings. It is imported only
-where its step runs. ``docs/extending.md`` has an example of each kind, and ``layerflow.testing`` tests yours.
+An extension is a function or a class of your own, named in the group ``extend`` of the settings. A run imports it
+before the first step. ``docs/extending.md`` has an example of each kind, and ``layerflow.testing`` tests yours.
 """
 
 from collections.abc import Callable, Iterable
