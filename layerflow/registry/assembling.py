@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from layerflow import store
-from layerflow.checksums import DIGESTS, sha256, write_digests
+from layerflow.checksums import DIGESTS, listed, sha256, write_digests
 from layerflow.errors import DamagedError
 from layerflow.registry.layout import BESIDE, FORMATS, PROVENANCE, RECEIPT, RUN, SBOM, SIGNATURE
 from layerflow.registry.provenance import statement
@@ -61,10 +61,23 @@ def put_together(
 
 def _sbom(source: Path, receipt: dict[str, Any]) -> bytes | None:
     """The packages of this environment; of a version or candidate in ``source``, those of the one that made it, which
-    an earlier layerflow did not list."""
+    an earlier layerflow did not list.
+
+    Raises:
+        DamagedError: If they are not as the list of digests in ``source`` says.
+    """
     if not (source / RECEIPT).exists():
         return bill_of_materials(receipt["created"])
-    return (source / SBOM).read_bytes() if (source / SBOM).exists() else None
+    if not (source / SBOM).exists():
+        return None
+    content = (source / SBOM).read_bytes()
+    try:
+        is_listed = listed(source).get(SBOM) == hashlib.sha256(content).hexdigest()
+    except (OSError, ValueError):
+        is_listed = False
+    if not is_listed:
+        raise DamagedError(f"{SBOM} in {source} is not what was published; it was not published again.")
+    return content
 
 
 def _add_formats(staging: Path, source: Path, receipt: dict[str, Any]) -> None:
