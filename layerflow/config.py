@@ -5,10 +5,11 @@ It is the form that the Prefect UI renders, the flags that the command line take
 """
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ConfigDict, model_validator
 
@@ -47,6 +48,14 @@ class RetrainConfig(Group):
     checks: ChecksConfig = ChecksConfig()
     extend: ExtendConfig = ExtendConfig()
     devices: DevicesConfig = DevicesConfig()
+
+    @model_validator(mode="after")
+    def _is_finite(self) -> Self:
+        """JSON, in which the server and records keep settings, has no infinity."""
+        for field, value in _values(self.model_dump(), ""):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"a finite number for {field}, not {value}")
+        return self
 
     @model_validator(mode="after")
     def _has_a_name(self) -> Self:
@@ -101,6 +110,18 @@ class RetrainConfig(Group):
     def registry_name(self) -> str:
         """Name under which the model is published: ``registry.name``, or model and dataset."""
         return self.registry.name or f"{self.model.name.rpartition(':')[2]}-{self.data.title}"
+
+
+def _values(content: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Each value in dicts and lists, with its path, such as ``training.epochs``."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _values(value, f"{path}.{name}".removeprefix("."))
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from _values(value, path)
+    else:
+        yield path, content
 
 
 def _flags(group: Group, prefix: str) -> Iterator[str]:

@@ -394,3 +394,16 @@ def test_calibration_and_abstention_are_flags_and_yaml(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("export: {calibrate: temperature, abstain: {error: 0.05}}")
     assert settings_of(tmp_path / "settings.yaml", RetrainConfig()).export.abstain.error == 0.05
     assert settings_of(tmp_path / "settings.yaml", given) == given
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"training": {"checkpoint_seconds": "1E310"}}, "training.checkpoint_seconds"),
+        ({"checks": {"max_psi": float("inf")}}, "checks.max_psi"),
+        ({"augment": {"layers": [{"class_name": "RandomRotation", "config": {"factor": float("inf")}}]}}, "augment"),
+    ],
+)
+def test_a_setting_that_no_json_can_keep_is_refused(settings: dict[str, object], field: str) -> None:
+    with pytest.raises(ValidationError, match=rf"a finite number for {re.escape(field)}"):
+        RetrainConfig.model_validate(settings)
