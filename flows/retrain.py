@@ -89,12 +89,13 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> Retrained:  # noqa: B008
     )
     if extend.trackers:
         track_run(config, made, return_state=True)  # failed or not: the model is decided about
+    if candidate := to_ask(made.promotion):
+        return ask_a_person(config.registry_name, candidate)
     if version := made.promotion.version:
+        sums = sums_of(config.registry_name, version)
         for publisher in extend.publishers:
-            sums = sums_of(config.registry_name, version)
             hand_over(publisher, code["publishers"], config.registry_name, version, sums)
-    candidate = to_ask(made.promotion)
-    return ask_a_person(config.registry_name, candidate) if candidate else made
+    return made
 
 
 if __name__ == "__main__":
