@@ -18,7 +18,7 @@ from cli.check_data import check_data
 from layerflow import artifacts, plugins, store, testing
 from layerflow.config import RetrainConfig
 from layerflow.errors import ConfigError, DataError, LayerflowError
-from layerflow.export.own_formats import file_of
+from layerflow.export.own_formats import file_of, write_format
 from layerflow.export.portable import formats_of
 from layerflow.outcomes import OwnFigures, Retrained
 from layerflow.registry.handing_over import hand, sums_of
@@ -308,6 +308,16 @@ def test_a_damaged_version_is_not_handed_over(shop: Path, first_run: Retrained) 
     finally:
         graph.write_bytes(content)
     assert not (shop.parent / "disk").exists()
+
+
+@pytest.mark.process
+def test_an_exporter_can_be_in_a_module_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, as exporters run: layerflow has files of such names beside the program."""
+    monkeypatch.chdir(tmp_path)
+    code = "class Empty:\n    file = 'x.txt'\n    def export(self, saved_model, file): file.write_text('mine')\n"
+    (tmp_path / "formats.py").write_text(code)
+    assert write_format("formats:Empty", tmp_path, tmp_path / "x.txt") is None
+    assert (tmp_path / "x.txt").read_text() == "mine"
 
 
 @pytest.mark.process

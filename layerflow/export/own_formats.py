@@ -111,7 +111,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     with os.fdopen(answers) as reader:
         try:
             done = subprocess.run(
-                [sys.executable, own_program.__file__, str(writes)],
+                [sys.executable, "-P", own_program.__file__, str(writes)],  # not from the folder of the program
                 input=json.dumps(request),
                 capture_output=True,
                 text=True,
