@@ -17,8 +17,9 @@ import tasks
 from cli.check_data import check_data
 from layerflow import artifacts, plugins, store, testing
 from layerflow.config import RetrainConfig
-from layerflow.errors import ConfigError, DataError, LayerflowError
-from layerflow.export.own_formats import file_of, write_format
+from layerflow.errors import ConfigError, DataError, LayerflowError, VerificationError
+from layerflow.export import own_formats
+from layerflow.export.own_formats import file_of, score_own_format, write_format
 from layerflow.export.portable import formats_of
 from layerflow.outcomes import OwnFigures, Retrained
 from layerflow.registry.handing_over import hand, sums_of
@@ -318,6 +319,22 @@ def test_an_exporter_can_be_in_a_module_of_any_name(tmp_path: Path, monkeypatch:
     (tmp_path / "formats.py").write_text(code)
     assert write_format("formats:Empty", tmp_path, tmp_path / "x.txt") is None
     assert (tmp_path / "x.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "answers", [np.zeros((1, 2), np.float32), np.zeros((360, 10)), np.full((360, 10), np.nan, "f4")]
+)
+def test_answers_that_an_exporter_has_changed_are_refused(
+    first_run: Retrained, monkeypatch: pytest.MonkeyPatch, answers: np.ndarray, tmp_path: Path
+) -> None:
+    def run(request: dict[str, str]) -> dict[str, float]:
+        np.save(request["answers"], answers)
+        return {}
+
+    monkeypatch.setattr(own_formats, "_run", run)
+    (tmp_path / "answers.npy").write_bytes(b"a model of this name")
+    with pytest.raises(VerificationError, match="has changed it"):
+        score_own_format(first_run.evaluation, first_run.data, "shop:Float16", tmp_path / "answers.npy")
 
 
 @pytest.mark.process
