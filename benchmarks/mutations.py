@@ -44,7 +44,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what is accepted is what the threshold says",
-        "layerflow/export/verifier/model.py",
+        "layerflow/export/verifier/answering.py",
         "same = np.array_equal(accepted[clear], wanted[clear])",
         "same = True",
         (_FORGED, "-k", "accepts_by_anything or forged_threshold"),
