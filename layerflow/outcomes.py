@@ -267,7 +267,7 @@ class OwnFigures(Record):
 
 
 class HandedOver(Record):
-    """A version that a publisher was told of."""
+    """A version that a publisher has taken elsewhere."""
 
     name: str
     version: int

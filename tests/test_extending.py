@@ -24,7 +24,7 @@ from layerflow.export.portable import formats_of
 from layerflow.outcomes import OwnFigures, Retrained
 from layerflow.registry.handing_over import hand, sums_of
 from tasks import logs, tracking
-from tasks.caching import cached, make
+from tasks.caching import make
 from tasks.extensions import extensions_of
 from tests import forked
 
@@ -129,7 +129,7 @@ def test_an_own_check_is_cached_until_its_code_changes(shop: Path, first_run: Re
     assert texts == (f"{count} of {count} training images are almost black; remove them",)
 
 
-def test_an_edit_of_a_metric_makes_that_metric_anew_and_nothing_else(shop: Path, first_run: Retrained) -> None:
+def test_an_edit_of_a_metric_makes_its_figure_anew(shop: Path, first_run: Retrained) -> None:
     config = RetrainConfig.model_validate({"extend": {"metrics": "shop:unsure", "checks": "shop:dark_images"}})
 
     def run() -> float:
@@ -141,12 +141,6 @@ def test_an_edit_of_a_metric_makes_that_metric_anew_and_nothing_else(shop: Path,
     assert run() == pytest.approx((probabilities.max(axis=-1) < 0.5).mean())
     edit(shop, "< 0.5", "< 0.9")
     assert run() == pytest.approx((probabilities.max(axis=-1) < 0.9).mean())
-    trained = cached(
-        tasks.train_model,
-        *(config.training, config.augment, config.finetune, first_run.model, first_run.data),
-        config.devices_for_model,
-    )
-    assert trained is None or trained == first_run.trained
 
 
 def test_a_check_that_says_stop_ends_the_run_with_its_name(shop: Path, first_run: Retrained) -> None:

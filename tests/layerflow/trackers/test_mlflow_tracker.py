@@ -91,7 +91,7 @@ def run(first_run: Retrained, ended: Ended) -> Run:
 
 
 def in_training(run: Run, first: int, last: int) -> Run:
-    """What a tracker is told in the training of a run, from which earlier epochs are missing where it was resumed."""
+    """What a tracker receives in the training of a run, from which earlier epochs are missing where it was resumed."""
     epochs = tuple({k: v for k, v in epoch.items() if k != "seconds"} for epoch in run.epochs[first - 1 : last])
     return run._replace(epochs=epochs, figures={}, cards={}, saved_model=None, decision={})
 
