@@ -130,12 +130,12 @@ def calling(kind: str, name: str) -> Iterator[None]:
         yield
     except (LayerflowError, OSError):
         raise
-    except Exception as error:  # whatever a user's code may raise
+    except (Exception, SystemExit) as error:  # whatever a user's code may raise
         said = printed(" ".join(f"{type(error).__name__}: {error}".split()), 400)
         raise ConfigError(f"extend.{kind} {name} must {_MUST[kind]}. It raises {said}{_line(error)}.") from error
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """Where a user's code raised it: the innermost line that is in no installed package."""
     here = Path(__file__).parent
     for frame in reversed(inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []):

@@ -192,6 +192,13 @@ def test_an_error_in_an_extension_is_one_sentence_with_its_name_and_line(shop: P
     )
 
 
+def test_an_extension_cannot_end_the_run_without_a_word(shop: Path, first_run: Retrained) -> None:
+    edit(shop, "return (probabilities.max(axis=-1) < 0.5).mean()", "raise SystemExit(3)")
+    code = plugins.digests("metrics", ["shop:unsure"])
+    with pytest.raises(ConfigError, match=r"It raises SystemExit: 3 \(shop\.py:"):
+        make(tasks.own_metrics, ("shop:unsure",), code, first_run.evaluation, first_run.data)
+
+
 def test_an_entry_point_is_found_by_its_name(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As pip leaves an installed package: beside the module, what the package says of itself."""
     about = shop.parent / "shop-1.0.dist-info"
