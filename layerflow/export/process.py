@@ -138,10 +138,11 @@ class _Process:
         return [line for line in lines if line and not _NOISE.match(line)]
 
     def end(self) -> None:
-        """Close its stdin, and wait until it has gone."""
-        with contextlib.suppress(BrokenPipeError):
-            self._requests.close()
+        """Kill it: it has nothing to finish, TensorFlow takes a second to end by itself, and a model may hang."""
+        self._process.kill()
         self._process.wait()
+        with contextlib.suppress(BrokenPipeError):  # of a request that nobody has read
+            self._requests.close()
         self._answers.close()
         self._printed.close()
         self._links.cleanup()

@@ -1,10 +1,14 @@
 """Reload verification: what ships is loaded where nothing of ours is, and anything wrong with it is refused."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,3 +186,21 @@ def test_the_contract_travels_with_the_model(first_run: Retrained) -> None:
     contract = json.loads((store.path(first_run.export.saved_model) / EXTRA / "contract.json").read_text())
     assert contract["image_shape"] == [8, 8, 1]
     assert contract["classes"] == [str(digit) for digit in range(10)]
+
+
+@pytest.mark.process
+def test_a_process_that_hangs_in_a_model_is_ended_at_once() -> None:
+    """A real process, which is stopped: it can't end by itself."""
+    verifier = process.Verifier()
+    verifier.start()
+    assert verifier._process
+    number = verifier._process._process.pid
+    os.kill(number, signal.SIGSTOP)
+    ending = threading.Thread(target=verifier.end)
+    ending.start()
+    try:
+        ending.join(60)
+        assert not ending.is_alive()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
