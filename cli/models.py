@@ -63,13 +63,13 @@ def show_version(version: int, name: str | None, as_json: bool) -> None:
         print(json.dumps(receipt, indent=2))
         return
     told = Receipt.model_validate(receipt)
-    facts = Table.grid(padding=(0, 2))
+    facts, folder = Table.grid(padding=(0, 2)), versions.folder_of(name, version)
     evaluation, verified = told.evaluation, told.verification
     interval = f"{_number(evaluation.accuracy_low, '.4f')} to {_number(evaluation.accuracy_high, '.4f')}"
     size = f"{_number(told.model.parameters, ',')} parameters, {_number(told.trained.epochs, ',')} epochs"
     latency = f"99 % within {_number(verified.latency_p99_ms, '.2f')} ms"
     for row in (
-        ("version", f"{version} of {name}: {versions.folder_of(name, version)}"),
+        ("version", f"{version} of {name}: {folder}"),
         ("published", f"{local_time(told.created)} by {told.flow_run or 'the command line'}"),
         ("decision", f"{told.decision.code}: {told.decision.reason}"),
         ("data", f"{told.data.name} {told.data.version}, digest {told.data.digest[:12]}…"),
@@ -83,6 +83,7 @@ def show_version(version: int, name: str | None, as_json: bool) -> None:
         ("latency", f"{_number(verified.latency_p50_ms, '.2f')} ms an image, {latency}"),
         *([("formats", ", ".join(sorted(told.formats.published)))] if told.formats.published else []),
         *((what, f"{value:g}") for what, value in evaluation.serving.model_dump(exclude_defaults=True).items()),
+        *([("signed", "layerflow verify --public-key says by whom")] if (folder / layout.SIGNATURE).exists() else []),
         ("libraries", ", ".join(f"{library} {number}" for library, number in told.versions.items())),
     ):
         facts.add_row(*row)

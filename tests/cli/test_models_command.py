@@ -76,6 +76,7 @@ def test_show_and_diff_tell_how_a_version_came_about(published: Path) -> None:
         "mlp of 4,810",
     ):
         assert part in text
+    assert "--public-key" not in text  # it is not signed
     assert answer("models", "show", "1", store=published)["version"] == 1
     found = {
         change["field"]: (change["before"], change["after"])

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from cli.models import show_version
 from layerflow import checksums
 from layerflow.checksums import EXTRA
 from layerflow.config import RetrainConfig
@@ -83,6 +84,11 @@ def test_a_signature_is_of_every_other_file_of_the_version(signed: Path, trust: 
     assert verify_signature(signed, trust) == f"the signature is of all {len(files)} files; it is version 1 of {NAME}"
     assert versions.damage(NAME, 1) is None
     assert "receipt" in versions.provenance(signed)
+
+
+def test_models_show_says_that_a_version_is_signed(signed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_version(1, NAME, as_json=False)
+    assert re.search(r"signed\s+layerflow verify --public-key says by whom", capsys.readouterr().out)
 
 
 def test_a_byte_that_is_flipped_in_any_file_is_refused_with_its_name(signed: Path, trust: Trust) -> None:
