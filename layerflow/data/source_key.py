@@ -7,6 +7,7 @@ from typing import Any
 
 from layerflow import user_code
 from layerflow.data import image_folder
+from layerflow.data.own_sources import module_of
 from layerflow.settings.data import DataConfig
 
 
@@ -28,7 +29,7 @@ def key_content(config: DataConfig, listing: image_folder.Listing | None = None)
         listing = listing or image_folder.scan(config.path, config.slices_file)
         slices = _digest_of_slices(listing) if listing.columns else None
         return {**settings, "title": config.title, "images": listing.digest, "slices": slices}
-    code = user_code.package_digest(config.module, "data.module") if config.module else None
+    code = user_code.package_digest(*own) if (own := module_of(config)) else None
     return {**settings, "module's code": code, "prepared": _prepared(config) if config.data_dir else None}
 
 

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 import layerflow.data.digits  # noqa: F401  (registers the builder `digits`)
 from layerflow import checksums, store, user_code
+from layerflow.data.own_sources import module_of
 from layerflow.errors import DatasetError, MirrorError, UnreachableError, did_you_mean, heals, printed
 from layerflow.settings.data import DataConfig
 
@@ -25,21 +26,21 @@ log = logging.getLogger(__name__)
 
 
 def find_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
-    """The TFDS builder of ``config.name``, from the catalogue, ``data.module`` or a prepared ``data.data_dir``.
+    """The TFDS builder of ``config.name``, from the catalogue, a module of your own or a prepared ``data.data_dir``.
 
     Raises:
         DatasetError: With near matches for an unknown name, or if ``data.data_dir`` does not hold it.
     """
     name = config.name.partition(":")[0].partition("/")[0]
-    if config.module:
-        user_code.load_module(config.module, "data.module")
+    if own := module_of(config):
+        user_code.load_module(*own)
     try:
         builder = tfds.builder(config.name, data_dir=_data_dir(config), try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
         raise DatasetError(
             "data.name must be `digits`, `folder`, the name of a TensorFlow Datasets dataset, or of one that "
-            f"data.module registers. Received: {config.name!r}{did_you_mean(name, [*known, 'folder'])}."
+            f"data.module or a package registers. Received: {config.name!r}{did_you_mean(name, [*known, 'folder'])}."
         ) from error
     except Exception as error:  # a version TFDS does not have, damaged files, or any error of a custom builder
         if heals(error):
@@ -99,7 +100,8 @@ def _data_dir(config: DataConfig) -> str:
         raise DatasetError(
             "TFDS_DATA_DIR must name a folder. It names a user who doesn't exist; set another."
         ) from error
-    return str(home / user_code.package_digest(config.module, "data.module")[:16] if config.module else home)
+    own = module_of(config)
+    return str(home / user_code.package_digest(*own)[:16] if own else home)
 
 
 def prepare(builder: tfds.core.DatasetBuilder, config: DataConfig, scratch: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from layerflow import artifacts, store
-from layerflow.data import arrays, decode, load, source_key, tfds_source
+from layerflow.data import arrays, decode, load, own_sources, source_key, tfds_source
 from layerflow.errors import ConfigError, DatasetError, MirrorError, UnreachableError
 from layerflow.packed import PackedImages
 from layerflow.records import DatasetRef
@@ -284,6 +284,28 @@ def test_a_builder_whose_code_changed_is_another_and_prepares_anew(stripes: str,
     assert tfds_source._data_dir(own) != before[1]
     with pytest.raises(ConfigError, match=r"data.module must name .* No module nowhere"):
         source_key.key_content(own.model_copy(update={"module": "nowhere"}))
+
+
+def test_a_package_that_declares_a_source_needs_no_module_in_the_settings(stripes: str, tmp_path: Path) -> None:
+    about = tmp_path / "shop-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(f"[layerflow.sources]\n{stripes} = {stripes}\nlost = nowhere\nodd = a b!\n")
+    own_sources._declared.cache_clear()
+    try:
+        declared = DataConfig(name=stripes, image_size="8x8", channels=1)
+        found = made(declared, tmp_path / "declared")
+        assert found.digest == made(declared.model_copy(update={"module": stripes}), tmp_path / "named").digest
+        before = source_key.key_content(declared)
+        module = tmp_path / f"{stripes}.py"
+        module.write_text(module.read_text().replace("200", "100"))
+        assert source_key.key_content(declared) != before
+        with pytest.raises(ConfigError, match=r"the entry point lost of layerflow.sources must name .* nowhere"):
+            source_key.key_content(DataConfig(name="lost"))
+        with pytest.raises(ConfigError, match=r"the entry point odd of layerflow.sources must name "):
+            source_key.key_content(DataConfig(name="odd"))
+    finally:
+        own_sources._declared.cache_clear()
 
 
 def test_a_prepared_folder_is_read_where_it_is_and_known_by_its_files(
