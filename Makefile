@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel ray cloud hub litert onnx sign mlflow dev run docs test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling bench-serving pictures lock clean
+.PHONY: help setup wheel ray cloud hub litert onnx sign mlflow wandb dev run docs test drill-tests check lint ui tensorboard deploy drill bench bench-accuracy bench-few bench-gc bench-calibration bench-gate bench-layers bench-photos bench-scale bench-scaling bench-serving pictures lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -26,7 +26,9 @@ sign: $(VENV)/.sign ## add OpenSSF model signing to it: registry.sign, and verif
 
 mlflow: $(VENV)/.mlflow ## add MLflow's client to it: extend.trackers mlflow
 
-dev: ray hub litert onnx sign mlflow $(VENV)/.docs ## add all that the tests need
+wandb: $(VENV)/.wandb ## add Weights & Biases to it: extend.trackers wandb
+
+dev: ray hub litert onnx sign mlflow wandb $(VENV)/.docs ## add all that the tests need
 
 # Bytecode is compiled at installation: it halves the time of the first `import tensorflow`.
 ifdef UV
@@ -57,7 +59,7 @@ $(VENV)/.ray: requirements-ray.lock pyproject.toml
 	touch $(VENV)/.ready $@
 
 # What the lock of one extra adds, or that of the group docs.
-$(VENV)/.cloud $(VENV)/.hub $(VENV)/.litert $(VENV)/.onnx $(VENV)/.sign $(VENV)/.mlflow $(VENV)/.docs: $(VENV)/.%: $(VENV)/.ready requirements-%.lock
+$(VENV)/.cloud $(VENV)/.hub $(VENV)/.litert $(VENV)/.onnx $(VENV)/.sign $(VENV)/.mlflow $(VENV)/.wandb $(VENV)/.docs: $(VENV)/.%: $(VENV)/.ready requirements-%.lock
 	$(if $(UV),VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip,$(PY) -m pip) install --quiet --no-deps --require-hashes -r requirements-$*.lock
 	touch $@
 
@@ -129,7 +131,7 @@ bench-photos: setup ## reading photographs, against Keras, listing 100,000 files
 bench-serving: setup ## requests to `layerflow try` while a new version takes over (two minutes)
 	$(PY) benchmarks/switching.py
 
-pictures: setup ## the pictures of `layerflow try` in docs/, with Chromium (two minutes)
+pictures: setup ## the pictures of pages in docs/, with Chromium (ten minutes)
 	$(PY) -m benchmarks.pictures
 
 bench-scale: setup ## preparing and training from MNIST once to ten times: seconds an image, peak memory
@@ -157,7 +159,7 @@ lock: ## pin the environment anew (needs uv)
 	sed 's/ \\$$//; /--hash/d' requirements-ray.lock > $(VENV)/constraints.txt # the same versions without the extras
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --quiet --group dev --constraints $(VENV)/constraints.txt --output-file requirements.lock pyproject.toml
-	for extra in kubernetes cuda cloud hub litert onnx sign mlflow docs; do \
+	for extra in kubernetes cuda cloud hub litert onnx sign mlflow wandb docs; do \
 	  case $$extra in docs) kind=group ;; *) kind=extra ;; esac; \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --quiet --group dev --$$kind $$extra --constraints $(VENV)/constraints.txt \

@@ -17,7 +17,9 @@ from layerflow.code_digest import code_digest
 from layerflow.errors import ConfigError, LayerflowError, did_you_mean, printed
 
 #: What layerflow brings, by kind and name.
-_BUILT_IN = {"trackers": {"mlflow": "layerflow.trackers.mlflow:track"}}
+_BUILT_IN = {
+    "trackers": {"mlflow": "layerflow.trackers.mlflow:track", "wandb": "layerflow.trackers.wandb:track"},
+}
 #: Our own packages, and how the folders of installed ones are called.
 _LAYERFLOW, _INSTALLED = {"cli", "flows", "layerflow", "layers", "tasks"}, {"site-packages", "dist-packages"}
 #: What a sentence says that an extension of each kind must be.

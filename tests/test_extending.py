@@ -163,7 +163,7 @@ def test_a_check_that_says_stop_ends_the_run_with_its_name(shop: Path, first_run
         ("metrics", "shop:Path", "shop:Path is neither"),
         ("metrics", "layerflow.store:root", "layerflow.store:root is neither"),
         ("metrics", "unsure", "an entry point of the group layerflow.metrics. Received: unsure"),
-        ("trackers", "mlfow", "(mlflow). Received: mlfow (did you mean mlflow?)"),
+        ("trackers", "mlfow", "(mlflow, wandb). Received: mlfow (did you mean mlflow?)"),
     ],
 )
 def test_what_cannot_be_had_is_one_sentence(shop: Path, kind: str, name: str, said: str) -> None:

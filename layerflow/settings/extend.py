@@ -37,6 +37,6 @@ class ExtendConfig(Group):
     metrics: _Names = Field((), description="Figures of labels and probabilities that are recorded of each model.")
     exporters: _Names = Field((), description="Formats that are published beside the SavedModel, once proved.")
     trackers: _Names = Field(
-        (), description="Where runs are recorded: `mlflow`, or your own. One that fails never fails a run."
+        (), description="Where runs are recorded: `mlflow`, `wandb`, or your own. One that fails never fails a run."
     )
     publishers: _Names = Field((), description="Where each new version is taken.")

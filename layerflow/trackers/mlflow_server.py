@@ -2,13 +2,12 @@
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from layerflow.errors import ConfigError, UnreachableError, printed
-from layerflow.trackers.packages import require_variable
+from layerflow.trackers.packages import require_variable, variables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +32,7 @@ def address() -> str:
     Raises:
         ConfigError: If it says nothing: MLflow would write a database into whatever folder the run is in.
     """
-    return require_variable("mlflow", "MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    return require_variable("mlflow", "MLFLOW_TRACKING_URI", "the address of the server", "http://127.0.0.1:5000")
 
 
 @contextlib.contextmanager
@@ -45,7 +44,7 @@ def asking(limits: dict[str, str]) -> Iterator["MlflowClient"]:
         ConfigError: If it refuses something.
     """
     server = address()
-    with _variables({**limits, **_QUIET}), warnings.catch_warnings():
+    with variables({**limits, **_QUIET}), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -60,18 +59,6 @@ def asking(limits: dict[str, str]) -> Iterator["MlflowClient"]:
             raise _in_one_sentence(error, server) from error
         finally:
             logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _variables(wanted: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for a while, those that are not set."""
-    ours = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
 
 
 def _in_one_sentence(error: Exception, server: str) -> Exception:

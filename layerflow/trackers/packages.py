@@ -1,7 +1,9 @@
-"""Whether what a tracker needs is here, which is asked when a run begins: hours before the tracker is called."""
+"""What trackers need: packages and variables. A run asks for them as it begins, hours before a tracker is called."""
 
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator
 
 from layerflow.errors import ConfigError
 
@@ -13,14 +15,15 @@ def require(tracker: str, *modules: str) -> None:
         ConfigError: With the command that installs them.
     """
     for module in modules:
-        if importlib.util.find_spec(module) is None:
+        found = importlib.util.find_spec(module)
+        if found is None or found.origin is None:  # a folder of that name in the working folder is no package
             raise ConfigError(
                 f"extend.trackers {tracker} needs {module}, which is not installed; pip install "
                 f"'layerflow[{tracker}]', or in a clone: make {tracker}."
             )
 
 
-def require_variable(tracker: str, variable: str, example: str) -> str:
+def require_variable(tracker: str, variable: str, meaning: str, example: str) -> str:
     """The value of an environment variable without which a tracker does not know where to record.
 
     Raises:
@@ -29,6 +32,17 @@ def require_variable(tracker: str, variable: str, example: str) -> str:
     if value := os.environ.get(variable):
         return value
     raise ConfigError(
-        f"extend.trackers {tracker} needs {variable}, the address of the server, which is not set; set it, for example "
-        f"to {example}."
+        f"extend.trackers {tracker} needs {variable}, {meaning}, which is not set; set it, for example to {example}."
     )
+
+
+@contextlib.contextmanager
+def variables(wanted: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for a while, those that are not set."""
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
