@@ -21,10 +21,10 @@ from layerflow.errors import ProcessKilledError, VerificationError
 log = logging.getLogger(__name__)
 
 _VERIFIER = Path(__file__).with_name("verifier")
-#: What a model's own code lives in: the verifying process must be unable to import it.
-_OURS = ("layers", "layerflow")
-#: What a process with another runtime must be unable to import too, and the packages that it gets to see.
-_TENSORFLOW, RUNTIMES = ("tensorflow", "keras"), {"litert": "ai_edge_litert", "onnx": "onnxruntime"}
+#: What the verifying process must be unable to import: a model's own code, and what a model is trained with.
+_TRAINING = ("layers", "layerflow", "keras")
+#: The packages that a process with another runtime than TensorFlow gets to see.
+RUNTIMES = {"litert": "ai_edge_litert", "onnx": "onnxruntime"}
 #: Seconds in which a model must be proved: to import TensorFlow and load on a busy machine; for each image; and for
 #: each image and MiB of the model, which is what a slow processor takes. Beside the test images there are those of the
 #: other checks.
@@ -54,7 +54,7 @@ class _Process:
     """
 
     def __init__(self, runtime: str = "tensorflow") -> None:
-        self._must_not_import = _OURS if runtime == "tensorflow" else (*_OURS, *_TENSORFLOW)
+        self._must_not_import = _TRAINING if runtime == "tensorflow" else (*_TRAINING, "tensorflow")
         self._links = tempfile.TemporaryDirectory()
         libraries = library_folders()
         if runtime != "tensorflow":

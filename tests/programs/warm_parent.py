@@ -30,6 +30,7 @@ if not sys.flags.safe_path:
 BARE, PATH = bool(sys.flags.no_site), list(sys.path)
 if BARE:
     sys.path += sys.argv[2:]
+    sys.modules["keras"] = None  # type: ignore[assignment] # as the verifying process hides it
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as layerflow/__init__.py has it
 outputs = os.dup(1), os.dup(2)
@@ -57,6 +58,8 @@ for number, saved in enumerate(outputs, 1):
     os.dup2(saved, number)
     os.close(saved)
 sys.path = PATH
+if BARE:
+    del sys.modules["keras"]
 
 
 def asked(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -22,16 +22,17 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-#: The project's packages. A wheel installs them among the libraries.
-PROJECT = ("cli", "flows", "layerflow", "layers", "tasks")
+#: The project's packages, which a wheel installs among the libraries; and Keras, which no server of models needs.
+#: TensorFlow imports it where it finds it, which takes as long again.
+HIDDEN = ("cli", "flows", "layerflow", "layers", "tasks", "keras")
 
 
 class Libraries(PathFinder):
-    """Finds everything in the folders but the project's packages."""
+    """Finds everything in the folders but what is hidden."""
 
     @classmethod
     def find_spec(cls, fullname: str, *arguments: Any) -> Any:
-        return None if fullname in PROJECT else super().find_spec(fullname, *arguments)
+        return None if fullname in HIDDEN else super().find_spec(fullname, *arguments)
 
 
 if __name__ == "__main__":

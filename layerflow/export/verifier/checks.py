@@ -26,8 +26,8 @@ def check_isolation(request: Request) -> str:
         not found,
         f"this process could import {', '.join(found)}, so it proves nothing about a server that can't",
     )
-    more = "neither TensorFlow nor Keras, and " if "tensorflow" in request["must_not_import"] else ""
-    return f"{more}no code of the project can be imported"
+    more = "neither TensorFlow nor " if "tensorflow" in request["must_not_import"] else "neither "
+    return f"{more}Keras nor code of the project can be imported"
 
 
 def check_digests(request: Request, folder: Path, expected: str | None) -> str:

@@ -150,7 +150,7 @@ def test_the_verification_of_a_whole_run_scored_every_test_example(first_run: Re
 
 @pytest.mark.usefixtures("new_verifier")
 def test_a_process_that_could_import_the_layers_proves_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_OURS", ("numpy",))
+    monkeypatch.setattr(process, "_TRAINING", ("numpy",))
     with pytest.raises(VerificationError, match="this process could import numpy"):
         verification.inspect(copy)
 
@@ -165,7 +165,9 @@ def test_the_model_answers_in_a_plain_python_without_our_layers(first_run: Retra
 @pytest.mark.usefixtures("new_verifier")
 def test_the_published_version_verifies_by_its_own_files_alone(first_run: Retrained, tmp_path: Path) -> None:
     published = shutil.copytree(store.path(first_run.promotion.published or ""), tmp_path / "elsewhere")
-    assert verification.inspect(Path(published))["checks"]["digests"]
+    checks = verification.inspect(Path(published))["checks"]
+    assert checks["isolation"] == "neither Keras nor code of the project can be imported"
+    assert checks["digests"]
     lines = (tmp_path / "elsewhere" / DIGESTS).read_text()
     done = subprocess.run(["sha256sum", "--check", "--quiet"], input=lines, text=True, cwd=published, check=False)
     assert done.returncode == 0
