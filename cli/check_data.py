@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.output import console
-from cli.run import quiet_stderr
+from cli.terminal import import_tensorflow_alone, quiet_stderr
 from layerflow import plugins, store
 from layerflow.config import RetrainConfig
 from layerflow.data.slices import slices_of
@@ -29,6 +29,8 @@ def check_data(config: RetrainConfig, as_json: bool) -> None:
     store.ensure_writable()
     with contextlib.redirect_stdout(sys.stderr):  # TFDS prints its progress; stdout is for the answer alone
         with quiet_stderr():
+            import_tensorflow_alone()
+
             import tasks
             from layerflow.data.own_checks import require_no_stop as require_no_own_stop
             from layerflow.data.validation import require_no_stop

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from cli.output import console
 from cli.prefect_server import configured_url, ensure_answering
-from cli.run import quiet_stderr
+from cli.terminal import quiet_stderr
 from layerflow import store
 from layerflow.config import RetrainConfig
 from layerflow.errors import LayerflowError, UnreachableError, UserError, mask

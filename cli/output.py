@@ -14,7 +14,6 @@ from cli.run import RetrainRun, SweepRun
 from layerflow import store
 from layerflow.cards.markdown import short
 from layerflow.errors import mask
-from layerflow.evaluation.statistics import p_text
 from layerflow.outcomes import Comparison, FormatProof
 from layerflow.records import Evaluation
 
@@ -165,6 +164,8 @@ def show_verification(folder: Path, report: dict[str, Any]) -> None:
 
 def comparison_table(found: Comparison, named: str = "version {}") -> Table:
     """A published version against the new model, side by side."""
+    from layerflow.evaluation.statistics import p_text  # with SciPy's statistics, which take half a second
+
     sides = (found.champion, found.challenger)
     table = Table("", named.format(found.champion_version), "new model")
     table.add_row("accuracy", *(f"{side.accuracy:.4f}" for side in sides))

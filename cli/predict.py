@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cli.output import console
-from cli.run import quiet_stderr
+from cli.terminal import import_tensorflow_alone, quiet_stderr
 from layerflow.checksums import EXTRA
 from layerflow.errors import UserError, printed
 from layerflow.json_file import read_json
@@ -122,6 +122,7 @@ def _load(name: str | None, version: int | None) -> tuple["Predictor", list[str]
     name = versions.the_name(name)
     folder = versions.undamaged_folder_of(name, versions.numbers(name)[0] if version is None else version)
     with quiet_stderr():
+        import_tensorflow_alone()
         from layerflow.prediction.answers import Predictor
     predictor = Predictor(folder)
     with quiet_stderr():

@@ -1,16 +1,12 @@
 """Running the flows from the command line."""
 
-import contextlib
 import inspect
-import os
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from cli.prefect_server import configured_url, ends_with, ensure_answering, start_unless_configured
-from cli.terminal import Output, set_up_console
+from cli.terminal import Output, quiet_stderr, set_up_console
 from layerflow import store, user_code
 from layerflow.config import RetrainConfig
 from layerflow.extras import require_ray
@@ -270,21 +266,3 @@ def _tasks_of(flow: Any, config: RetrainConfig) -> list[Any]:
         **{"own_metrics": extend.metrics, "track_run": extend.trackers, "hand_over": extend.publishers},
     }
     return [each for each in found if wanted.get(each.name, True)]
-
-
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keep back what TensorFlow's C++ code prints while it is imported, whatever its log level; shown if it fails."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(saved, kept.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)

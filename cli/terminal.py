@@ -1,11 +1,13 @@
 """What the terminal shows while a command works, and the one sentence with which a command fails."""
 
+import contextlib
 import errno
 import logging
 import os
 import re
 import socket
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,3 +137,32 @@ def _said(error: BaseException) -> str:
 def print_traceback(error: BaseException) -> None:
     """For ``--debug``."""
     sys.stderr.write(mask("".join(traceback.format_exception(error))))
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keep back what TensorFlow's C++ code prints while it is imported, whatever its log level; shown if it fails."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(saved, kept.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def import_tensorflow_alone() -> None:
+    """Import TensorFlow where Keras isn't needed. TensorFlow imports it if it finds it, which takes as long again."""
+    if "tensorflow" in sys.modules:
+        return
+    sys.modules["keras"] = None  # type: ignore[assignment] # hides it
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        del sys.modules["keras"]

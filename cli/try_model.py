@@ -9,8 +9,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cli.output import local_time
-from cli.run import quiet_stderr
 from cli.server import NAMES
+from cli.terminal import import_tensorflow_alone, quiet_stderr
 from layerflow.errors import ServerError
 from layerflow.registry import sharing, versions
 from layerflow.registry.receipt import Receipt
@@ -32,6 +32,7 @@ def serve_model(name: str | None, host: str, port: int) -> None:
     name = versions.the_name(name)
     with _listening(host, port) as listening:
         with quiet_stderr():
+            import_tensorflow_alone()
             from layerflow.prediction.web import make_server
             from layerflow.registry.live import follow_live
 
