@@ -89,7 +89,7 @@ def ours(task: str, batch: int, images: np.ndarray, labels: np.ndarray) -> tuple
             pass
         trained = time.monotonic()
         unsaved["trained"] += trained - began
-        if unsaved["trained"] * 0.1 >= unsaved["save"]:
+        if unsaved["trained"] * 0.05 >= unsaved["save"]:
             checkpoint.save({f"{i}": variable.numpy() for i, variable in enumerate(variables)}, {"loss": engine.loss})
             unsaved.update(trained=0.0, save=time.monotonic() - trained)
 

@@ -87,7 +87,7 @@ def sync_entry(entry: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(file: Path, content: bytes) -> None:
+def write_atomically(file: Path, *parts: bytes) -> None:
     """Write ``file`` whole or not at all, and durably: sibling, fsync, rename, fsync of the folder.
 
     The caller holds a lock that keeps other writers of ``file`` away; a sibling that is there is a dead one's.
@@ -95,7 +95,7 @@ def write_atomically(file: Path, content: bytes) -> None:
     sibling = file.with_name(f".{file.name}.partial")
     try:
         with sibling.open("wb") as stream:
-            stream.write(content)
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
         sibling.replace(file)

@@ -52,7 +52,7 @@ class Checkpoint:
         content: dict[str, Any] = {**arrays, "state": np.frombuffer(text.encode(), np.uint8)}
         np.savez(buffer, **content)
         archive = buffer.getvalue()
-        store.write_atomically(self._files[0], hashlib.sha256(archive).digest() + archive)
+        store.write_atomically(self._files[0], hashlib.sha256(archive).digest(), archive)
         self._files.reverse()
 
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _LOG_SECONDS = 1.0
 #: Share of a training's time that saving may take. Where an epoch is shorter than that allows (a large network, few
 #: images), some epochs end without a checkpoint; the last never does.
-_SAVING_SHARE = 0.1
+_SAVING_SHARE = 0.05
 
 
 def train_here(

@@ -118,7 +118,7 @@ def test_a_store_that_can_not_be_written_is_one_sentence(tmp_path: Path, monkeyp
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
-    store.write_atomically(file, b"old")
+    store.write_atomically(file, b"o", b"ld")
 
     def no_space(handle: int) -> None:
         raise OSError(28, "No space left on device")
