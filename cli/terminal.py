@@ -159,7 +159,7 @@ def quiet_stderr() -> Iterator[None]:
 
 def import_tensorflow_alone() -> None:
     """Import TensorFlow where Keras isn't needed. TensorFlow imports it if it finds it, which takes as long again."""
-    if "tensorflow" in sys.modules:
+    if not {"tensorflow", "keras"}.isdisjoint(sys.modules):
         return
     sys.modules["keras"] = None  # type: ignore[assignment] # hides it
     try:
