@@ -9,9 +9,11 @@ import socket
 import sys
 import time
 import tomllib
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +131,16 @@ def opened(server: dict[str, str], path: str, content: object = None, method: st
     token = base64.b64encode(password.encode()).decode()
     body = None if content is None else json.dumps(content).encode()
     headers = {"content-type": "application/json", "authorization": f"Basic {token}", **headers}
-    with urllib.request.urlopen(
-        urllib.request.Request(f"{api}/{path}", body, headers, method=method), timeout=30
-    ) as answer:
-        return json.loads(answer.read() or b"null")
+    request = urllib.request.Request(f"{api}/{path}", body, headers, method=method)
+    for pause in (1, 2, 4, None):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            # While its database is busy, Prefect's server says so, and Prefect's client asks again.
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or pause is None:
+                raise
+            time.sleep(pause)
 
 
 def signed_in(server: dict[str, str]) -> str:
