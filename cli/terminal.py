@@ -158,7 +158,7 @@ def quiet_stderr() -> Iterator[None]:
 
 
 def import_tensorflow_alone() -> None:
-    """Import TensorFlow where Keras isn't needed. TensorFlow imports it if it finds it, which takes as long again."""
+    """Import TensorFlow where Keras isn't needed. TensorFlow imports it if it finds it, for nearly as long again."""
     if not {"tensorflow", "keras"}.isdisjoint(sys.modules):
         return
     sys.modules["keras"] = None  # type: ignore[assignment] # hides it

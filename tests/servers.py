@@ -137,7 +137,7 @@ def opened(server: dict[str, str], path: str, content: object = None, method: st
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
-            # While its database is busy, Prefect's server says so, and Prefect's client asks again.
+            # Prefect's server answers so while its database is busy, and Prefect's client asks again.
             if error.code != HTTPStatus.SERVICE_UNAVAILABLE or pause is None:
                 raise
             time.sleep(pause)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 #: The project's packages, which a wheel installs among the libraries; and Keras, which no server of models needs.
-#: TensorFlow imports it where it finds it, which takes as long again.
+#: TensorFlow imports it where it finds it, which takes nearly as long again.
 HIDDEN = ("cli", "flows", "layerflow", "layers", "tasks", "keras")
 
 
